@@ -1,0 +1,1 @@
+"""Pairs on disk: layouts, readers, checks, augmentation, and generated scenes."""

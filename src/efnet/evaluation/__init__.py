@@ -1,0 +1,1 @@
+"""Protocols, the confusion matrix, and the reports made from it."""

@@ -1,0 +1,1 @@
+"""Pure tensor functions, without weights: clustering, token and map transforms, windows, distances."""
