@@ -1,1 +1,18 @@
 """Modules with weights: the TCFormer backbone, the parts of EFNet, and the networks made of them."""
+
+from efnet.models.base import InputSpec, SegmentationModel
+from efnet.models.config import BackboneConfig, EFNetConfig
+from efnet.models.efnet import EFNet
+from efnet.models.registry import create_model, list_models
+from efnet.models.tcformer import TCFormer
+
+__all__ = [
+    "BackboneConfig",
+    "EFNet",
+    "EFNetConfig",
+    "InputSpec",
+    "SegmentationModel",
+    "TCFormer",
+    "create_model",
+    "list_models",
+]

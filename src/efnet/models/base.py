@@ -1,0 +1,241 @@
+"""What every network of this package shares: its interface, its constants, and its files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import huggingface_hub
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from huggingface_hub import ModelHubMixin
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from torch import Tensor, nn
+
+from efnet import __version__
+from efnet.classes import ClassSet
+from efnet.data.pairs import ThermalScale
+from efnet.errors import InputError
+from efnet.files import replacing, write_json
+from efnet.models.config import EFNetConfig, Modality
+from efnet.models.validation import check_images, check_pair
+from efnet.models.weights import read_state_dict
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How images are brought to the network, as it was trained.
+
+    Attributes:
+        size: (H, W) to which images are resized; None: as they come.
+        thermal_scale: how thermal values become [0, 1].
+    """
+
+    size: tuple[int, int] | None = None
+    thermal_scale: ThermalScale = "auto"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> InputSpec:
+        """Read plain values as JSON holds them."""
+        size, scale = values.get("size"), values.get("thermal_scale", "auto")
+        return cls(
+            None if size is None else (int(size[0]), int(size[1])),
+            "auto" if scale == "auto" else (float(scale[0]), float(scale[1])),
+        )
+
+
+class SegmentationModel(nn.Module, ModelHubMixin):
+    """An RGB-thermal segmentation network with its classes and constants inside.
+
+    A subclass implements `score_cells`. Saved as safetensors and JSON; nothing is unpickled.
+
+    Args:
+        config: what the network is made of.
+        name: the preset it came from.
+        classes: names and colours; numbered ones if None.
+
+    Attributes:
+        input: how images are brought to it; set by training.
+        training_summary: what a run says of itself (data, recipe, how the checkpoint was chosen).
+    """
+
+    mean: Tensor
+    std: Tensor
+    architecture: ClassVar[str] = ""
+
+    def __init__(self, config: EFNetConfig, name: str = "custom", classes: ClassSet | None = None) -> None:
+        super().__init__()
+        if classes is not None and len(classes) != config.num_classes:
+            raise ValueError(f"{len(classes)} classes for a network of {config.num_classes}")
+        self.config = config
+        self.name = name
+        self.classes = classes or ClassSet.generic(config.num_classes)
+        self.input = InputSpec()
+        self.training_summary: dict[str, Any] = {}
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.config.num_classes
+
+    @property
+    def modality(self) -> Modality:
+        """Which images the network looks at."""
+        return self.config.modality
+
+    def score_cells(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Normalised images (B, 3, H, W), None where not looked at, to logits on a coarser grid."""
+        raise NotImplementedError
+
+    def forward(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Class logits of every pixel.
+
+        Args:
+            rgb: (B, 3, H, W) in [0, 1]; None for a network of modality `thermal`.
+            thermal: (B, 1, H, W) in [0, 1]; None for a network of modality `rgb`.
+
+        Returns:
+            (B, K, H, W).
+
+        Raises:
+            ValueError: wrong rank, channels or type, unequal sizes, or sides under 32 pixels.
+        """
+        rgb, thermal = self._look_at(rgb, thermal)
+        image = rgb if rgb is not None else thermal
+        assert image is not None
+        logits = self.score_cells(
+            None if rgb is None else self._normalize(rgb),
+            # One channel three times, so that a stem made for colour images serves.
+            None if thermal is None else self._normalize(thermal.expand(-1, 3, -1, -1)),
+        )
+        return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
+
+    def _look_at(self, rgb: Tensor | None, thermal: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The images that the network uses, checked."""
+        if self.modality == "rgbt":
+            if rgb is None or thermal is None:
+                raise ValueError("this network needs both rgb and thermal")
+            check_pair(rgb, thermal)
+            return rgb, thermal
+        image, channels = (rgb, 3) if self.modality == "rgb" else (thermal, 1)
+        if image is None:
+            raise ValueError(f"this network needs {self.modality}")
+        check_images(image, channels, self.modality)
+        return (image, None) if self.modality == "rgb" else (None, image)
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the weights, then the JSON that makes them a checkpoint (`ModelHubMixin`)."""
+        state = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
+        with replacing(save_directory / WEIGHTS_FILE) as temporary:
+            safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
+        write_json(save_directory / CONFIG_FILE, self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return {
+            "efnet_version": __version__,
+            "architecture": self.architecture,
+            "name": self.name,
+            "config": self.config.to_dict(),
+            "classes": self.classes.to_dict(),
+            "input": asdict(self.input),
+            "training": self.training_summary,
+        }
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+        **_: Any,
+    ) -> Self:
+        """Read a folder, or fetch both files from the hub (`ModelHubMixin`)."""
+        folder = Path(model_id)
+        if not folder.is_dir():
+            try:
+                for filename in (WEIGHTS_FILE, CONFIG_FILE):
+                    fetched = huggingface_hub.hf_hub_download(
+                        model_id,
+                        filename,
+                        revision=revision,
+                        cache_dir=cache_dir,
+                        force_download=force_download,
+                        local_files_only=local_files_only,
+                        token=token,
+                    )
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                raise InputError(
+                    f"{model_id}: neither a checkpoint folder here nor one to be had from the hub "
+                    f"({type(error).__name__}); check the path or the name"
+                ) from error
+            folder = Path(fetched).parent
+        return cls.read(folder).to(map_location)
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read a folder that `save_pretrained` wrote.
+
+        Raises:
+            InputError: a file is missing, damaged, or of another architecture.
+        """
+        folder = Path(folder)
+        values = read_config(folder)
+        if values.get("architecture") != cls.architecture:
+            raise InputError(
+                f"{folder / CONFIG_FILE}: a checkpoint of {values.get('architecture')!r}, "
+                f"not of {cls.architecture!r}"
+            )
+        try:
+            config = EFNetConfig.from_dict(values["config"])
+            model = cls(config, values["name"], ClassSet.from_dict(values["classes"]))
+            model.input = InputSpec.from_dict(values["input"])
+            model.training_summary = dict(values["training"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{folder / CONFIG_FILE}: not a checkpoint's configuration ({error})") from error
+        try:
+            model.load_state_dict(read_state_dict(folder / WEIGHTS_FILE))
+        except RuntimeError as error:
+            raise InputError(
+                f"{folder / WEIGHTS_FILE}: does not fit {CONFIG_FILE} beside it; they are of different "
+                f"checkpoints ({str(error).splitlines()[-1].strip()})"
+            ) from error
+        return model.eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint folder.
+
+    Raises:
+        InputError: missing or not JSON.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: not a checkpoint (no {CONFIG_FILE} in it)") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: not a checkpoint's configuration")
+    return values

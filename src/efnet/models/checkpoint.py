@@ -1,0 +1,41 @@
+"""From what a user calls a checkpoint to a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from efnet.errors import InputError
+from efnet.models.base import CONFIG_FILE, SegmentationModel
+from efnet.models.efnet import EFNet
+
+BEST_FOLDER = "best"
+
+
+def load_checkpoint(path_or_hub_id: str | Path) -> SegmentationModel:
+    """Load a network for evaluation from a run folder, a checkpoint folder or the hub.
+
+    Args:
+        path_or_hub_id: folder that `efnet train` or `save_pretrained` wrote (of a run, its best
+            checkpoint is taken), or the name of a hub repository.
+
+    Returns:
+        the network in evaluation mode, on the CPU.
+
+    Raises:
+        InputError: nothing there, or it is not a checkpoint.
+    """
+    name = str(path_or_hub_id)
+    if not name:
+        raise InputError("--checkpoint is empty; give a run folder")
+    folder = Path(name)
+    if folder.is_file():
+        folder = folder.parent if folder.name == CONFIG_FILE else folder
+    if folder.is_file():
+        raise InputError(f"{folder}: a file; give the folder that holds {CONFIG_FILE}")
+    if folder.is_dir():
+        best = folder / BEST_FOLDER
+        return EFNet.read(best if (best / CONFIG_FILE).is_file() else folder)
+    if folder.is_absolute() or name.count("/") != 1 or name.startswith("."):
+        raise InputError(f"{name}: no such folder; give a run folder or the name of a hub repository")
+    model: SegmentationModel = EFNet.from_pretrained(name)
+    return model

@@ -1,0 +1,100 @@
+"""What a network is made of, as typed values: presets of TCFormer and the ablations of EFNet."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Fusion = Literal["mif", "add", "cat"]
+Position = Literal["none", "pe", "pce"]
+Decoder = Literal["mfad", "mlp", "deeplab"]
+Modality = Literal["rgbt", "rgb", "thermal"]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The TCFormer backbone (arXiv 2204.08680, table 1). Tuples hold one value per stage."""
+
+    depths: tuple[int, int, int, int]
+    """Transformer blocks."""
+    widths: tuple[int, int, int, int] = (64, 128, 320, 512)
+    """Channels of a token."""
+    heads: tuple[int, int, int, int] = (1, 2, 5, 8)
+    """Attention heads."""
+    mlp_ratios: tuple[int, int, int, int] = (8, 8, 4, 4)
+    """Hidden width of the feed-forward part over the width."""
+    reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
+    """Side of the patches that make one key and value in attention."""
+    neighbors: int = 5
+    """k of the density (eq. 2)."""
+    keep: float = 0.25
+    """Share of the tokens that each clustering keeps."""
+    drop_path: float = 0.0
+    """Chance to skip the last block's residuals in training; rises linearly from 0 at the first."""
+
+
+BACKBONES: dict[str, BackboneConfig] = {
+    "tiny": BackboneConfig((2, 2, 2, 2), (32, 64, 128, 192), (1, 2, 4, 6), (4, 4, 4, 4)),
+    "light": BackboneConfig((2, 2, 2, 2)),
+    "base": BackboneConfig((3, 4, 6, 3)),
+    "large": BackboneConfig((3, 8, 27, 3)),
+}
+
+
+@dataclass(frozen=True)
+class EFNetConfig:
+    """EFNet and each row of its ablation tables IV to VII."""
+
+    backbone: BackboneConfig
+    num_classes: int = 9
+    fusion: Fusion = "mif"
+    """How the two stage-1 maps become one (table IV)."""
+    position: Position = "pce"
+    """What the spatial distance of a clustering is measured on (table V)."""
+    tau: tuple[float, float, float] = (0.3, 0.7, 1.0)
+    """Balance of semantic and spatial distance in the three clusterings (eq. 1, table VI)."""
+    decoder: Decoder = "mfad"
+    """From the four stages to class scores (table VII)."""
+    modality: Modality = "rgbt"
+    """Which images the network looks at: both, or one alone (then there is nothing to fuse)."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        if len(self.tau) != 3 or not all(0 <= tau <= 1 for tau in self.tau):
+            raise ValueError(f"tau must be three numbers from 0 to 1, got {self.tau}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EFNetConfig:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: an unknown key or a value out of its range.
+        """
+        try:
+            backbone = BackboneConfig(**_with_tuples(values["backbone"]))
+            rest = {key: value for key, value in values.items() if key != "backbone"}
+            return cls(backbone=backbone, **_with_tuples(rest))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an EFNet configuration: {error}") from error
+
+
+_CHOICES = {
+    "fusion": get_args(Fusion),
+    "position": get_args(Position),
+    "decoder": get_args(Decoder),
+    "modality": get_args(Modality),
+}
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples: its lists become them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -1,0 +1,101 @@
+"""DBTC: dual-distance balanced token clustering (EFNet section II-C), TCFormer's CTM with a spatial term."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from efnet.models.config import Position
+from efnet.models.layers import TokenConv
+from efnet.models.position import make_position
+from efnet.models.tokens import Tokens
+from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.tokens import Size, merge_tokens
+
+
+def halve(size: Size) -> Size:
+    """Size of a map after a 3x3 convolution of stride 2 and padding 1."""
+    return (size[0] - 1) // 2 + 1, (size[1] - 1) // 2 + 1
+
+
+class DBTC(nn.Module):
+    """Cluster tokens by semantic and spatial distance and merge each cluster into one token.
+
+    Args:
+        in_channels: width of the tokens that come in.
+        out_channels: width of the next stage.
+        neighbors: k of the density (eq. 2).
+        keep: share of the tokens kept.
+        position: what the spatial distance is measured on; `none`: the semantic distance alone.
+        tau: balance of equation 1; the spatial distance weighs 1 - tau.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        neighbors: int,
+        keep: float,
+        position: Position = "none",
+        tau: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.neighbors = neighbors
+        self.keep = keep
+        self.tau = tau
+        self.conv = TokenConv(in_channels, out_channels, stride=2)
+        self.norm = nn.LayerNorm(out_channels)
+        self.score = nn.Linear(out_channels, 1)
+        self.position = make_position(position)
+        if self.position is not None:
+            self.score_position = nn.Linear(self.position.width, 1, bias=False)
+
+    def reset_position_score(self) -> None:
+        """The position starts without a say in the importance."""
+        if self.position is not None:
+            nn.init.zeros_(self.score_position.weight)
+
+    def forward(self, tokens: Tokens) -> tuple[Tokens, Tokens, Tensor]:
+        """Merge N tokens into M = ceil(keep * N).
+
+        Args:
+            tokens: features (B, N, in_channels).
+
+        Returns:
+            the merged tokens (B, M, out_channels), the tokens they were made of (B, N, out_channels),
+            and the importance P (B, N, 1) of the latter: the queries, the keys and values, and the
+            attention bias of the next stage's first block.
+        """
+        features = self.norm(self.conv(tokens))
+        num_clusters = max(1, math.ceil(self.keep * features.shape[1]))
+        importance = self.score(features)
+        positions = None
+        if self.position is not None:
+            positions = self.position(tokens.grid, num_clusters)
+            importance = importance + self._position_score(
+                positions * self.position.image_unit(tokens.grid.size, num_clusters)
+            )
+        clusters = dpc_knn(
+            features.detach(),
+            num_clusters,
+            k=self.neighbors,
+            positions=None if positions is None else positions.detach(),
+            spatial_weight=0.0 if positions is None else 1 - self.tau,
+        ).assignment
+        merged = Tokens(
+            merge_tokens(features, importance.squeeze(-1), clusters, num_clusters),
+            tokens.grid.merged(clusters, num_clusters),
+            halve(tokens.map_size),
+        )
+        return merged, tokens.with_features(features), importance
+
+    def _position_score(self, positions: Tensor) -> Tensor:
+        """(B, N, 1) what the position (B, N, P) adds to the importance.
+
+        Assignment passes no gradient: this is the only way by which the position learns.
+        """
+        with torch.autocast(positions.device.type, enabled=False):
+            scores: Tensor = self.score_position(positions)
+        return scores

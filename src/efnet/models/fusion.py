@@ -1,0 +1,128 @@
+"""From two modalities to one map: MIF (EFNet section II-B) and the plain ways of table IV."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efnet.models.config import Fusion
+from efnet.models.layers import layer_norm
+from efnet.ops.tokens import Size
+from efnet.ops.windows import merge_windows, split_windows
+
+WINDOW = 8
+HEAD_WIDTH = 32
+
+
+class WindowCrossAttention(nn.Module):
+    """Queries of one modality attend to keys and values of the other inside each window.
+
+    Args:
+        width: channels C.
+        window: side of a window in cells.
+    """
+
+    def __init__(self, width: int, window: int = WINDOW) -> None:
+        super().__init__()
+        self.heads = max(1, width // HEAD_WIDTH)
+        self.window = window
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, source: Tensor) -> Tensor:
+        """Both (B, h, w, C); returns (B, h, w, C)."""
+        size: Size = (queries.shape[1], queries.shape[2])
+        mask = self._padding(size, queries)
+        q, k, v = (
+            # (B, windows, heads, cells, C/heads)
+            self._split_heads(split_windows(part, self.window))
+            for part in (self.q(queries), *self.kv(source).chunk(2, dim=-1))
+        )
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        windows = attended.transpose(2, 3).flatten(3)
+        features: Tensor = self.proj(merge_windows(windows, self.window, size))
+        return features
+
+    def _split_heads(self, windows: Tensor) -> Tensor:
+        """(B, windows, cells, C) to (B, windows, heads, cells, C/heads)."""
+        return windows.view(*windows.shape[:3], self.heads, -1).transpose(2, 3)
+
+    def _padding(self, size: Size, like: Tensor) -> Tensor | None:
+        """(1, windows, 1, 1, cells) bias that hides padded keys; None where nothing is padded."""
+        if size[0] % self.window == 0 and size[1] % self.window == 0:
+            return None
+        real = torch.ones(1, *size, 1, dtype=torch.bool, device=like.device)
+        cells = split_windows(real, self.window).squeeze(-1)[:, :, None, None, :]
+        # A large number, not infinity: a row that sees nothing must not become NaN.
+        return torch.zeros_like(cells, dtype=torch.float32).masked_fill(~cells, -1e4)
+
+
+class ChannelAttention(nn.Module):
+    """Channel scores from the map's mean, maximum and variance: windows learn of each other."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = 3 * width // 2
+        self.mlp = nn.Sequential(nn.Linear(3 * width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, h, w, C) to scores (B, 1, 1, C) between 0 and 1."""
+        cells = features.flatten(1, 2).float()
+        variance, mean = torch.var_mean(cells, dim=1, correction=0)
+        statistics = torch.cat([mean, cells.amax(1), variance], dim=-1)
+        scores: Tensor = self.mlp(statistics).sigmoid()
+        return scores[:, None, None, :]
+
+
+class MIF(nn.Module):
+    """Multimodal feature interaction and fusion: F' = F + s * I for each modality, then their sum.
+
+    I is what window cross-attention brings from the other modality, s its channel scores.
+    """
+
+    def __init__(self, width: int, window: int = WINDOW) -> None:
+        super().__init__()
+        self.rgb_from_thermal = WindowCrossAttention(width, window)
+        self.thermal_from_rgb = WindowCrossAttention(width, window)
+        self.rgb_channels = ChannelAttention(width)
+        self.thermal_channels = ChannelAttention(width)
+
+    def forward(self, rgb: Tensor, thermal: Tensor) -> Tensor:
+        """Both (B, h, w, C); returns (B, h, w, C)."""
+        to_rgb = self.rgb_from_thermal(rgb, thermal)
+        to_thermal = self.thermal_from_rgb(thermal, rgb)
+        rgb = rgb + self.rgb_channels(to_rgb) * to_rgb
+        thermal = thermal + self.thermal_channels(to_thermal) * to_thermal
+        return rgb + thermal
+
+
+class Add(nn.Module):
+    """The sum of both maps."""
+
+    def forward(self, rgb: Tensor, thermal: Tensor) -> Tensor:
+        """Both (B, h, w, C); returns (B, h, w, C)."""
+        return rgb + thermal
+
+
+class Cat(nn.Module):
+    """Both maps side by side, brought back to their width by a 3x3 convolution and LayerNorm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.norm = layer_norm(width)
+
+    def forward(self, rgb: Tensor, thermal: Tensor) -> Tensor:
+        """Both (B, h, w, C); returns (B, h, w, C)."""
+        both = torch.cat([rgb, thermal], dim=-1).permute(0, 3, 1, 2)
+        fused: Tensor = self.norm(self.conv(both).permute(0, 2, 3, 1))
+        return fused
+
+
+def make_fusion(kind: Fusion, width: int) -> nn.Module:
+    """The module of a configuration's `fusion`."""
+    if kind == "mif":
+        return MIF(width)
+    return Cat(width) if kind == "cat" else Add()

@@ -1,0 +1,197 @@
+"""Small layers: stem, convolution on tokens, feed-forward part, attention, and the block made of them.
+
+TCFormer (arXiv 2204.08680, section 3.4). On the regular grid of stage 1 these are the blocks of PVTv2
+(arXiv 2106.13797), which lack the token skip.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efnet.models.tokens import Tokens
+
+
+def layer_norm(width: int) -> nn.LayerNorm:
+    """LayerNorm of blocks and stages.
+
+    Those of the stem, of reduced keys and of the clusterings keep PyTorch's epsilon 1e-5, as in the
+    official network: its recorded features tell the two apart.
+    """
+    return nn.LayerNorm(width, eps=1e-6)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise one module as PVTv2 and TCFormer do: for `nn.Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv1d | nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class PatchEmbedding(nn.Module):
+    """Stem: overlapping 7x7 patches at stride 4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, 7, stride=4, padding=3)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, H, W) to tokens (B, h * w, C) and (h, w)."""
+        patches = self.proj(images)
+        size = (patches.shape[2], patches.shape[3])
+        return self.norm(patches.flatten(2).transpose(1, 2)), size
+
+
+class TokenConv(nn.Conv2d):
+    """3x3 convolution that sees tokens as a map, beside a 1x1 skip on the tokens themselves.
+
+    The map blurs tokens smaller than its cells; the skip keeps their detail.
+
+    Args:
+        in_channels: of a token.
+        out_channels: of a token.
+        stride: of the convolution; it shrinks the map, not the number of tokens.
+        groups: as of `nn.Conv2d`.
+        skip: whether there is a skip: not on the regular grid, where the map loses nothing.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, groups: int = 1, skip: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups)
+        self.skip = nn.Conv1d(in_channels, out_channels, 1, groups=groups, bias=False) if skip else None
+
+    def forward(self, tokens: Tokens) -> Tensor:  # type: ignore[override]
+        """Tokens with features (B, N, in_channels) to features (B, N, out_channels)."""
+        features = tokens.from_map(super().forward(tokens.to_map()))
+        return features if self.skip is None else features + self._skip(tokens.features)
+
+    def _skip(self, features: Tensor) -> Tensor:
+        """The 1x1 convolution as the product it is, without turning tokens into columns."""
+        assert self.skip is not None
+        weight = self.skip.weight.squeeze(-1)
+        return features * weight.squeeze(-1) if self.groups > 1 else F.linear(features, weight)
+
+
+class MLP(nn.Module):
+    """Feed-forward part with a depthwise convolution in its middle."""
+
+    def __init__(self, width: int, ratio: int, skip: bool) -> None:
+        super().__init__()
+        hidden = width * ratio
+        self.fc1 = nn.Linear(width, hidden)
+        self.dwconv = TokenConv(hidden, hidden, groups=hidden, skip=skip)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens to features (B, N, C)."""
+        hidden = self.dwconv(tokens.with_features(self.fc1(tokens.features)))
+        features: Tensor = self.fc2(F.gelu(hidden))
+        return features
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values come from the source's map, reduced by patches.
+
+    Args:
+        width: channels C of queries and source.
+        heads: number of heads.
+        reduction: side of the patches of the map that make one key; 1: the source's tokens are the keys.
+    """
+
+    def __init__(self, width: int, heads: int, reduction: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.reduction = reduction
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        if reduction > 1:
+            self.sr = nn.Conv2d(width, width, reduction, stride=reduction)
+            self.norm = nn.LayerNorm(width)
+
+    def forward(self, queries: Tokens, source: Tokens, importance: Tensor | None = None) -> Tensor:
+        """Attend from `queries` to `source`, its importance P added to the logits (EFNet eq. 5).
+
+        Args:
+            queries: features (B, N, C).
+            source: features (B, N', C).
+            importance: (B, N', 1) or None.
+
+        Returns:
+            (B, N, C).
+        """
+        keys, bias = self._reduce(queries, source, importance)
+        q = self.q(queries.features).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, C/heads)
+        k, v = self.kv(keys).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = None if bias is None else bias.to(q.dtype)[:, None, None, :]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        features: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return features
+
+    def _reduce(
+        self, queries: Tokens, source: Tokens, importance: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features (B, keys, C) that make keys and values, and their importance (B, keys)."""
+        if self.reduction == 1:
+            return source.features, None if importance is None else importance.squeeze(-1)
+        reduced = self.sr(source.to_map(queries.map_size)).flatten(2).transpose(1, 2)
+        if importance is None:
+            return self.norm(reduced), None
+        pooled = source.with_features(importance).to_map(queries.map_size)
+        return self.norm(reduced), F.avg_pool2d(pooled, self.reduction).flatten(1)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): in training, drop a sample's residual with a chance."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """(B, N, C) to (B, N, C), some samples zero and the others scaled to keep the mean."""
+        if not self.training or self.chance == 0:
+            return residual
+        kept = torch.rand(residual.shape[0], 1, 1, device=residual.device) >= self.chance
+        return residual * (kept / (1 - self.chance)).to(residual.dtype)
+
+
+class Block(nn.Module):
+    """Transformer block: attention and feed-forward part, each on normalised features, as residuals."""
+
+    def __init__(
+        self, width: int, heads: int, ratio: int, reduction: int, drop_path: float, skip: bool
+    ) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(width)
+        self.attn = Attention(width, heads, reduction)
+        self.norm2 = layer_norm(width)
+        self.mlp = MLP(width, ratio, skip)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, tokens: Tokens, source: Tokens | None = None, importance: Tensor | None = None
+    ) -> Tokens:
+        """Tokens to tokens.
+
+        Args:
+            tokens: features (B, N, C), the queries.
+            source: what the keys and values are made of; None: the tokens themselves.
+            importance: (B, N', 1) of the source's tokens, or None.
+        """
+        queries = tokens.with_features(self.norm1(tokens.features))
+        keys = queries if source is None else source.with_features(self.norm1(source.features))
+        features = tokens.features + self.drop_path(self.attn(queries, keys, importance))
+        normed = tokens.with_features(self.norm2(features))
+        return tokens.with_features(features + self.drop_path(self.mlp(normed)))

@@ -1,0 +1,88 @@
+"""What the spatial distance of a clustering is measured on (EFNet section II-C, table V)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efnet.models.config import Position
+from efnet.ops.tokens import Size, TokenGrid, map_to_token
+
+
+def grid_coordinates(size: Size, device: torch.device) -> Tensor:
+    """(1, 2, h, w) row and column of every cell, from the middle of the grid, in cells."""
+    rows, columns = (torch.arange(cells, device=device) - (cells - 1) / 2 for cells in size)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None].float()
+
+
+class PixelCoordinateEncoding(nn.Module):
+    """PCE: a token's mean coordinates in units of the cluster pitch, under a learned linear map.
+
+    The pitch sqrt(h w / M) is the spacing of M clusters spread evenly over the grid, the unit that makes
+    distances independent of resolution. The map starts as an isometry. It stays in the plane: distances
+    under a linear map A depend only on A^T A, so a wider one could express nothing more.
+    """
+
+    width = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(2, self.width, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The identity."""
+        nn.init.eye_(self.map.weight)
+
+    def forward(self, grid: TokenGrid, num_clusters: int) -> Tensor:
+        """(B, N, 2) positions y of the grid's tokens, float32."""
+        device = self.map.weight.device
+        cells = grid_coordinates(grid.size, device).expand(grid.assignment.shape[0], -1, -1, -1)
+        coordinates = map_to_token(cells, grid)
+        with torch.autocast(device.type, enabled=False):
+            positions: Tensor = self.map(coordinates / pitch(grid.size, num_clusters))
+        return positions
+
+    @staticmethod
+    def image_unit(size: Size, num_clusters: int) -> float:
+        """Factor to units of the image: there a weight means the same at every stage and resolution."""
+        return pitch(size, num_clusters) / max(size)
+
+
+class PositionEmbedding(nn.Module):
+    """PE: the usual learned absolute embedding, a table stretched over the grid."""
+
+    width = 12
+    table_size = (16, 16)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(1, self.width, *self.table_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The usual small normal values."""
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, grid: TokenGrid, num_clusters: int) -> Tensor:
+        """(B, N, 12) positions y of the grid's tokens, float32."""
+        cells = F.interpolate(self.table.float(), grid.size, mode="bilinear", align_corners=False)
+        return map_to_token(cells.expand(grid.assignment.shape[0], -1, -1, -1), grid)
+
+    @staticmethod
+    def image_unit(size: Size, num_clusters: int) -> float:
+        """An embedding has no unit."""
+        return 1.0
+
+
+def pitch(size: Size, num_clusters: int) -> float:
+    """Spacing, in cells, of clusters spread evenly over a grid."""
+    return math.sqrt(size[0] * size[1] / num_clusters)
+
+
+def make_position(kind: Position) -> PixelCoordinateEncoding | PositionEmbedding | None:
+    """The module of a configuration's `position`."""
+    return {"none": lambda: None, "pe": PositionEmbedding, "pce": PixelCoordinateEncoding}[kind]()

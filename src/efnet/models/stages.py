@@ -1,0 +1,75 @@
+"""The stages of the backbone: blocks on the regular grid, then clustering and blocks on tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from efnet.models.config import BackboneConfig, Position
+from efnet.models.dbtc import DBTC
+from efnet.models.layers import Block, PatchEmbedding, layer_norm
+from efnet.models.tokens import Tokens
+from efnet.ops.tokens import TokenGrid
+
+
+def _blocks(config: BackboneConfig, stage: int) -> nn.ModuleList:
+    """The blocks of one stage; the chance to drop a path rises over the whole network."""
+    before, total = sum(config.depths[:stage]), sum(config.depths)
+    return nn.ModuleList(
+        Block(
+            config.widths[stage],
+            config.heads[stage],
+            config.mlp_ratios[stage],
+            config.reductions[stage],
+            drop_path=config.drop_path * (before + index) / max(1, total - 1),
+            skip=stage > 0,
+        )
+        for index in range(config.depths[stage])
+    )
+
+
+class GridStage(nn.Module):
+    """Stage 1: stem and blocks on the regular grid."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbedding(config.widths[0])
+        self.blocks = _blocks(config, 0)
+        self.norm = layer_norm(config.widths[0])
+
+    def forward(self, images: Tensor) -> Tokens:
+        """Normalised images (B, 3, H, W) to one token per cell of the initial grid."""
+        features, size = self.patch_embed(images)
+        tokens = Tokens(features, TokenGrid.whole(len(images), size, images.device), size)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens.with_features(self.norm(tokens.features))
+
+
+class TokenStage(nn.Module):
+    """Stages 2 to 4: cluster the tokens of the stage before, then blocks on the merged ones.
+
+    Args:
+        config: the backbone.
+        stage: 1 to 3, counted from 0.
+        position: what the clustering's spatial distance is measured on.
+        tau: the clustering's balance (eq. 1).
+    """
+
+    def __init__(
+        self, config: BackboneConfig, stage: int, position: Position = "none", tau: float = 1.0
+    ) -> None:
+        super().__init__()
+        before, width = config.widths[stage - 1 : stage + 1]
+        self.dbtc = DBTC(before, width, config.neighbors, config.keep, position, tau)
+        self.blocks = _blocks(config, stage)
+        self.norm = layer_norm(width)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Tokens of the stage before to a quarter as many, wider ones."""
+        source: Tokens | None
+        importance: Tensor | None
+        tokens, source, importance = self.dbtc(tokens)
+        for block in self.blocks:
+            tokens = block(tokens, source, importance)
+            source = importance = None  # they enter a stage's first block only
+        return tokens.with_features(self.norm(tokens.features))

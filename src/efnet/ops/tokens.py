@@ -1,0 +1,183 @@
+"""Tokens and maps: where the tokens of a stage lie on the initial grid, and how features pass between them.
+
+A token owns cells of the initial grid. Token to map averages over a map cell's tokens, map to token over
+a token's cells (TCFormer, arXiv 2204.08680, section 3.3), each weighted by shared cells of the initial
+grid. Both are sums over groups of rows, which `embedding_bag` computes without gathering the rows first.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+class Groups(NamedTuple):
+    """Rows sorted by the group they belong to, in the form `embedding_bag` takes.
+
+    Attributes:
+        order: (rows,) row numbers, those of the first group first.
+        starts: (groups,) where each group begins in `order`.
+    """
+
+    order: Tensor
+    starts: Tensor
+
+
+def group_rows(group: Tensor, num_groups: int) -> Groups:
+    """Sort rows by group.
+
+    Args:
+        group: (B, rows) group of each row, 0 to `num_groups` - 1 within its sample; none empty.
+        num_groups: groups per sample.
+
+    Returns:
+        Groups over the B * rows flattened rows and B * num_groups groups.
+    """
+    flat = (group + sample_offsets(group.shape[0], num_groups, group.device)).flatten()
+    ordered, order = flat.sort(stable=True)
+    starts = torch.searchsorted(ordered, torch.arange(group.shape[0] * num_groups, device=group.device))
+    return Groups(order, starts)
+
+
+def sample_offsets(batch: int, rows: int, device: torch.device) -> Tensor:
+    """(B, 1) first row of each sample when B samples of `rows` rows are flattened."""
+    return (torch.arange(batch, device=device) * rows)[:, None]
+
+
+class TokenGrid:
+    """Which token every cell of the initial grid belongs to.
+
+    Args:
+        assignment: (B, n) int64 token of each of the n = h * w cells, row-major; every token owns one.
+        num_tokens: N.
+        size: (h, w) of the initial grid.
+        regular: the tokens are the cells of the grid, in order.
+    """
+
+    def __init__(self, assignment: Tensor, num_tokens: int, size: Size, regular: bool = False) -> None:
+        self.assignment = assignment
+        self.num_tokens = num_tokens
+        self.size = size
+        self.regular = regular
+        self._cells: Groups | None = None
+
+    @classmethod
+    def whole(cls, batch: int, size: Size, device: torch.device) -> TokenGrid:
+        """The grid itself as tokens: one for every cell."""
+        cells = size[0] * size[1]
+        assignment = torch.arange(cells, device=device).expand(batch, cells)
+        return cls(assignment, cells, size, regular=True)
+
+    @property
+    def cells(self) -> Groups:
+        """The cells of the batch, grouped by token; found once for all that a stage asks."""
+        if self._cells is None:
+            self._cells = group_rows(self.assignment, self.num_tokens)
+        return self._cells
+
+    def merged(self, clusters: Tensor, num_clusters: int) -> TokenGrid:
+        """The grid after tokens joined clusters: `clusters` (B, N) holds each token's."""
+        return TokenGrid(clusters.gather(1, self.assignment), num_clusters, self.size)
+
+
+@lru_cache(maxsize=64)
+def cell_index(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
+    """(n,) the map cell that each initial cell falls into, by nearest-neighbour index."""
+    # In inference mode the cached tensor could not serve a later training step.
+    with torch.inference_mode(False):
+        rows, columns = (
+            torch.arange(cells, device=device) * parts // cells
+            for cells, parts in zip(grid_size, map_size, strict=True)
+        )
+        return (rows[:, None] * map_size[1] + columns).flatten()
+
+
+@lru_cache(maxsize=64)
+def _cells_of_map(grid_size: Size, map_size: Size, device: torch.device) -> Groups:
+    """The initial cells grouped by the map cell they fall into."""
+    with torch.inference_mode(False):
+        return group_rows(cell_index(grid_size, map_size, device)[None], map_size[0] * map_size[1])
+
+
+def token_to_map(features: Tensor, grid: TokenGrid, map_size: Size) -> Tensor:
+    """Features of tokens as a map: every map cell is the mean over its initial cells' tokens.
+
+    Args:
+        features: (B, N, C).
+        grid: where the tokens lie.
+        map_size: (H, W), not larger than the initial grid.
+
+    Returns:
+        (B, C, H, W), channels last in memory.
+    """
+    batch, tokens, channels = features.shape
+    if grid.regular and map_size == grid.size:
+        return features.transpose(1, 2).view(batch, channels, *map_size)
+    groups = _cells_of_map(grid.size, map_size, features.device)
+    rows = grid.assignment[:, groups.order] + sample_offsets(batch, tokens, features.device)
+    starts = groups.starts + sample_offsets(batch, len(groups.order), features.device)
+    cells = _sum_rows(features.flatten(0, 1), rows.flatten(), starts.flatten(), mean=True)
+    return cells.view(batch, *map_size, channels).permute(0, 3, 1, 2)
+
+
+def map_to_token(features: Tensor, grid: TokenGrid) -> Tensor:
+    """Features of a map at the tokens: every token is the mean over its initial cells' map cells.
+
+    Args:
+        features: (B, C, H, W).
+        grid: where the tokens lie.
+
+    Returns:
+        (B, N, C).
+    """
+    batch, channels, height, width = features.shape
+    rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    if grid.regular and (height, width) == grid.size:
+        return rows.view(batch, -1, channels)
+    cells = cell_index(grid.size, (height, width), features.device)
+    if grid.regular:
+        return rows.view(batch, -1, channels).index_select(1, cells)
+    index = (cells + sample_offsets(batch, height * width, features.device)).flatten()
+    tokens = _sum_rows(rows, index[grid.cells.order], grid.cells.starts, mean=True)
+    return tokens.view(batch, grid.num_tokens, channels)
+
+
+def merge_tokens(features: Tensor, importance: Tensor, clusters: Tensor, num_clusters: int) -> Tensor:
+    """Merge the tokens of each cluster, weighted by e^p (EFNet eq. 4).
+
+    Args:
+        features: (B, N, C).
+        importance: (B, N) learned importance p.
+        clusters: (B, N) cluster of each token, 0 to `num_clusters` - 1, none empty.
+        num_clusters: M.
+
+    Returns:
+        (B, M, C).
+    """
+    batch, _, channels = features.shape
+    importance = importance.float()
+    # Softmax within each cluster, its largest logit taken off first so that e^p cannot overflow.
+    largest = importance.detach().new_full((batch, num_clusters), -torch.inf)
+    largest = largest.scatter_reduce(1, clusters, importance.detach(), "amax")
+    weight = (importance - largest.gather(1, clusters)).exp()
+    total = weight.new_zeros(batch, num_clusters).scatter_add(1, clusters, weight)
+    weight = weight / total.gather(1, clusters)
+    groups = group_rows(clusters, num_clusters)
+    rows = features.flatten(0, 1)
+    merged = _sum_rows(rows, groups.order, groups.starts, weights=weight.flatten()[groups.order])
+    return merged.view(batch, num_clusters, channels)
+
+
+def _sum_rows(
+    rows: Tensor, index: Tensor, starts: Tensor, mean: bool = False, weights: Tensor | None = None
+) -> Tensor:
+    """(groups, C) sum, mean or weighted sum of `rows[index]` over the groups that begin at `starts`."""
+    weights = weights if weights is None else weights.to(rows.dtype)
+    mode = "mean" if mean else "sum"
+    return F.embedding_bag(index, rows, starts, mode=mode, per_sample_weights=weights)
