@@ -1,19 +1,52 @@
-"""EFNet: RGB-thermal semantic segmentation (arXiv 2501.10958)."""
+"""EFNet: RGB-thermal semantic segmentation (arXiv 2501.10958).
+
+The public names load on first use: a command that needs no network does not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from efnet import ops
+    from efnet.classes import ClassSet
+    from efnet.errors import InputError
+    from efnet.models import EFNet, TCFormer, create_model, list_models
+    from efnet.prediction.predictor import Predictor
 
 __version__ = "0.1.0"
-
-from efnet import ops
-from efnet.classes import ClassSet
-from efnet.errors import InputError
-from efnet.models import EFNet, TCFormer, create_model, list_models
 
 __all__ = [
     "ClassSet",
     "EFNet",
     "InputError",
+    "Predictor",
     "TCFormer",
     "__version__",
     "create_model",
     "list_models",
     "ops",
 ]
+
+_HOMES = {
+    "ClassSet": "efnet.classes",
+    "EFNet": "efnet.models",
+    "InputError": "efnet.errors",
+    "Predictor": "efnet.prediction.predictor",
+    "TCFormer": "efnet.models",
+    "create_model": "efnet.models",
+    "list_models": "efnet.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ops":
+        return importlib.import_module("efnet.ops")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'efnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,6 +10,12 @@ from efnet.classes import ClassSet
 
 Condition = Literal["day", "night"]
 
+ThermalScale = Literal["auto"] | tuple[float, float]
+"""How raw thermal values become [0, 1]: by what the file is, or from a fixed raw range (low, high)."""
+
+FLIP_SUFFIX = "_flip"
+"""What MFNet's lists append to the name of a mirrored copy."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -45,6 +51,7 @@ class PairSet:
         protocol: name of the protocol by which this data set is scored by default.
         unscored: label values that carry no supervision in this data set (FMB's unlabeled), left out
             of the training loss.
+        thermal_scale: how the thermal files of this data set are read.
     """
 
     dataset: str
@@ -54,6 +61,7 @@ class PairSet:
     classes: ClassSet
     protocol: str
     unscored: tuple[int, ...] = ()
+    thermal_scale: ThermalScale = "auto"
 
     def __len__(self) -> int:
         return len(self.pairs)

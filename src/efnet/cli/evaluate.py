@@ -1,0 +1,182 @@
+"""`efnet evaluate`: score a checkpoint on a labelled split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jsonargparse import ArgumentParser, Namespace
+from PIL import Image
+
+from efnet.cli.reporting import (
+    add_data_arguments,
+    add_output_arguments,
+    open_scored_split,
+    progress_bar,
+    write_report,
+)
+from efnet.data.pairs import Pair, PairSet
+from efnet.errors import InputError
+
+if TYPE_CHECKING:
+    from efnet.evaluation.confusion import LabelMap
+    from efnet.evaluation.evaluate import Precision
+    from efnet.evaluation.tally import Keep, Tally
+    from efnet.models.base import SegmentationModel
+
+DESCRIPTION = "Score a checkpoint on a labelled split, under a named protocol."
+
+_PRECISIONS: dict[str, Precision] = {"32": "32", "float32": "32", "bf16": "bf16", "bfloat16": "bf16"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        required=True,
+        help="run folder, checkpoint folder, or owner/name on the hub",
+    )
+    add_data_arguments(parser)
+    add_output_arguments(parser)
+    parser.add_argument(
+        "--save-predictions",
+        type=str | None,
+        default=None,
+        help="write every prediction to this folder, as palette PNG at the scored size",
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="average over three scales and mirror images (six times the work)"
+    )
+    parser.add_argument(
+        "--size",
+        type=str | None,
+        default=None,
+        help="HxW that the network sees, or 'native' (default: what the model was made for)",
+    )
+    parser.add_argument("--batch-size", type=int, default=1, help="pairs in one pass of the network")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read images")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--precision", type=str, default="32", help="32 or bf16 (autocast)")
+
+
+def run(args: Namespace) -> int:
+    """Evaluate; see `efnet evaluate --help`.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: the options, the checkpoint or the data are wrong.
+    """
+    precision = _check_options(args)
+    pairset, protocol = open_scored_split(args)
+    from efnet.evaluation.evaluate import TTA, check_classes, evaluate
+    from efnet.models.checkpoint import load_checkpoint
+    from efnet.prediction.predictor import pick_device
+
+    device = pick_device(args.device)
+    model = load_checkpoint(args.checkpoint)
+    check_classes(model.classes, pairset)
+    size = parse_size(args.size, model.input.size)
+    pairset = replace(pairset, thermal_scale=model.input.thermal_scale)
+    model = model.to(device)
+
+    def measure(pairs: PairSet, keep: Keep | None, progress: Callable[[int, int], None] | None) -> Tally:
+        return evaluate(
+            model,
+            pairs,
+            protocol,
+            device=device,
+            precision=precision,
+            batch_size=args.batch_size,
+            workers=min(args.workers, len(pairs)),
+            tta=args.tta,
+            input_size=size,
+            progress=progress,
+            keep=keep,
+        )
+
+    with progress_bar("evaluate") as advance:
+        tally = _naming_all_faults(pairset, lambda: measure(pairset, _writer(args, pairset), advance))
+    circumstances = {
+        "dataset": pairset.dataset,
+        "split": pairset.split,
+        "checkpoint": args.checkpoint,
+        **_describe(model),
+        "input_size": list(size) if size else None,
+        "tta": TTA if args.tta else None,
+        "precision": precision,
+    }
+    write_report(args, pairset, tally, circumstances, again=lambda chosen, keep: measure(chosen, keep, None))
+    return 0
+
+
+def parse_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, int] | None:
+    """The size that the network sees: `HxW`, `native` (every image's own: None), or the model's.
+
+    Raises:
+        InputError: not a size, or a side below 32 pixels.
+    """
+    if text is None:
+        return default
+    if text == "native":
+        return None
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
+    if not match or min(int(match[1]), int(match[2])) < 32:
+        raise InputError(f"--size {text}: give height x width, both at least 32, such as 480x640, or native")
+    return int(match[1]), int(match[2])
+
+
+def _check_options(args: Namespace) -> Precision:
+    """Refuse wrong numbers before anything is loaded; returns the precision."""
+    parse_size(args.size, None)
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size {args.batch_size} is below 1")
+    if args.workers < 0:
+        raise InputError(f"--workers {args.workers} is below 0")
+    if args.precision not in _PRECISIONS:
+        raise InputError(f"--precision {args.precision}: give 32 or bf16")
+    return _PRECISIONS[args.precision]
+
+
+def _describe(model: SegmentationModel) -> dict[str, Any]:
+    """What a report says of the model; `selected_on` is the split on which its checkpoint was chosen."""
+    return {
+        "model": model.name,
+        "modality": model.modality,
+        "selected_on": model.training_summary.get("selected_on"),
+    }
+
+
+def _writer(args: Namespace, pairset: PairSet) -> Keep | None:
+    """Writes predictions as they come, if asked to."""
+    if not args.save_predictions:
+        return None
+    from efnet.files import write_image
+
+    folder = Path(args.save_predictions)
+    palette = pairset.classes.flat_palette()
+
+    def write(pair: Pair, prediction: LabelMap, _: LabelMap) -> None:
+        image = Image.fromarray(prediction.astype(np.uint8))
+        image.putpalette(palette)
+        write_image(folder / f"{pair.name}.png", image)
+
+    return write
+
+
+def _naming_all_faults(pairset: PairSet, measure: Callable[[], Tally]) -> Tally:
+    """Measure; where a damaged file stops that, look through the whole split and name all that are."""
+    from efnet.data.verify import verify
+
+    verify(pairset, headers_only=True)  # what is missing shows before the long run
+    try:
+        return measure()
+    except InputError:
+        verify(pairset)
+        raise

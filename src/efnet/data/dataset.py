@@ -1,0 +1,168 @@
+"""A split as PyTorch's data loader wants it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from efnet.data.augment import AugmentConfig, augment, resize_sample
+from efnet.data.pairs import PairSet, ThermalScale
+from efnet.data.sample import Sample, read_sample
+from efnet.errors import InputError
+
+Item = dict[str, Any]
+
+
+class PairDataset(Dataset[Item]):
+    """The pairs of a split as tensors, augmented or as they are.
+
+    An item has `rgb` float32 (3, h, w) in [0, 1], `thermal` float32 (1, h, w) in [0, 1], `index` (int) and,
+    where the pair is labelled, `label` int64 (h, w), 255 where ignored. With augmentation all are of size
+    `size`; without, the images are resized to `size` and the label keeps its own.
+
+    Randomness depends on the seed, the epoch and the index alone: the number of workers does not change
+    it, and a run resumed at an epoch sees what an uninterrupted one would have seen.
+
+    Args:
+        pairset: the split.
+        size: (H, W) of the images; None: as stored (not with augmentation).
+        augment: None for evaluation.
+        thermal_scale: how raw thermal values become [0, 1]; None: the pair set's own.
+        seed: of the augmentation.
+        cache: keep decoded pairs in memory (about 1.5 MB for 480x640 with 8-bit thermal), read on first
+            use. Worker processes each keep their own unless `preload` is called before they start.
+
+    Raises:
+        InputError: augmentation without a size.
+    """
+
+    def __init__(
+        self,
+        pairset: PairSet,
+        size: tuple[int, int] | None = None,
+        augment: AugmentConfig | None = None,
+        thermal_scale: ThermalScale | None = None,
+        seed: int = 0,
+        cache: bool = False,
+    ) -> None:
+        if augment is not None and size is None:
+            raise InputError("augmentation crops to a size: give one with --size, such as 480x640")
+        self.pairset = pairset
+        self.size = size
+        self.augment = augment
+        self.thermal_scale = pairset.thermal_scale if thermal_scale is None else thermal_scale
+        self.seed = seed
+        self._cache: dict[int, _Packed] | None = {} if cache else None
+        # Shared memory: workers that persist over epochs see the change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose random draws the next items use; call before iterating a loader."""
+        self._epoch.fill_(epoch)
+
+    def preload(self) -> None:
+        """Fill the cache now, several files at a time, so that worker processes forked later share it.
+
+        Raises:
+            InputError: a pair cannot be read.
+        """
+        if self._cache is None:
+            return
+        pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+        try:
+            for _ in pool.map(self._read, range(len(self))):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def __len__(self) -> int:
+        return len(self.pairset)
+
+    def __getitem__(self, index: int) -> Item:
+        sample = self._read(index)
+        if self.augment is None or self.size is None:
+            sample = resize_sample(sample, self.size)
+        else:
+            rng = np.random.default_rng((self.seed, int(self._epoch), index))
+            sample = augment(sample, self.augment, self.size, rng)
+        return to_tensors(sample, index)
+
+    def _read(self, index: int) -> Sample:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index].unpack()
+        sample = read_sample(self.pairset.pairs[index], self.pairset.classes, self.thermal_scale)
+        if self._cache is not None:
+            self._cache[index] = _Packed(sample)
+        return sample
+
+
+class _Packed:
+    """A sample in as few bytes as hold it without loss: thermal from 8-bit files as 8 bits."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        levels = np.rint(sample.thermal * np.float32(255)).astype(np.uint8)
+        if np.array_equal(_from_levels(levels), sample.thermal):
+            self.sample = replace(sample, thermal=np.empty((0, 0), dtype=np.float32))
+            self.levels: NDArray[np.uint8] | None = levels
+        else:
+            self.levels = None
+
+    def unpack(self) -> Sample:
+        """The sample, bit for bit."""
+        return self.sample if self.levels is None else replace(self.sample, thermal=_from_levels(self.levels))
+
+
+def _from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return levels.astype(np.float32) / np.float32(255)
+
+
+def to_tensors(sample: Sample, index: int) -> Item:
+    """An item of `PairDataset` from a sample."""
+    rgb = torch.from_numpy(np.ascontiguousarray(sample.rgb.transpose(2, 0, 1)))
+    item: Item = {
+        "rgb": rgb.to(torch.float32).div_(255),
+        "thermal": torch.from_numpy(sample.thermal.copy())[None],
+        "index": index,
+    }
+    if sample.label is not None:
+        item["label"] = torch.from_numpy(sample.label.astype(np.int64))
+    return item
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """Stack items to a batch; labels of unequal sizes stay a list.
+
+    Returns:
+        `rgb` (B, 3, h, w), `thermal` (B, 1, h, w), `index` (B,) and `label`, (B, h, w) or a list of B
+        tensors (h_b, w_b).
+
+    Raises:
+        InputError: images of unequal sizes.
+    """
+    sizes = {tuple(item["thermal"].shape[-2:]) for item in items}
+    if len(sizes) > 1:
+        listed = " and ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        raise InputError(f"images of {listed} in one batch; give a --size, or take batches of one")
+    batch: Item = default_collate(
+        [{key: value for key, value in item.items() if key != "label"} for item in items]
+    )
+    labels: list[Tensor] = [item["label"] for item in items if "label" in item]
+    if len(labels) == len(items):
+        batch["label"] = torch.stack(labels) if len({label.shape for label in labels}) == 1 else labels
+    return batch
+
+
+def leave_interrupts_to_parent(_: int) -> None:
+    """For `worker_init_fn`: Ctrl-C reaches every process of the group; only the parent shall speak."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,224 @@
+"""Run a model over a labelled split and count what it gets right.
+
+Shapes: B batch, K classes, H W size that the network sees, h w size at which maps are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from efnet.classes import ClassSet
+from efnet.data.dataset import PairDataset, leave_interrupts_to_parent
+from efnet.data.pairs import PairSet
+from efnet.errors import InputError
+from efnet.evaluation.protocols import Protocol
+from efnet.evaluation.resize import resize_nearest
+from efnet.evaluation.tally import Keep, Tally
+
+Precision = Literal["32", "bf16"]
+Item = dict[str, Any]
+
+TTA_SCALES = (0.75, 1.0, 1.25)
+TTA = f"scales {', '.join(f'{scale:g}' for scale in TTA_SCALES)}, each also mirrored; probabilities averaged"
+"""What test-time augmentation does, for reports."""
+
+_MIN_SIDE = 32
+
+
+def evaluate(
+    model: nn.Module,
+    pairs: PairSet | PairDataset,
+    protocol: Protocol,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "32",
+    batch_size: int = 1,
+    workers: int = 0,
+    tta: bool = False,
+    input_size: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    keep: Keep | None = None,
+) -> Tally:
+    """Predict every pair of a split and count it under a protocol.
+
+    Logits are resized to the scored size (bilinear, `align_corners=False`) and the class is taken
+    there; labels are brought to the protocol's size by nearest pixel. The model is left in the mode
+    (training or evaluation) in which it came.
+
+    Args:
+        model: `model(rgb (B, 3, H, W), thermal (B, 1, H, W)) -> logits (B, K, H, W)`, on `device`.
+        pairs: the split, with labels; or a data set of it without augmentation (then `input_size` is its
+            own), such as one that keeps decoded images from epoch to epoch.
+        protocol: the size at which maps are compared, and the scores.
+        device: where the images go.
+        precision: `32`, or `bf16` for autocast to bfloat16.
+        batch_size: pairs per pass; pairs of different input sizes go apart.
+        workers: processes that read images.
+        tta: average the probabilities over `TTA_SCALES`, each also mirrored.
+        input_size: height and width that the network sees; None: every pair's own.
+        progress: told the number of pairs done and of all, after every batch.
+        keep: given every prediction.
+
+    Returns:
+        one matrix per pair, in the order of the split; all figures are sums over these.
+
+    Raises:
+        InputError: the split is empty, a label is missing, a file cannot be read, the protocol does
+            not fit the classes, or the model's logits are not finite.
+    """
+    items = pairs if isinstance(pairs, PairDataset) else PairDataset(pairs, size=input_size)
+    if items.augment is not None:
+        raise ValueError("evaluation takes a data set without augmentation")
+    pairset = items.pairset
+    _check(pairset)
+    tally = Tally(pairset.classes, protocol)
+    inference = _Inference(model, torch.device(device), precision, tta)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for group in _groups(items, batch_size, workers):
+                _count(inference, group, pairset, tally, keep)
+                if progress:
+                    progress(len(tally.pairs), len(pairset))
+    finally:
+        model.train(was_training)
+    return tally
+
+
+def _check(pairset: PairSet) -> None:
+    """Refuse a split without pairs, or with pairs that have no label."""
+    if not len(pairset):
+        raise InputError(f"{pairset.root}: the {pairset.split} split of {pairset.dataset} has no pairs")
+    unlabelled = [pair.name for pair in pairset.pairs if pair.label is None]
+    if unlabelled:
+        raise InputError(
+            f"{pairset.root}: {len(unlabelled)} pairs of {pairset.split} have no label "
+            f"(first: {unlabelled[0]}); evaluation needs one for every pair"
+        )
+
+
+def check_classes(model_classes: ClassSet, pairset: PairSet) -> None:
+    """Refuse a model whose classes are not the data set's.
+
+    Raises:
+        InputError: names or their order differ; the message gives both.
+    """
+    if model_classes.names != pairset.classes.names:
+        raise InputError(
+            f"the model's classes are not those of {pairset.dataset}: the model has {len(model_classes)} "
+            f"({', '.join(model_classes.names)}), the data {len(pairset.classes)} "
+            f"({', '.join(pairset.classes.names)}); evaluate it on the data set that it was trained for"
+        )
+
+
+@dataclass(frozen=True)
+class _Inference:
+    """A model and how it is run."""
+
+    model: nn.Module
+    device: torch.device
+    precision: Precision
+    tta: bool
+
+    def __call__(self, rgb: Tensor, thermal: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Scores (1, K, h, w) of each pair at its scored size: logits, or with TTA summed probabilities."""
+        rgb = rgb.to(self.device, non_blocking=True)
+        thermal = thermal.to(self.device, non_blocking=True)
+        if not self.tta:
+            return self._resized_logits(rgb, thermal, sizes)
+        sums: list[Tensor] = []
+        for scale in TTA_SCALES:
+            height, width = (max(_MIN_SIDE, round(side * scale)) for side in rgb.shape[2:])
+            views = [_resized(images, (height, width)) for images in (rgb, thermal)]
+            for mirrored in (False, True):
+                logits = self._resized_logits(views[0], views[1], sizes, mirrored)
+                shares = [logit.softmax(dim=1) for logit in logits]
+                sums = [sum_ + share for sum_, share in zip(sums, shares, strict=True)] if sums else shares
+        return sums
+
+    def _resized_logits(
+        self, rgb: Tensor, thermal: Tensor, sizes: Sequence[tuple[int, int]], mirrored: bool = False
+    ) -> list[Tensor]:
+        if mirrored:
+            rgb, thermal = rgb.flip(-1), thermal.flip(-1)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            logits: Tensor = self.model(rgb, thermal)  # (B, K, H, W)
+        if mirrored:
+            logits = logits.flip(-1)
+        return [_resized(logits[place, None].float(), size) for place, size in enumerate(sizes)]
+
+
+def _count(
+    inference: _Inference, group: Sequence[Item], pairset: PairSet, tally: Tally, keep: Keep | None
+) -> None:
+    """Predict and count items whose images have one size."""
+    sizes = [tally.scored_size(item["label"].shape) for item in group]
+    rgb, thermal = (torch.stack([item[key] for item in group]) for key in ("rgb", "thermal"))
+    for item, size, scores in zip(group, sizes, inference(rgb, thermal, sizes), strict=True):
+        pair = pairset.pairs[int(item["index"])]
+        if not torch.isfinite(scores).all():
+            raise InputError(
+                f"pair {pair.name}: the model's logits are not finite; the checkpoint is of a run that "
+                "diverged, or the precision is too low"
+            )
+        prediction = scores[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        truth = resize_nearest(item["label"].numpy().astype(np.uint8), size)
+        tally.add(pair, truth, prediction)
+        if keep:
+            keep(pair, prediction, truth)
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(images.shape[2:]) == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+class _Faults(Dataset[Item | InputError]):
+    """Items, or the error that reading one raised.
+
+    A worker process can hand an exception over only as text with its traceback; as an item it arrives
+    as it is.
+    """
+
+    def __init__(self, items: PairDataset) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item | InputError:
+        try:
+            return self.items[index]
+        except InputError as error:
+            return error
+
+
+def _groups(items: PairDataset, batch_size: int, workers: int) -> Iterator[list[Item]]:
+    """Batches in the order of the split, parted where the sizes of the images differ."""
+    loader: DataLoader[Item | InputError] = DataLoader(
+        _Faults(items),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=leave_interrupts_to_parent,
+    )
+    for batch in loader:
+        group: list[Item] = []
+        for item in batch:
+            if isinstance(item, InputError):
+                raise item
+            if group and item["rgb"].shape != group[0]["rgb"].shape:
+                yield group
+                group = []
+            group.append(item)
+        yield group

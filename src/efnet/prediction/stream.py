@@ -1,0 +1,94 @@
+"""Many files through one predictor: read ahead in threads, predict in batches, write in threads.
+
+Memory does not grow with the number of files: a bounded number of pairs is under way at any time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import torch
+
+from efnet.errors import InputError
+from efnet.prediction.arrays import Prepared
+from efnet.prediction.inputs import InputPair
+from efnet.prediction.predictor import Predictor
+from efnet.prediction.result import Prediction
+
+Result = TypeVar("Result")
+
+
+def predict_files(
+    predictor: Predictor,
+    pairs: Sequence[InputPair],
+    finish: Callable[[InputPair, Prediction, Prepared], Result],
+    *,
+    batch_size: int = 1,
+    workers: int = 2,
+    probabilities: bool = False,
+) -> Generator[tuple[InputPair, Result | InputError]]:
+    """Predict files, and do something with each prediction.
+
+    Args:
+        predictor: the model.
+        pairs: what to read.
+        finish: called in a thread with each prediction; writes it, for example.
+        batch_size: pairs in one pass of the network, as far as they have one size.
+        workers: threads that read and finish.
+        probabilities: whether predictions carry them.
+
+    Yields:
+        each pair with what `finish` returned, or with the error that its files gave. Pairs that cannot
+        be read come early, all others in order.
+
+    Raises:
+        InputError: a batch does not fit the device's memory.
+    """
+    waiting = iter(pairs)
+    # Not a `with` block: on Ctrl-C its exit would wait for everything that is queued.
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="efnet-predict")
+
+    def read(pair: InputPair) -> tuple[InputPair, Future[Prepared]]:
+        image = pair.rgb if pair.rgb is not None else pair.thermal
+        if predictor.modality == "thermal" and pair.rgb is None:
+            return pair, pool.submit(predictor.prepare, None, image)
+        return pair, pool.submit(predictor.prepare, image, pair.thermal)
+
+    try:
+        ahead = batch_size + 2 * workers
+        reading = deque(read(pair) for pair in islice(waiting, ahead))
+        finishing: deque[tuple[InputPair, Future[Result]]] = deque()
+        batch: list[tuple[InputPair, Prepared]] = []
+        while reading:
+            pair, future = reading.popleft()
+            reading.extend(read(following) for following in islice(waiting, 1))
+            try:
+                batch.append((pair, future.result()))
+            except InputError as error:
+                yield pair, error
+            if batch and (len(batch) == batch_size or not reading):
+                predictions = _run(predictor, [prepared for _, prepared in batch], probabilities)
+                for (pair, prepared), prediction in zip(batch, predictions, strict=True):
+                    finishing.append((pair, pool.submit(finish, pair, prediction, prepared)))
+                batch = []
+            while len(finishing) > ahead:
+                pair, done = finishing.popleft()
+                yield pair, done.result()
+        for pair, done in finishing:
+            yield pair, done.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(predictor: Predictor, prepared: Sequence[Prepared], probabilities: bool) -> list[Prediction]:
+    try:
+        return predictor.run(prepared, probabilities)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"{len(prepared)} images at once do not fit the memory of {predictor.device}; "
+            "use a smaller --batch-size"
+        ) from error

@@ -1,0 +1,156 @@
+"""What a run tells while it goes: rows in files, TensorBoard, and a bar on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from efnet.files import write_text
+from efnet.training.run_folder import RunFolder
+
+Row = dict[str, Any]
+
+
+class Board(Protocol):
+    """The part of TensorBoard's writer that is used."""
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """A point of a curve."""
+
+    def add_image(self, tag: str, image: Any, step: int, dataformats: str) -> None:
+        """A picture."""
+
+    def close(self) -> None:
+        """Flush."""
+
+
+class RunLog:
+    """Rows per epoch, in CSV for spreadsheets and JSON lines for programs, and TensorBoard if installed.
+
+    Args:
+        folder: of the run.
+        rows: of the epochs already done, when a run goes on.
+    """
+
+    columns = ("epoch", "loss", "lr", "val_miou", "val_macc", "pairs_per_second", "seconds")
+
+    def __init__(self, folder: RunFolder, rows: list[Row]) -> None:
+        self.folder = folder
+        self.rows = rows
+        self.board = _open_board(folder)
+
+    def add(self, row: Row) -> None:
+        """Append a row to every log."""
+        self.rows.append(row)
+        self.write()
+        if self.board is not None:
+            for tag in self.columns[1:]:
+                if row.get(tag) is not None:
+                    self.board.add_scalar(tag, row[tag], row["epoch"])
+            for name, value in (row.get("val_iou") or {}).items():
+                if value is not None:
+                    self.board.add_scalar(f"val_iou/{name}", value, row["epoch"])
+
+    def write(self) -> None:
+        """Write all rows anew: what an interrupted epoch may have left goes away."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.folder.metrics_csv, table.getvalue())
+        write_text(self.folder.metrics_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def picture(self, sheet: Image.Image, epoch: int) -> None:
+        """Show a picture sheet in TensorBoard."""
+        if self.board is not None:
+            self.board.add_image("validation", np.asarray(sheet), epoch, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush what is buffered."""
+        if self.board is not None:
+            self.board.close()
+
+
+def read_rows(folder: RunFolder, epochs: int) -> list[Row]:
+    """The rows of the first `epochs` epochs of a run that goes on."""
+    if not folder.metrics_jsonl.is_file():
+        return []
+    lines = folder.metrics_jsonl.read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["epoch"] <= epochs]
+
+
+def _open_board(folder: RunFolder) -> Board | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # the extra `tensorboard` is not installed
+        return None
+    return cast(Board, SummaryWriter(str(folder.tensorboard)))
+
+
+class Reporter:
+    """Progress on stderr: a live bar on a terminal, one line per epoch elsewhere."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(file=sys.stderr, quiet=quiet, width=None if sys.stderr.isatty() else 140)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def steps(self, total: int, done: int) -> Iterator[Steps]:
+        """The bar of a run of `total` batches of which `done` are behind."""
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        with bar:
+            task = bar.add_task("training", total=total, completed=done, rate="")
+            yield Steps(bar, task, done)
+
+
+class Steps:
+    """The live bar of a run."""
+
+    def __init__(self, bar: Progress, task: TaskID, done: int) -> None:
+        self.bar = bar
+        self.task = task
+        self.done = done
+        self._first = done
+        self._started = time.monotonic()
+
+    def advance(self, epoch: int, epochs: int, loss: float, batch_size: int) -> None:
+        """One batch more."""
+        self.done += 1
+        rate = (self.done - self._first) * batch_size / max(1e-9, time.monotonic() - self._started)
+        self.bar.update(
+            self.task,
+            completed=self.done,
+            description=f"epoch {epoch}/{epochs} loss {loss:.3f}",
+            rate=f"{rate:.1f} pairs/s",
+        )

@@ -1,0 +1,334 @@
+"""The training loop, from a configuration to a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from efnet.classes import IGNORE_INDEX
+from efnet.data.dataset import PairDataset, collate, leave_interrupts_to_parent
+from efnet.data.layouts import open_split
+from efnet.data.pairs import PairSet
+from efnet.data.verify import verify
+from efnet.errors import InputError
+from efnet.models.base import InputSpec
+from efnet.training.config import TrainConfig
+from efnet.training.logs import Reporter, Row, RunLog, Steps, read_rows
+from efnet.training.network import build_network
+from efnet.training.optimizer import learning_rate, make_optimizer
+from efnet.training.order import EpochSampler
+from efnet.training.run_folder import RunFolder, environment, fingerprint
+from efnet.training.state import Progress, load_state, save_state
+from efnet.training.validation import Validator
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a finished run says of itself.
+
+    Attributes:
+        out: the run folder.
+        epochs: finished.
+        best_miou: best validation mIoU, a fraction.
+        best_epoch: epoch of it, counted from 1.
+        seconds: spent training and validating, over all resumptions.
+    """
+
+    out: Path
+    epochs: int
+    best_miou: float
+    best_epoch: int
+    seconds: float
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C after the state was saved; the message says how to go on."""
+
+
+def train(
+    config: TrainConfig, out: str | Path, resume: bool = False, reporter: Reporter | None = None
+) -> RunSummary:
+    """Train a network and leave a run folder that describes itself.
+
+    Args:
+        config: the recipe.
+        out: folder of the run; new, unless `resume`.
+        resume: go on from the folder's last state.
+        reporter: told of the progress; by default stderr.
+
+    Returns:
+        the summary, also in the folder's `run.json`.
+
+    Raises:
+        InputError: bad configuration or data (all faults at once), or nothing to resume.
+        Interrupted: after Ctrl-C, the state saved.
+    """
+    folder = RunFolder(out)
+    reporter = reporter or Reporter()
+    if resume:
+        folder.require_resumable()
+    else:
+        folder.refuse_existing()
+    splits = _open_splits(config, reporter)
+    trainer = Trainer(config, folder, splits, reporter)
+    if resume:
+        trainer.restore()
+    else:
+        folder.write_config(config)
+    trainer.describe()
+    return trainer.run()
+
+
+def _open_splits(config: TrainConfig, reporter: Reporter) -> tuple[PairSet, PairSet]:
+    """Both splits, every file of them looked at."""
+    data = config.data
+    names = (data.train_split, data.val_split)
+    train_set, val_set = (open_split(data.dataset, Path(data.root), name) for name in names)
+    for split in (train_set, val_set):
+        reporter.say(f"checking {len(split)} pairs of {split.dataset} {split.split}")
+        verify(split)
+    return train_set, val_set
+
+
+class Trainer:
+    """A run: network, optimizer, data and logs, and the loop over them.
+
+    Args:
+        config: the recipe.
+        folder: of the run.
+        splits: to learn from, and to choose the best checkpoint on.
+        reporter: told of the progress.
+    """
+
+    def __init__(
+        self, config: TrainConfig, folder: RunFolder, splits: tuple[PairSet, PairSet], reporter: Reporter
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.train_set, self.val_set = splits
+        self.reporter = reporter
+        self.progress = Progress()
+        self.fabric = make_fabric(config)
+        torch.manual_seed(config.seed)
+        scale = config.data.thermal_scale or self.train_set.thermal_scale
+        self.network, self.init_report = build_network(config.network, self.train_set.classes)
+        self.network.input = InputSpec(config.data.size, scale)
+        self.optimizer = make_optimizer(self.network, config.optimizer)
+        self.dataset = PairDataset(
+            self.train_set, config.data.size, config.augment, scale, config.seed, cache=config.data.cache
+        )
+        self.order = EpochSampler(len(self.train_set), config.data.batch_size, config.seed)
+        self.validator = Validator(config, self.val_set, scale)
+        self.log: RunLog | None = None
+
+    def restore(self) -> None:
+        """Go on from the folder's last state."""
+        self.progress = load_state(self.folder.state, self.network, self.optimizer)
+        if self.progress.epoch >= self.config.schedule.epochs:
+            raise InputError(
+                f"{self.folder.path}: all {self.config.schedule.epochs} epochs are done; "
+                "give a larger --epochs to go on"
+            )
+
+    def describe(self) -> None:
+        """Write down what this run is, and say it."""
+        known = self.folder.read_facts()
+        data = fingerprint((self.train_set, self.val_set))
+        if known.get("data", data) != data:
+            raise InputError(
+                f"{self.config.data.root}: the data is not what this run began with; restore it, or start "
+                "a new run with another --out"
+            )
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        facts = {
+            **known,
+            "environment": environment(),
+            "data": data,
+            "parameters": parameters,
+            "init": self.init_report,
+        }
+        self.folder.write_facts(facts)
+        network = self.config.network
+        self.reporter.say(
+            f"{network.name} ({parameters / 1e6:.2f} M parameters, {network.modality}), "
+            f"{self.config.schedule.epochs} epochs of {self.order.batches_per_epoch} batches on "
+            f"{self.fabric.device}"
+        )
+        if self.init_report:
+            self.reporter.say(self.init_report)
+
+    def run(self) -> RunSummary:
+        """All epochs that are left."""
+        model, optimizer = self.fabric.setup(self.network, self.optimizer)
+        epochs, batches = self.config.schedule.epochs, self.order.batches_per_epoch
+        self.log = RunLog(self.folder, read_rows(self.folder, self.progress.epoch))
+        if self.config.data.cache:
+            self.dataset.preload()
+        done = self.progress.epoch * batches + self.progress.batch
+        try:
+            with self.reporter.steps(epochs * batches, done) as steps:
+                while self.progress.epoch < epochs:
+                    self._epoch(model, optimizer, steps)
+        except KeyboardInterrupt:
+            self._save()
+            raise Interrupted(
+                f"stopped in epoch {self.progress.epoch + 1} of {epochs}; everything is saved. Go on with: "
+                f"efnet train --out {self.folder.path} --resume"
+            ) from None
+        finally:
+            self.log.close()
+        return self._finish()
+
+    def _epoch(self, model: Any, optimizer: Any, steps: Steps) -> None:
+        """One pass over the training split, then validation, logs and checkpoints."""
+        progress, epochs = self.progress, self.config.schedule.epochs
+        started, first = time.monotonic(), progress.batch
+        rate = self._train_batches(model, optimizer, steps)
+        trained = time.monotonic() - started
+        pairs = (progress.batch - first) * self.order.batch_size
+        row: Row = {
+            "epoch": progress.epoch + 1,
+            "loss": progress.loss_sum / max(1, progress.batch),
+            "lr": rate,
+            "pairs_per_second": pairs / trained,
+        }
+        if row["epoch"] % self.config.validation.every == 0 or row["epoch"] == epochs:
+            row |= self._validate(row["epoch"])
+        progress.seconds += time.monotonic() - started
+        row["seconds"] = progress.seconds
+        progress.epoch, progress.batch, progress.loss_sum = row["epoch"], 0, 0.0
+        assert self.log is not None
+        self.log.add(row)
+        self._save()
+        score = f", val mIoU {100 * row['val_miou']:.2f}" if row.get("val_miou") is not None else ""
+        self.reporter.say(
+            f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}{score}, "
+            f"{row['pairs_per_second']:.1f} pairs/s, {progress.seconds / 60:.1f} min"
+        )
+
+    def _train_batches(self, model: Any, optimizer: Any, steps: Steps) -> float:
+        """The batches that are left of an epoch; returns the last learning rate."""
+        progress, config = self.progress, self.config
+        model.train()
+        self.order.set_epoch(progress.epoch, progress.batch)
+        self.dataset.set_epoch(progress.epoch)
+        rate = config.optimizer.lr
+        for batch in self._loader():
+            step = progress.epoch * self.order.batches_per_epoch + progress.batch
+            rate = learning_rate(step, self.order.batches_per_epoch, config.optimizer.lr, config.schedule)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = self._loss(model, batch)
+            value = float(loss.detach())
+            if not torch.isfinite(loss.detach()):
+                raise InputError(self._diverged(batch))
+            optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            if config.optimizer.clip is not None:
+                self.fabric.clip_gradients(model, optimizer, max_norm=config.optimizer.clip)
+            optimizer.step()
+            progress.batch += 1
+            progress.loss_sum += value
+            steps.advance(progress.epoch + 1, config.schedule.epochs, value, self.order.batch_size)
+        return rate
+
+    def _loader(self) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self.order,
+            num_workers=self.config.data.workers,
+            collate_fn=collate,
+            pin_memory=self.fabric.device.type == "cuda",
+            worker_init_fn=leave_interrupts_to_parent,
+        )
+
+    def _loss(self, model: Any, batch: dict[str, Any]) -> Tensor:
+        """Cross-entropy over the pixels that belong to a class and carry supervision."""
+        rgb, thermal, label = (
+            batch[key].to(self.fabric.device, non_blocking=True) for key in ("rgb", "thermal", "label")
+        )
+        for value in self.train_set.unscored:
+            label = label.masked_fill(label == value, IGNORE_INDEX)
+        logits = model(rgb, thermal).float()
+        counted = (label != IGNORE_INDEX).sum().clamp_min(1)
+        # A crop may hold no labelled pixel at all: the plain mean would be 0/0.
+        loss: Tensor = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum") / counted
+        return loss
+
+    def _diverged(self, batch: dict[str, Any]) -> str:
+        names = ", ".join(self.train_set.pairs[int(index)].name for index in batch["index"])
+        return (
+            f"the loss is not finite in epoch {self.progress.epoch + 1} (pairs {names}); try a lower --lr, "
+            f"--optimizer.clip 1 or --precision 32. The state of the last finished epoch is in "
+            f"{self.folder.state.parent}"
+        )
+
+    def _validate(self, epoch: int) -> Row:
+        """Score the validation split; keep the network if it is the best so far."""
+        report, sheet = self.validator(self.network, self.fabric.device)
+        if sheet is not None and self.log is not None:
+            self.validator.write_sheet(sheet, self.folder.samples / f"epoch_{epoch:04d}.jpg")
+            self.log.picture(sheet, epoch)
+        miou = report["miou"]
+        if miou is not None and miou > self.progress.best_miou:
+            self.progress.best_miou, self.progress.best_epoch = miou, epoch
+            self._save_best(report)
+        row: Row = {"val_miou": miou, "val_macc": report["macc"], "val_iou": report["iou"]}
+        return row | {f"val_{part}": report[part]["miou"] for part in ("day", "night") if part in report}
+
+    def _save_best(self, report: dict[str, Any]) -> None:
+        data = self.config.data
+        self.network.training_summary = {
+            "recipe": self.config.recipe,
+            "dataset": data.dataset,
+            "train_split": data.train_split,
+            "train_pairs": len(self.train_set),
+            "selected_on": data.val_split,
+            "selection_protocol": report["protocol"]["name"],
+            "selection_miou": report["miou"],
+            "epoch": self.progress.best_epoch,
+            "epochs": self.config.schedule.epochs,
+            "seed": self.config.seed,
+        }
+        self.network.save_pretrained(self.folder.best)
+
+    def _save(self) -> None:
+        save_state(self.folder.state, self.network, self.optimizer, self.progress)
+
+    def _finish(self) -> RunSummary:
+        progress = self.progress
+        if progress.best_epoch == 0:
+            raise InputError(
+                f"{self.config.data.root}: no class of split {self.config.data.val_split} counts under its "
+                "protocol, so no checkpoint could be chosen; give another --data.val_split"
+            )
+        summary = RunSummary(
+            self.folder.path, progress.epoch, progress.best_miou, progress.best_epoch, progress.seconds
+        )
+        result = {key: value for key, value in dataclasses.asdict(summary).items() if key != "out"}
+        self.folder.write_facts({**self.folder.read_facts(), "result": result})
+        return summary
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Lightning Fabric on the configured device.
+
+    Raises:
+        InputError: the device is not there.
+    """
+    precision: Any = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
+    try:
+        return Fabric(accelerator=config.device, devices=1, precision=precision)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"--device {config.device}: not available here ({error}); give auto or cpu"
+        ) from error

@@ -1,0 +1,75 @@
+"""The network of a recipe, and the weights that it starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from efnet.classes import ClassSet
+from efnet.errors import InputError
+from efnet.models.base import SegmentationModel
+from efnet.models.checkpoint import load_checkpoint
+from efnet.models.efnet import EFNet
+from efnet.models.official import LoadReport
+from efnet.models.registry import create_model
+from efnet.training.config import NetworkConfig
+
+
+def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[SegmentationModel, str | None]:
+    """Build the network for a class set and fill it from `config.init`, if there is one.
+
+    Returns:
+        the network, and what was loaded into it (None: nothing).
+
+    Raises:
+        InputError: an unknown name or option, or weights that do not fit.
+    """
+    try:
+        network = create_model(
+            config.name,
+            classes=classes,
+            fusion=config.fusion,
+            position=config.position,
+            tau=config.tau,
+            decoder=config.decoder,
+            modality=config.modality,
+            drop_path=config.drop_path,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if config.init is None:
+        return network, None
+    return network, str(_initialize(network, config.init))
+
+
+def _initialize(network: EFNet, source: str) -> LoadReport:
+    """From an official TCFormer file, or from a checkpoint of ours, perhaps with other classes."""
+    if Path(source).is_file():
+        return network.load_tcformer(source)
+    given = load_checkpoint(source)
+    return copy_weights(network, given, source)
+
+
+def copy_weights(network: nn.Module, given: nn.Module, source: str) -> LoadReport:
+    """Copy every tensor that both networks have in the same shape; class tokens of other classes stay fresh.
+
+    Raises:
+        InputError: the networks differ in more than their classes.
+    """
+    own, theirs = network.state_dict(), given.state_dict()
+    loaded = {name: value for name, value in theirs.items() if name in own and own[name].shape == value.shape}
+    blocks = [name for name in own if ".blocks." in name]
+    missing = [name for name in blocks if name not in loaded]
+    if missing:
+        raise InputError(
+            f"{source}: weights of another network size ({missing[0]} does not fit); "
+            "choose the preset that fits"
+        )
+    network.load_state_dict(loaded, strict=False)
+    return LoadReport(
+        source,
+        tuple(loaded),
+        tuple(name for name in own if name not in loaded),
+        tuple(name for name in theirs if name not in loaded),
+    )

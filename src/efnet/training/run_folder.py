@@ -1,0 +1,122 @@
+"""The folder of a run: it describes itself, so that anyone can tell later what made its figures.
+
+config.yaml      the whole configuration; feeding it back repeats the run
+run.json         versions, machine, data fingerprint, best checkpoint
+metrics.csv      a row per epoch; metrics.jsonl holds the same and per-class IoU
+best/            checkpoint of the best validation (safetensors and JSON)
+last/state.pt    what `--resume` goes on from
+samples/         picture sheets of validations
+tensorboard/     the same for TensorBoard
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import yaml
+
+from efnet import __version__
+from efnet.data.pairs import PairSet
+from efnet.errors import InputError
+from efnet.files import write_json, write_text
+from efnet.training.config import TrainConfig
+
+
+class RunFolder:
+    """Names and contents of a run's files.
+
+    Args:
+        path: the folder; need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.facts = self.path / "run.json"
+        self.metrics_csv = self.path / "metrics.csv"
+        self.metrics_jsonl = self.path / "metrics.jsonl"
+        self.best = self.path / "best"
+        self.state = self.path / "last" / "state.pt"
+        self.samples = self.path / "samples"
+        self.tensorboard = self.path / "tensorboard"
+
+    def refuse_existing(self) -> None:
+        """A new run never writes over an old one.
+
+        Raises:
+            InputError: the folder holds a run.
+        """
+        if self.config.exists():
+            raise InputError(
+                f"{self.path}: holds a run already; add --resume to go on with it, or choose another --out"
+            )
+
+    def require_resumable(self) -> None:
+        """Raise InputError unless there is a run to go on with."""
+        for needed in (self.config, self.state):
+            if not needed.is_file():
+                raise InputError(
+                    f"{needed}: not there, so there is no run to resume in {self.path}; "
+                    "start it without --resume"
+                )
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write the configuration as YAML that `--config` reads."""
+        values = json.loads(json.dumps(dataclasses.asdict(config)))
+        write_text(self.config, yaml.safe_dump(values, sort_keys=False))
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Write what is known about the run."""
+        write_json(self.facts, facts)
+
+    def read_facts(self) -> dict[str, Any]:
+        """Read what `write_facts` wrote; empty if there is none."""
+        if not self.facts.is_file():
+            return {}
+        facts: dict[str, Any] = json.loads(self.facts.read_text(encoding="utf-8"))
+        return facts
+
+
+def environment() -> dict[str, str]:
+    """Versions of what computes."""
+    versions = {
+        "efnet": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "platform": platform.platform(),
+    }
+    if torch.cuda.is_available():
+        versions["gpu"] = torch.cuda.get_device_name()
+    return versions
+
+
+def fingerprint(splits: Iterable[PairSet]) -> dict[str, Any]:
+    """What tells one state of a data set from another: counts and a hash of names and contents.
+
+    Returns:
+        per split the number of pairs and the SHA-256 over its pairs' names and label bytes and the sizes
+        of its image files.
+    """
+    return {split.split: {"pairs": len(split), "sha256": _digest(split)} for split in splits}
+
+
+def _digest(split: PairSet) -> str:
+    digest = hashlib.sha256()
+    for pair in split.pairs:
+        digest.update(pair.name.encode())
+        for image in (pair.rgb, pair.thermal):
+            digest.update(str(image.stat().st_size if image else 0).encode())
+        if pair.label is not None:
+            digest.update(pair.label.read_bytes())
+    return digest.hexdigest()

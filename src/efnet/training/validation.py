@@ -1,0 +1,82 @@
+"""Validation within a run: the evaluation that anyone can repeat with `efnet evaluate`, plus pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from efnet.data.dataset import PairDataset
+from efnet.data.pairs import Pair, PairSet, ThermalScale
+from efnet.data.sample import read_sample
+from efnet.evaluation.confusion import LabelMap
+from efnet.evaluation.evaluate import evaluate
+from efnet.evaluation.protocols import get_protocol
+from efnet.evaluation.report import Report, build_report
+from efnet.evaluation.sheet import SheetRow, draw_sheet
+from efnet.files import write_image
+from efnet.models.base import SegmentationModel
+from efnet.training.config import TrainConfig
+
+
+class Validator:
+    """Scores a network on the validation split.
+
+    Args:
+        config: the recipe.
+        pairs: the split.
+        scale: how thermal values are read.
+    """
+
+    def __init__(self, config: TrainConfig, pairs: PairSet, scale: ThermalScale) -> None:
+        self.config = config
+        self.protocol = get_protocol(config.validation.protocol or pairs.protocol)
+        self.protocol.check(pairs.classes)
+        self.scale = scale
+        self.dataset = PairDataset(pairs, config.data.size, None, scale, cache=config.data.cache)
+        self.shown = _spread(pairs, config.validation.samples)
+
+    def __call__(self, network: SegmentationModel, device: torch.device) -> tuple[Report, Image.Image | None]:
+        """The report of an evaluation, and a picture sheet of a few pairs."""
+        maps: dict[str, tuple[LabelMap, LabelMap]] = {}
+
+        def keep(pair: Pair, prediction: LabelMap, truth: LabelMap) -> None:
+            if pair in self.shown:
+                maps[pair.name] = (prediction, truth)
+
+        tally = evaluate(
+            network,
+            self.dataset,
+            self.protocol,
+            device=device,
+            precision=self.config.precision,
+            batch_size=self.config.data.batch_size,
+            # A cache lives in this process; workers would each fill their own.
+            workers=0 if self.config.data.cache else self.config.data.workers,
+            keep=keep,
+        )
+        pairs = self.dataset.pairset
+        circumstances = {"dataset": pairs.dataset, "split": pairs.split, "input_size": self.config.data.size}
+        return build_report(tally, circumstances), self._draw(maps)
+
+    def _draw(self, maps: dict[str, tuple[LabelMap, LabelMap]]) -> Image.Image | None:
+        if not self.shown:
+            return None
+        classes = self.dataset.pairset.classes
+        rows = []
+        for pair in self.shown:
+            sample = read_sample(pair, classes, self.scale)
+            rows.append(SheetRow(pair.name, sample.rgb, sample.thermal, *maps[pair.name]))
+        return draw_sheet(rows, classes, self.protocol)
+
+    @staticmethod
+    def write_sheet(sheet: Image.Image, path: Path) -> None:
+        """Write the pictures of one validation."""
+        write_image(path, sheet)
+
+
+def _spread(pairs: PairSet, count: int) -> tuple[Pair, ...]:
+    """`count` pairs at even distances over the split, the same ones at every validation."""
+    count = min(count, len(pairs))
+    return tuple(pairs.pairs[round((index + 0.5) * len(pairs) / count - 0.5)] for index in range(count))
