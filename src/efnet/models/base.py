@@ -12,7 +12,7 @@ import huggingface_hub
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from huggingface_hub import ModelHubMixin
+from huggingface_hub import ModelCard, ModelHubMixin
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from efnet.classes import ClassSet
 from efnet.data.pairs import ThermalScale
 from efnet.errors import InputError
 from efnet.files import replacing, write_json
+from efnet.models.card import model_card
 from efnet.models.config import EFNetConfig, Modality
 from efnet.models.validation import check_images, check_pair
 from efnet.models.weights import read_state_dict
@@ -145,6 +146,10 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
         write_json(save_directory / CONFIG_FILE, self.describe())
 
+    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """The README.md beside the weights: what they are and how to use them (`ModelHubMixin`)."""
+        return ModelCard(model_card(self.describe(), self.architecture, self.modality))
+
     def describe(self) -> dict[str, Any]:
         """What `config.json` holds."""
         return {
@@ -211,7 +216,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             model = cls(config, values["name"], ClassSet.from_dict(values["classes"]))
             model.input = InputSpec.from_dict(values["input"])
             model.training_summary = dict(values["training"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder / CONFIG_FILE}: not a checkpoint's configuration ({error})") from error
         try:
             model.load_state_dict(read_state_dict(folder / WEIGHTS_FILE))

@@ -35,7 +35,7 @@ def load_checkpoint(path_or_hub_id: str | Path) -> SegmentationModel:
     if folder.is_dir():
         best = folder / BEST_FOLDER
         return EFNet.read(best if (best / CONFIG_FILE).is_file() else folder)
-    if folder.is_absolute() or name.count("/") != 1 or name.startswith("."):
+    # `runs/x` beside an existing `runs` is a slip of the pen, not a repository to be fetched.
+    if name.count("/") != 1 or folder.parent.is_dir() or name.startswith("."):
         raise InputError(f"{name}: no such folder; give a run folder or the name of a hub repository")
-    model: SegmentationModel = EFNet.from_pretrained(name)
-    return model
+    return EFNet._from_pretrained(model_id=name)

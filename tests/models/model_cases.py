@@ -1,0 +1,61 @@
+"""What every network must do, whatever it is made of: each test module calls these with its own network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from efnet.models import SegmentationModel
+
+
+def random_pair(height: int = 64, width: int = 96, batch: int = 1) -> tuple[Tensor, Tensor]:
+    """Images with structure: noise alone would cluster like nothing a camera sees."""
+    coarse = torch.rand(batch, 4, 6, 8)
+    both = F.interpolate(coarse, (height, width), mode="bilinear") + 0.05 * torch.rand(
+        batch, 4, height, width
+    )
+    both = both.clamp(0, 1)
+    return both[:, :3], both[:, 3:]
+
+
+def check_shapes(model: SegmentationModel) -> None:
+    """Any size from 32 up, any batch."""
+    model.eval()
+    for height, width, batch in ((32, 32, 1), (33, 47, 2), (64, 32, 3), (97, 130, 1)):
+        with torch.inference_mode():
+            logits = model(*random_pair(height, width, batch))
+        assert logits.shape == (batch, model.num_classes, height, width)
+        assert logits.isfinite().all()
+
+
+def check_gradients(model: SegmentationModel, precision: torch.dtype) -> None:
+    """Every parameter receives a finite gradient; all of them move within two steps."""
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for _ in range(3):
+        images = random_pair(64, 96, 2)
+        truth = torch.randint(0, model.num_classes, (2, 64, 96))
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
+            logits = model(*images)
+        F.cross_entropy(logits.float(), truth).backward()
+        for name, value in model.named_parameters():
+            assert value.grad is not None, f"{name} has no gradient"
+            assert value.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+        optimizer.step()
+    still = [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
+    assert not still, f"never moved: {still}"
+
+
+def check_determinism(model: SegmentationModel) -> None:
+    """The same pair twice gives the same bits; alone and in a batch it agrees to rounding."""
+    model.eval()
+    rgb, thermal = random_pair(64, 96, 3)
+    with torch.inference_mode():
+        together = model(rgb, thermal)
+        assert torch.equal(together, model(rgb, thermal))
+        for index in range(3):
+            alone = model(rgb[index : index + 1], thermal[index : index + 1])
+            torch.testing.assert_close(alone[0], together[index], rtol=1e-3, atol=1e-3)
