@@ -65,6 +65,11 @@ def test_again_replaces_its_own_results_only(finished):
     assert after == before, "scenes are kept"
 
 
+def test_ctrl_c_inside_a_command_stops_the_demo(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="starts it over"):
+        run_demo(tmp_path / "demo", TINY, lambda words: 130, str)
+
+
 def test_folders_of_others_are_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="holds other files"):

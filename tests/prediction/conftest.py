@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from prediction_helpers import make_model, write_pair
 
 from efnet.prediction.predictor import Predictor
@@ -13,7 +12,6 @@ from efnet.prediction.predictor import Predictor
 
 @pytest.fixture(scope="session")
 def predictor() -> Predictor:
-    torch.set_num_threads(2)
     return Predictor(make_model(), device="cpu")
 
 

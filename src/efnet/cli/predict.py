@@ -177,10 +177,9 @@ def _write_all(
                 rate = finished / (time.perf_counter() - started)
                 progress.update(task, advance=1, rate=f"{rate:.1f}/s")
         except KeyboardInterrupt:
-            progress.stop()
-            note = f"stopped after {finished} of {len(pairs)}; run the same command again to go on"
-            print(note, file=sys.stderr)
-            raise
+            raise KeyboardInterrupt(
+                f"stopped after {finished} of {len(pairs)} images; run the same command again to go on"
+            ) from None
         except OSError as error:  # of writing: what cannot be read comes as a result
             raise InputError(
                 f"{journal.folder}: cannot be written ({error.strerror}); mend that and repeat the command"

@@ -91,7 +91,7 @@ def _as_list(word: str, before: str) -> str:
 def _value_of(words: list[str], option: str) -> str | None:
     """The value that the words give an option, the last one if several do."""
     value = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == option:
             value = following
         elif word.startswith(f"{option}="):

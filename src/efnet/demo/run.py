@@ -51,7 +51,7 @@ class DemoPlan:
     pictures: int
 
 
-STANDARD = DemoPlan(259, 40, 60, "240x320", "120x160", 12, 4, 1.5e-3, "003*.png", 6)
+STANDARD = DemoPlan(259, 40, 60, "240x320", "120x160", 8, 4, 1.5e-3, "003*.png", 6)
 """About five minutes on two cores."""
 
 QUICK = DemoPlan(15, 4, 8, "120x160", "60x80", 2, 4, 2e-3, "0002*.png", 2)
@@ -143,6 +143,8 @@ def run_demo(out: Path, plan: DemoPlan, run: Runner, say: Callable[[str], None])
         say(f"[{number}/{len(commands)}] {command}")
         begun = time.perf_counter()
         status = run(words)
+        if status == 130:
+            raise KeyboardInterrupt("the demo was interrupted; the same command starts it over")
         if status != 0:
             raise InputError(f"the demo stopped: '{command}' failed with exit status {status}; see above")
         steps.append(Step(command, time.perf_counter() - begun))

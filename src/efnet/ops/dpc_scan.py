@@ -24,6 +24,15 @@ _BLOCK_BYTES = {"cpu": 4 << 20}
 
 _OTHER_BLOCK_BYTES = 256 << 20
 
+_WHOLE_BLOCKS = 4
+"""Blocks without windows are larger by this factor: their columns are gathered for each anew."""
+
+_TINY = 1e-30
+"""Keeps quotients finite and covers what underflows."""
+
+_TOURNAMENT = 7
+"""Up to so many neighbours a tournament is faster than torch.topk."""
+
 
 class Block(NamedTuple):
     """Approximate distances of t tiles.
@@ -94,14 +103,140 @@ class Points:
                 moved = (self.positions - place).square().sum(1).sqrt().amax()
                 self.place_error = 2 * spatial_weight * moved
 
-    def distances(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared feature distances turned into distances, and their error.
+    def compare(self, rows: Tensor, columns: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Approximate distances of tiles to their windows.
 
         Args:
             rows: (t, R) tokens.
             columns: (t, S) tokens.
+            own: (t, R) column of each row's own token, if it has one.
 
         Returns:
-            (t, S, R) features' part of equation 1, (t, R) error.
+            distance (t, S, R) and error (t, R), as of `Block`.
         """
-        raise NotImplementedError
+        distance = torch.bmm(self.as_column[columns], self.as_row[rows].mT)
+        if own is not None:
+            distance.scatter_(1, own[:, None], torch.inf)
+        # |sqrt(a) - sqrt(b)| is at most |a - b| / sqrt(a), and at most sqrt(|a - b|).
+        norm = self.norm[rows] + self.norm[columns].amax(1, keepdim=True)
+        error = norm.square() * self.rounding + _TINY
+        nearest = distance.amin(1).clamp_min_(0).sqrt_().clamp_min_(_TINY)
+        error = torch.minimum(error / nearest, error.sqrt())
+        distance.clamp_min_(0).sqrt_()
+        if self.place is not None:
+            distance.add_(self._spatial(rows, columns), alpha=self.spatial_weight)
+            error = error + self.place_error
+        return distance, error
+
+    def _spatial(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(t, S, R) distances of positions; by differences, so that their error is relative."""
+        assert self.place is not None
+        y, z = self.place[rows], self.place[columns]
+        total = (z[..., 0, None] - y[:, None, :, 0]).square_()
+        for axis in range(1, y.shape[-1]):
+            difference = z[..., axis, None] - y[:, None, :, axis]
+            total.addcmul_(difference, difference)
+        return total.sqrt_()
+
+
+class WindowScan:
+    """Every token against the window of its tile; the distances are kept."""
+
+    def __init__(self, points: Points, tiles: Tiles) -> None:
+        self.points = points
+        self.tiles = tiles
+        shape = (len(tiles.rows), tiles.columns.shape[1], tiles.rows.shape[1])
+        self.step = _step(shape[1] * shape[2], points.device)
+        self.distance = torch.empty(shape, device=points.device)
+        self.error = torch.empty(tiles.rows.shape, device=points.device)
+        for part in self._parts():
+            self.distance[part], self.error[part] = points.compare(
+                tiles.rows[part], tiles.columns[part], tiles.own[part]
+            )
+
+    def _parts(self) -> list[slice]:
+        return [slice(start, start + self.step) for start in range(0, len(self.tiles.rows), self.step)]
+
+    def blocks(self) -> Iterator[Block]:
+        """All distances, some tiles at a time."""
+        for part in self._parts():
+            yield Block(
+                self.tiles.rows[part],
+                self.tiles.columns[part],
+                self.distance[part],
+                self.error[part],
+                self.tiles.bound[part],
+            )
+
+
+class WholeScan:
+    """Every token against all of its sample, or some; distances are recomputed for every pass.
+
+    Args:
+        points: the tokens.
+        columns: (B, S) the tokens of each sample to compare with; None: all, except with themselves.
+    """
+
+    def __init__(self, points: Points, columns: Tensor | None = None) -> None:
+        self.points = points
+        self.columns = columns
+
+    def blocks(self) -> Iterator[Block]:
+        """All distances, some rows of one sample at a time."""
+        points = self.points
+        tokens = torch.arange(points.tokens, device=points.device)[None]
+        for sample in range(points.batch):
+            first = sample * points.tokens
+            columns = tokens + first if self.columns is None else self.columns[sample, None]
+            step = _step(columns.shape[1], points.device, _WHOLE_BLOCKS)
+            for start in range(0, points.tokens, step):
+                own = tokens[:, start : start + step]
+                rows = own + first
+                distance, error = points.compare(rows, columns, own if self.columns is None else None)
+                yield Block(rows, columns, distance, error, torch.full_like(error, torch.inf))
+
+
+def _step(size: int, device: torch.device, factor: int = 1) -> int:
+    """How many parts of `size` distances make a block."""
+    return max(1, factor * _BLOCK_BYTES.get(device.type, _OTHER_BLOCK_BYTES) // (4 * size))
+
+
+def smallest(values: Tensor, count: int) -> list[Tensor]:
+    """The `count` smallest of the columns of a block, ascending: a tournament of sorted lists.
+
+    Args:
+        values: (t, S, R).
+        count: 1 or more; what S lacks is infinite.
+
+    Returns:
+        `count` tensors (t, R).
+    """
+    if count > _TOURNAMENT:
+        padding = (0, 0, 0, max(0, count - values.shape[1]))
+        padded = torch.nn.functional.pad(values, padding, value=torch.inf)
+        return list(padded.topk(count, 1, largest=False).values.unbind(1))
+    lists = [values]
+    while lists[0].shape[1] > 1:
+        width = lists[0].shape[1]
+        if width % 2:
+            lists = [torch.nn.functional.pad(v, (0, 0, 0, 1), value=torch.inf) for v in lists]
+        half = (width + 1) // 2
+        lists = _merge([v[:, :half] for v in lists], [v[:, half:] for v in lists], count)
+    missing = [torch.full_like(lists[0], torch.inf)] * (count - len(lists))
+    return [v.squeeze(1) for v in lists + missing]
+
+
+def _merge(a: list[Tensor], b: list[Tensor], count: int) -> list[Tensor]:
+    """First `count` of two ascending lists a and b merged.
+
+    Of rank m in the union is the least of a[m], b[m] and max(a[i], b[j]), i + j = m - 1.
+    """
+    merged = []
+    for rank in range(min(count, 2 * len(a))):
+        best = torch.minimum(a[rank], b[rank]) if rank < len(a) else None
+        for i in range(max(0, rank - len(b)), min(rank, len(a))):
+            larger = torch.maximum(a[i], b[rank - 1 - i])
+            best = larger if best is None else torch.minimum(best, larger)
+        assert best is not None
+        merged.append(best)
+    return merged

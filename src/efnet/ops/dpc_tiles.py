@@ -49,11 +49,11 @@ class Layout(NamedTuple):
 def layout(tokens: int, spatial_weight: float) -> Layout | None:
     """Sizes for N tokens of one sample, or None where windows would not save anything."""
     height = max(4, math.ceil(_REACH / spatial_weight))
-    rows = height * max(8, height)
-    run = rows + 2 * height * height
     strips = max(1, round(math.sqrt(tokens) / height))
-    tiles = math.ceil(tokens / (strips * rows))
-    strips = math.ceil(tokens / (tiles * rows))
+    length = math.ceil(tokens / strips)
+    tiles = max(1, round(length / (height * max(8, height))))
+    rows = math.ceil(length / tiles)
+    run = rows + 2 * height * height
     if strips < 4 or run > tiles * rows or 6 * run > tokens:
         return None
     return Layout(strips, tiles, rows, run)
@@ -70,25 +70,31 @@ def spatial_tiles(positions: Tensor, spatial_weight: float, sizes: Layout) -> Ti
     batch, tokens, _ = positions.shape
     none = batch * tokens
     length = sizes.tiles * sizes.rows
+    device = positions.device
     first, second = positions.double().unbind(-1)
-    order = first.argsort(1, stable=True)
-    padding = (0, sizes.strips * length - tokens)
-    offset = torch.arange(batch, device=order.device)[:, None] * tokens
-    ids = torch.nn.functional.pad(order + offset, padding, value=none).view(batch, sizes.strips, length)
-    # By row a strip is sorted, by column it will be; what is missing at the end is infinitely far.
-    row = _padded(first.gather(1, order), padding).view(ids.shape)
-    column, by_column = _padded(second.gather(1, order), padding).view(ids.shape).sort(-1, stable=True)
+    order = first.argsort(dim=1, stable=True)
+    # Strips of N / strips tokens each, up to one; what a strip lacks is infinitely far.
+    border = torch.arange(sizes.strips + 1, device=device) * tokens // sizes.strips
+    place = border[:-1, None] + torch.arange(length, device=device)
+    lacking = place >= border[1:, None]
+    chosen = order[:, place.clamp_max(tokens - 1)]  # (B, strips, L)
+    offset = (torch.arange(batch, device=device) * tokens)[:, None, None]
+    ids = (chosen + offset).masked_fill(lacking, none)
+    row = first.gather(1, chosen.flatten(1)).view(ids.shape)
+    bottom = row.masked_fill(lacking, -torch.inf).amax(-1)  # (B, strips)
+    top = row.masked_fill(lacking, torch.inf).amin(-1)
+    column = second.gather(1, chosen.flatten(1)).view(ids.shape).masked_fill(lacking, torch.inf)
+    column, by_column = column.sort(dim=-1, stable=True)
     ids = ids.gather(-1, by_column)
-    bottom = row.masked_fill(row.isinf(), -torch.inf).amax(-1)  # (B, strips)
-    top = row.amin(-1)
     row = row.gather(-1, by_column)
 
     strip = torch.arange(sizes.strips, device=ids.device)
     window = (strip - 1).clamp(0, sizes.strips - 3)[:, None] + torch.arange(3, device=ids.device)
     tile_column = column.unflatten(-1, (sizes.tiles, sizes.rows))  # (B, strips, tiles, R)
     start, left, right = _runs(column, window, sizes)
-    position = start[..., None] + torch.arange(sizes.run, device=ids.device)
-    columns = ids.flatten(1).gather(1, (window[:, :, None, None] * length + position).flatten(1))
+    place = (window[:, None] * length + start.transpose(2, 3))[..., None]  # (B, strips, tiles, 3, 1)
+    place = place + torch.arange(sizes.run, device=ids.device)
+    columns = ids.flatten(1).gather(1, place.flatten(1))
     slot = strip - window[:, 0]  # of the strip itself among the three
     rank = torch.arange(length, device=ids.device).view(sizes.tiles, sizes.rows)
     own_start = start[:, strip, slot][..., None]
@@ -106,10 +112,6 @@ def spatial_tiles(positions: Tensor, spatial_weight: float, sizes: Layout) -> Ti
         own.reshape(-1, sizes.rows),
         bound.view(-1, sizes.rows).float(),
     )
-
-
-def _padded(values: Tensor, padding: tuple[int, int]) -> Tensor:
-    return torch.nn.functional.pad(values, padding, value=torch.inf)
 
 
 def _runs(column: Tensor, window: Tensor, sizes: Layout) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,7 +25,7 @@ from efnet.training.config import TrainConfig
 from efnet.training.logs import Reporter, Row, RunLog, Steps, read_rows
 from efnet.training.network import build_network
 from efnet.training.optimizer import learning_rate, make_optimizer
-from efnet.training.order import EpochSampler
+from efnet.training.order import EpochSampler, step_seed
 from efnet.training.run_folder import RunFolder, environment, fingerprint
 from efnet.training.state import Progress, load_state, save_state
 from efnet.training.validation import Validator
@@ -192,13 +192,13 @@ class Trainer:
         """One pass over the training split, then validation, logs and checkpoints."""
         progress, epochs = self.progress, self.config.schedule.epochs
         started, first = time.monotonic(), progress.batch
-        rate = self._train_batches(model, optimizer, steps)
+        self._train_batches(model, optimizer, steps)
         trained = time.monotonic() - started
         pairs = (progress.batch - first) * self.order.batch_size
         row: Row = {
             "epoch": progress.epoch + 1,
             "loss": progress.loss_sum / max(1, progress.batch),
-            "lr": rate,
+            "lr": self._learning_rate(progress.batch - 1),
             "pairs_per_second": pairs / trained,
         }
         if row["epoch"] % self.config.validation.every == 0 or row["epoch"] == epochs:
@@ -215,18 +215,18 @@ class Trainer:
             f"{row['pairs_per_second']:.1f} pairs/s, {progress.seconds / 60:.1f} min"
         )
 
-    def _train_batches(self, model: Any, optimizer: Any, steps: Steps) -> float:
-        """The batches that are left of an epoch; returns the last learning rate."""
+    def _train_batches(self, model: Any, optimizer: Any, steps: Steps) -> None:
+        """The batches that are left of an epoch."""
         progress, config = self.progress, self.config
         model.train()
         self.order.set_epoch(progress.epoch, progress.batch)
         self.dataset.set_epoch(progress.epoch)
-        rate = config.optimizer.lr
         for batch in self._loader():
-            step = progress.epoch * self.order.batches_per_epoch + progress.batch
-            rate = learning_rate(step, self.order.batches_per_epoch, config.optimizer.lr, config.schedule)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = self._learning_rate(progress.batch)
+            step = progress.epoch * self.order.batches_per_epoch + progress.batch
+            # Dropped paths follow from the step, so that a resumed run drops the same ones.
+            torch.manual_seed(step_seed(config.seed, step))
             loss = self._loss(model, batch)
             value = float(loss.detach())
             if not torch.isfinite(loss.detach()):
@@ -239,7 +239,12 @@ class Trainer:
             progress.batch += 1
             progress.loss_sum += value
             steps.advance(progress.epoch + 1, config.schedule.epochs, value, self.order.batch_size)
-        return rate
+
+    def _learning_rate(self, batch: int) -> float:
+        """The rate at a batch of the present epoch."""
+        batches, config = self.order.batches_per_epoch, self.config
+        step = self.progress.epoch * batches + batch
+        return learning_rate(step, batches, config.optimizer.lr, config.schedule)
 
     def _loader(self) -> DataLoader[dict[str, Any]]:
         return DataLoader(

@@ -8,6 +8,11 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Seed of the draws within one training step."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
 class EpochSampler(Sampler[list[int]]):
     """Batches of shuffled indices that depend on seed and epoch alone, so that a run resumes exactly.
 
@@ -42,4 +47,4 @@ class EpochSampler(Sampler[list[int]]):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
     def __len__(self) -> int:
-        return self.batches_per_epoch - self.start
+        return max(0, self.batches_per_epoch - self.start)

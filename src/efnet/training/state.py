@@ -1,4 +1,7 @@
-"""What a run goes on from: weights, optimizer, random state, and how far it came."""
+"""What a run goes on from: weights, optimizer, and how far it came.
+
+No random state: every draw of a run depends on the seed and on the epoch or step alone.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +44,13 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, p
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     with replacing(path) as temporary:
         torch.save(state, temporary)
 
 
 def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore what `save_state` wrote, the random state included.
+    """Restore what `save_state` wrote.
 
     Raises:
         InputError: the file is damaged or of another network.
@@ -59,9 +60,6 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
     except (
         RuntimeError,
         OSError,

@@ -1,0 +1,50 @@
+# make demo   train, evaluate and predict on generated scenes; writes demo/report.html
+# make test   lint, types and the default tests
+# Both set up everything they need in .venv. Needs Python 3.11 or later and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: demo test lint types guard unit slow clean
+
+demo: $(VENV)/.installed
+	$(BIN)/efnet demo --out demo
+
+test: lint types guard unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+# An install that brought torchvision in would break wherever its build does not match torch's.
+guard: $(VENV)/.dev
+	$(BIN)/python -c "import importlib.util, sys; sys.exit('torchvision came in with a dependency' if importlib.util.find_spec('torchvision') else 0)"
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -q
+
+# Minutes each: memory at full size, the whole demo.
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m slow
+
+$(VENV)/.python:
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing efnet into $(VENV), which takes a few minutes the first time"
+	$(PIP) -e '.[tensorboard]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist
