@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from efnet.models.config import Position
@@ -12,6 +11,7 @@ from efnet.models.layers import TokenConv
 from efnet.models.position import make_position
 from efnet.models.tokens import Tokens
 from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.precision import full_precision
 from efnet.ops.tokens import Size, merge_tokens
 
 
@@ -96,6 +96,6 @@ class DBTC(nn.Module):
 
         Assignment passes no gradient: this is the only way by which the position learns.
         """
-        with torch.autocast(positions.device.type, enabled=False):
+        with full_precision(positions.device):
             scores: Tensor = self.score_position(positions)
         return scores

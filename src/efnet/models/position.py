@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.models.config import Position
+from efnet.ops.precision import full_precision
 from efnet.ops.tokens import Size, TokenGrid, map_to_token
 
 
@@ -42,7 +43,7 @@ class PixelCoordinateEncoding(nn.Module):
         device = self.map.weight.device
         cells = grid_coordinates(grid.size, device).expand(grid.assignment.shape[0], -1, -1, -1)
         coordinates = map_to_token(cells, grid)
-        with torch.autocast(device.type, enabled=False):
+        with full_precision(device):
             positions: Tensor = self.map(coordinates / pitch(grid.size, num_clusters))
         return positions
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from efnet.ops.precision import full_precision
+
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """Squared Euclidean distance of every row of `x` to every row of `y`, in float32 at least.
@@ -19,7 +21,7 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         (..., N, K), not negative; float64 if both inputs are, else float32.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         if x.dtype != torch.float64 or y.dtype != torch.float64:
             x, y = x.float(), y.float()
         products = x @ y.transpose(-1, -2)

@@ -1,9 +1,9 @@
 """Equations 1-3 in float64 for the few tokens that bounds leave open.
 
-EFNet, arXiv 2501.10958. A question (what are the k nearest tokens, which denser token, which centre is the nearest)
-is asked of ever larger sets of candidates until an answer is proved: the candidates of the token's window,
-some of all tokens, all tokens. Candidates are compared by plain differences, to which equal tokens are equally far:
-on that rests the order of ties.
+EFNet, arXiv 2501.10958. A question (which are the k nearest tokens, which is the nearest denser token, the
+nearest centre) is asked of ever larger sets of candidates until an answer is proved: the best of a token's
+window, the best of all tokens, all tokens. Candidates are compared by plain differences, to which equal
+tokens are equally far: on that rests the order of ties.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from efnet.ops.dpc_decide import Bounds
-from efnet.ops.dpc_scan import RELATIVE, Points, WindowScan
+from efnet.ops.dpc_bounds import Bounds
+from efnet.ops.dpc_scan import RELATIVE, Points, Scan, WindowScan
 
-_WINDOW_CANDIDATES = 12
-_SAMPLE_CANDIDATES = 64
+_WINDOW_CANDIDATES = 4
+_SAMPLE_CANDIDATES = 8
 _CHUNK_BYTES = 16 << 20
 
 
@@ -26,12 +26,12 @@ class Candidates(NamedTuple):
     """Tokens that may answer a question about n tokens.
 
     Attributes:
-        index: (n, c) token numbers.
+        tokens: (n, c) token numbers.
         distance: (n, c) float64, by plain differences; infinite where there is no candidate.
         floor: (n,) float64, every token that is eligible and not a candidate is at least that far.
     """
 
-    index: Tensor
+    tokens: Tensor
     distance: Tensor
     floor: Tensor
 
@@ -47,15 +47,17 @@ class Exact:
     """Answers questions about tokens of a batch, by candidates of growing number.
 
     Args:
-        points: the tokens.
-        window: their distances within windows, where there are any.
+        scan: the tokens; of windows, also their distances.
         k: neighbours that questions ask for at most.
+        among: (B, S) the only tokens that are eligible for an answer; None: all.
     """
 
-    def __init__(self, points: Points, window: WindowScan | None, k: int) -> None:
-        self.points = points
-        self.window = window
+    def __init__(self, scan: Scan, k: int, among: Tensor | None = None) -> None:
+        self.points = scan.points
+        self.window = scan if isinstance(scan, WindowScan) else None
         self.k = k
+        self.among = among
+        self._others: dict[int, _Others] = {}
         self._place: Tensor | None = None
 
     def ask(self, tokens: Tensor, eligible: Eligible, answer: Answer, out: Tensor) -> Tensor:
@@ -96,42 +98,23 @@ class Exact:
     def _of_sample(self, tokens: Tensor, eligible: Eligible) -> Iterator[tuple[Tensor, Candidates]]:
         """The nearest few of all tokens, by float64 matrix multiplication."""
         points = self.points
-        count = min(_SAMPLE_CANDIDATES + self.k, points.tokens)
         for sample in range(points.batch):
             first = sample * points.tokens
             own = tokens[(tokens >= first) & (tokens < first + points.tokens)]
             if not len(own):
                 continue
-            columns = torch.arange(first, first + points.tokens, device=tokens.device)[None]
-            features = points.features[first : first + points.tokens].double()
-            features = (features - features.mean(0)) / points.scale
-            squares = features.square().sum(1)
-            for part in self._chunks(own, points.tokens // points.features.shape[1] + 1):
-                distance, error = self._by_product(part, first, features, squares)
-                distance.masked_fill_(~eligible(part, columns), torch.inf)
+            if sample not in self._others:
+                self._others[sample] = _Others(points, sample, self.among)
+            others = self._others[sample]
+            columns = others.columns
+            count = min(_SAMPLE_CANDIDATES + self.k, len(columns))
+            for part in self._chunks(own, len(columns) // points.features.shape[1] + 1):
+                distance, error = others.distances(part)
+                distance.masked_fill_(~eligible(part, columns[None]), torch.inf)
                 near, place = distance.topk(count, 1, largest=False)
                 floor = (near[:, -1] * (1 - RELATIVE**2) - error).clamp_min(0)
-                if count == points.tokens:
-                    floor = torch.full_like(floor, torch.inf)
-                yield part, self._measure(part, place + first, near.isinf(), floor)
-
-    def _by_product(self, part: Tensor, first: int, features: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, N) distances to all tokens of the sample that begins at `first`, (n,) their error."""
-        points = self.points
-        x, own = features[part - first], squares[part - first, None]
-        distance = torch.addmm(own + squares, x, features.T, alpha=-2)
-        nearest = distance.scatter(1, part[:, None] - first, torch.inf).amin(1).clamp_min(0).sqrt()
-        error = (own[:, 0].sqrt() + squares.amax().sqrt()).square()
-        error = error * ((4 * x.shape[1] + 64) * torch.finfo(torch.float64).eps) + 1e-290
-        error = torch.minimum(error / nearest.clamp_min(1e-290), error.sqrt())
-        distance.clamp_min_(0).sqrt_()
-        if points.positions is not None:
-            places = points.positions[first : first + points.tokens].double()
-            spatial = torch.zeros_like(distance)
-            for y, z in zip(places[part - first].unbind(1), places.unbind(1), strict=True):
-                spatial += (y[:, None] - z).square_()
-            distance.add_(spatial.sqrt_(), alpha=points.spatial_weight)
-        return distance, error
+                floor = floor if count < len(columns) else torch.full_like(floor, torch.inf)
+                yield part, self._measure(part, columns[place], near.isinf(), floor)
 
     def _everything(self, tokens: Tensor, eligible: Eligible) -> Iterator[tuple[Tensor, Candidates]]:
         """All tokens of the sample: what no error bound can tell apart."""
@@ -157,7 +140,48 @@ class Exact:
     def _chunks(self, tokens: Tensor, candidates: int) -> tuple[Tensor, ...]:
         """Tokens in parts whose candidates' features fill a bounded memory."""
         size = 8 * candidates * self.points.features.shape[1]
-        return tokens.split(max(1, _CHUNK_BYTES // size)) if len(tokens) else ()
+        return torch.split(tokens, max(1, _CHUNK_BYTES // size)) if len(tokens) else ()
+
+
+class _Others:
+    """Tokens in float64, for distances by matrix multiplication."""
+
+    def __init__(self, points: Points, sample: int, among: Tensor | None) -> None:
+        self.points = points
+        first = sample * points.tokens
+        if points.table.dtype == torch.float64:
+            self.all = points.table[:-1, :-2]
+        else:
+            features = points.features.double()
+            centre = features[first : first + points.tokens].mean(0)
+            self.all = (features - centre) / points.scale
+        if among is None:
+            self.columns = torch.arange(first, first + points.tokens, device=points.device)
+            self.features = self.all[first : first + points.tokens]
+        else:
+            self.columns = among[sample]
+            self.features = self.all[self.columns]
+        self.squares = self.features.square().sum(1)
+
+    def distances(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, S) distances of tokens (n,), and (n,) their error; to itself infinite."""
+        points = self.points
+        x = self.all[part]
+        own = x.square().sum(1, keepdim=True)
+        distance = torch.addmm(own + self.squares, x, self.features.T, alpha=-2)
+        distance.masked_fill_(part[:, None] == self.columns, torch.inf)
+        nearest = distance.amin(1).clamp_min(0).sqrt()
+        error = (own[:, 0].sqrt() + self.squares.amax().sqrt()).square()
+        error = error * ((4 * x.shape[1] + 64) * torch.finfo(torch.float64).eps) + 1e-290
+        error = torch.minimum(error / nearest.clamp_min(1e-290), error.sqrt())
+        distance.clamp_min_(0).sqrt_()
+        if points.positions is not None:
+            places = points.positions[self.columns].double()
+            spatial = torch.zeros_like(distance)
+            for y, z in zip(points.positions[part].double().unbind(1), places.unbind(1), strict=True):
+                spatial += (y[:, None] - z).square_()
+            distance.add_(spatial.sqrt_(), alpha=points.spatial_weight)
+        return distance, error
 
 
 def mean_squares(exact: Exact, tokens: Tensor, k: int, squares: Bounds) -> None:
@@ -187,13 +211,13 @@ def separations(exact: Exact, tokens: Tensor, k: int, squares: Bounds) -> Tensor
         return (highest > density) | ((highest == density) & (columns < rows[:, None]))
 
     def answer(rows: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
-        index, distance = candidates.index, candidates.distance
+        index, distance = candidates.tokens, candidates.distance
         # What may be denser, and is nearer than all that certainly are, needs its own density.
         certain = (-squares.high[index]).exp() > (-squares.low[rows, None]).exp()
         limit = distance.masked_fill(~certain, torch.inf).amin(1, keepdim=True)
         unclear = ~certain & (squares.high[index] != squares.low[index])
         unclear &= distance.isfinite() & (distance <= limit)
-        mean_squares(exact, index[unclear].unique(), k, squares)
+        mean_squares(exact, torch.unique(index[unclear]), k, squares)
         nearest = distance.masked_fill(~possibly_denser(rows, index), torch.inf).amin(1)
         return nearest, nearest <= candidates.floor
 
@@ -215,7 +239,7 @@ def nearest_centers(exact: Exact, tokens: Tensor, centers: Tensor) -> Tensor:
 
     def answer(rows: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
         nearest = candidates.distance.amin(1)
-        first = candidates.index.masked_fill(candidates.distance > nearest[:, None], len(centers)).amin(1)
+        first = candidates.tokens.masked_fill(candidates.distance > nearest[:, None], len(centers)).amin(1)
         return first, (nearest < candidates.floor) | candidates.floor.isinf()
 
     out = tokens.new_zeros(len(centers))

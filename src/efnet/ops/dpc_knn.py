@@ -1,6 +1,9 @@
-"""Exact density-peaks clustering on k nearest neighbours (DPC-KNN), in blocks: no N x N matrix ever exists.
+"""Exact density-peaks clustering on k nearest neighbours (DPC-KNN), without an N x N matrix.
 
 EFNet (arXiv 2501.10958) equations 1-3; TCFormer (arXiv 2204.08680) is the case without a spatial term.
+
+`dpc_tiles` says which tokens to compare, `dpc_scan` measures them by matrix multiplication, `dpc_bounds`
+draws from that what is certain, `dpc_exact` settles the rest.
 """
 
 from __future__ import annotations
@@ -11,8 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_BLOCK_BYTES = 24 << 20
-"""Size of one block of distances; about five blocks are alive at once."""
+from efnet.ops import dpc_bounds, dpc_exact
+from efnet.ops.dpc_bounds import Bounds
+from efnet.ops.dpc_scan import Points, Scan, WholeScan, WindowScan
+from efnet.ops.dpc_tiles import layout, spatial_tiles
+
+_REACHES = (1.0, 1.5, 3.0)
+"""Windows to try, in their usual size."""
+
+_TOLERATED = 0.03
+"""Share of tokens whose neighbours may lie beyond their window before a wider one is cheaper."""
 
 
 class Clusters(NamedTuple):
@@ -64,17 +75,18 @@ def dpc_knn(
         ValueError: a shape, M, k or the weight is out of its range.
     """
     _check(features, num_clusters, k, positions, spatial_weight)
-    if spatial_weight == 0:
-        positions = None
-    samples = [
-        _cluster_one(
-            _Space(sample, None if positions is None else positions[index], spatial_weight),
-            num_clusters,
-            min(k, features.shape[1]),
+    batch, tokens, _ = features.shape
+    if features.is_meta:  # somebody counts operations or shapes
+        return Clusters(
+            torch.empty(batch, tokens, dtype=torch.int64, device="meta"),
+            torch.empty(batch, num_clusters, dtype=torch.int64, device="meta"),
         )
-        for index, sample in enumerate(features)
-    ]
-    return Clusters(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
+    k = min(k, tokens)
+    places = None if spatial_weight == 0 or positions is None else _floating(positions)
+    points = Points(_floating(features), places, spatial_weight, precise=places is not None)
+    scan, squares = _neighbors(points, k)
+    centers = _centers(scan, squares, num_clusters, k)
+    return Clusters(_assign(scan, centers, k), centers)
 
 
 def _check(
@@ -96,107 +108,57 @@ def _check(
         )
 
 
-class _Space:
-    """The N tokens of one sample as points between which equation 1 measures, in float64."""
-
-    def __init__(self, features: Tensor, positions: Tensor | None, spatial_weight: float) -> None:
-        self.features = features.double()
-        self.positions = None if positions is None else positions.double()
-        self.spatial_weight = spatial_weight
-        self.squares = self.features.square().sum(-1)
-        self.scale = math.sqrt(features.shape[-1])
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def select(self, index: Tensor | slice) -> _Space:
-        """The points at `index`, in its order."""
-        part = object.__new__(_Space)
-        part.features = self.features[index]
-        part.positions = None if self.positions is None else self.positions[index]
-        part.spatial_weight = self.spatial_weight
-        part.squares = self.squares[index]
-        part.scale = self.scale
-        return part
-
-    def all_pairs(self, other: _Space) -> Tensor:
-        """Distances (len(self), len(other)) by matrix multiplication.
-
-        What rounding leaves of the distance between equal features becomes an exact zero.
-        """
-        squares = self.squares[:, None] + other.squares
-        distance = torch.addmm(squares, self.features, other.features.T, alpha=-2)
-        noise = 4 * self.features.shape[-1] * torch.finfo(torch.float64).eps
-        distance.masked_fill_(distance <= squares.mul_(noise), 0).sqrt_().div_(self.scale)
-        if self.positions is not None and other.positions is not None:
-            spatial = torch.zeros_like(distance)
-            for y, z in zip(self.positions.T, other.positions.T, strict=True):
-                spatial += (y[:, None] - z).square_()
-            distance.add_(spatial.sqrt_(), alpha=self.spatial_weight)
-        return distance
-
-    def row_pairs(self, other: _Space) -> Tensor:
-        """Distance of every point to the point of the same row in `other`, by plain differences.
-
-        Equal rows give bit-equal distances, on which the order of ties rests.
-        """
-        distance = (self.features - other.features).square_().sum(-1).sqrt_().div_(self.scale)
-        if self.positions is not None and other.positions is not None:
-            spatial = (self.positions - other.positions).square_().sum(-1).sqrt_()
-            distance.add_(spatial, alpha=self.spatial_weight)
-        return distance
-
-    def blocks(self, columns: int) -> list[slice]:
-        """Row ranges whose distances to `columns` points fill one block of memory."""
-        rows = max(1, _BLOCK_BYTES // (8 * max(columns, self.features.shape[-1])))
-        return [slice(start, min(start + rows, len(self))) for start in range(0, len(self), rows)]
+def _floating(values: Tensor) -> Tensor:
+    return values if values.is_floating_point() else values.double()
 
 
-def _cluster_one(space: _Space, num_clusters: int, k: int) -> tuple[Tensor, Tensor]:
-    density = _density(space, k)
-    score = density * _separation(space, density)
-    centers = score.argsort(descending=True, stable=True)[:num_clusters].sort().values
-    return _assign(space, centers), centers
+def _neighbors(points: Points, k: int) -> tuple[Scan, Bounds]:
+    """Equation 2, from the first windows that hold most tokens' neighbours, or without windows."""
+    places = points.positions
+    if places is not None and places.shape[1] == 2:
+        for reach in _REACHES:
+            sizes = layout(points.tokens, points.spatial_weight / reach)
+            if sizes is None or 3 * sizes.run < k:
+                break
+            tiles = spatial_tiles(places.view(points.batch, -1, 2), points.spatial_weight, sizes)
+            window = WindowScan(points, tiles)
+            squares, margin = dpc_bounds.mean_squares(window, points.none, k)
+            if (margin < 0).float().mean() < _TOLERATED:
+                return window, squares
+    whole = WholeScan(points)
+    return whole, dpc_bounds.mean_squares(whole, points.none, k)[0]
 
 
-def _density(space: _Space, k: int) -> Tensor:
-    """Equation 2, (N,)."""
-    density = torch.empty_like(space.squares)
-    for rows in space.blocks(len(space)):
-        block = space.select(rows)
-        nearest = block.all_pairs(space).topk(k, largest=False).indices
-        distances = [block.row_pairs(space.select(column)) for column in nearest.unbind(1)]
-        # Sorted, so that equal sets of distances add up to bit-equal densities.
-        density[rows] = torch.stack(distances, 1).sort(1).values.square().mean(1).neg().exp()
-    return density
+def _centers(scan: Scan, squares: Bounds, count: int, k: int) -> Tensor:
+    """(B, M) the tokens of largest score: those that certainly are, and the best of those that may be."""
+    points = scan.points
+    separation = dpc_bounds.separations(scan, squares)
+    chosen, open_ = dpc_bounds.select(dpc_bounds.scores(squares, separation), points.batch, count)
+    score = torch.where(chosen.flatten(), torch.inf, -1.0).double()
+    unsure = open_.flatten().nonzero().squeeze(1)
+    if len(unsure):
+        exact = dpc_exact.Exact(scan, k)
+        dpc_exact.mean_squares(exact, unsure, k, squares)
+        farthest = torch.finfo(torch.float64).max  # no score exceeds that of the densest token
+        delta = dpc_exact.separations(exact, unsure, k, squares).clamp_max(farthest)
+        score[unsure] = (-squares.low[unsure]).exp() * delta
+    order = score.view(points.batch, -1).argsort(dim=1, descending=True, stable=True)
+    return order[:, :count].sort(dim=1).values
 
 
-def _separation(space: _Space, density: Tensor) -> Tensor:
-    """Equation 3, (N,). In order of density the denser tokens of a row are the rows before it."""
-    order = density.argsort(descending=True, stable=True)
-    ranked = space.select(order)
-    nearest = torch.zeros_like(order)
-    for rows in space.blocks(len(space)):
-        distance = ranked.select(rows).all_pairs(ranked.select(slice(0, rows.stop)))
-        rank = torch.arange(rows.start, rows.stop, device=order.device)
-        own = torch.arange(rows.start, rows.stop, device=order.device) >= rank[:, None]
-        distance[:, rows].masked_fill_(own, torch.inf)
-        nearest[rows] = distance.argmin(1)
-    nearest[0] = ranked.select(slice(0, 1)).all_pairs(ranked)[0].argmax()
-    separation = torch.empty_like(density)
-    for rows in space.blocks(space.features.shape[-1]):
-        separation[order[rows]] = ranked.select(rows).row_pairs(ranked.select(nearest[rows]))
-    return separation
-
-
-def _assign(space: _Space, centers: Tensor) -> Tensor:
-    """Position in `centers` of every token's nearest centre, (N,)."""
-    assignment = torch.empty_like(space.squares, dtype=torch.int64)
-    chosen = space.select(centers)
-    for rows in space.blocks(len(centers)):
-        distance = space.select(rows).all_pairs(chosen)
-        # Rounding must not decide between centres at one distance: the first within it wins.
-        nearest = distance.amin(1, keepdim=True)
-        assignment[rows] = (distance <= nearest + 1e-12 * (1 + nearest)).int().argmax(1)
-    assignment[centers] = torch.arange(len(centers), device=centers.device)
-    return assignment
+def _assign(scan: Scan, centers: Tensor, k: int) -> Tensor:
+    """(B, N) position in `centers` (B, M) of every token's nearest centre."""
+    points = scan.points
+    ids = centers + torch.arange(points.batch, device=points.device)[:, None] * points.tokens
+    is_center = torch.zeros(points.none, dtype=torch.bool, device=points.device)
+    is_center[ids.flatten()] = True
+    kept = isinstance(scan, WindowScan) or scan.kept
+    nearest, certain = dpc_bounds.nearest_centers(scan if kept else WholeScan(points, ids), is_center)
+    unsure = (~certain & ~is_center).nonzero().squeeze(1)
+    if len(unsure):
+        exact = dpc_exact.Exact(scan, k, among=ids)
+        nearest[unsure] = dpc_exact.nearest_centers(exact, unsure, is_center)
+    nearest[ids.flatten()] = ids.flatten()
+    number = torch.empty_like(nearest)
+    number[ids.flatten()] = torch.arange(centers.shape[1], device=ids.device).repeat(points.batch)
+    return number[nearest].view(points.batch, -1)

@@ -8,7 +8,7 @@ D * 2^-20 + error of the true one, so that what it decides clearly it decides ri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,9 @@ _OTHER_BLOCK_BYTES = 256 << 20
 
 _WHOLE_BLOCKS = 4
 """Blocks without windows are larger by this factor: their columns are gathered for each anew."""
+
+_KEPT_BYTES = 48 << 20
+"""Distances without windows that are kept from one pass to the next."""
 
 _TINY = 1e-30
 """Keeps quotients finite and covers what underflows."""
@@ -67,41 +70,45 @@ class Points:
         features: (B, N, C).
         positions: (B, N, P) or None.
         spatial_weight: weight of the spatial distance.
+        precise: multiply in float64, not float32. It costs twice as much and leaves next to nothing open.
     """
 
-    def __init__(self, features: Tensor, positions: Tensor | None, spatial_weight: float) -> None:
+    def __init__(
+        self, features: Tensor, positions: Tensor | None, spatial_weight: float, precise: bool
+    ) -> None:
         self.batch, self.tokens, channels = features.shape
         self.none = self.batch * self.tokens
         self.features = features.flatten(0, 1)
         self.positions = None if positions is None else positions.flatten(0, 1)
         self.spatial_weight = spatial_weight
-        self.scale = math.sqrt(channels)
         self.device = features.device
-        # Distances do not change by a shift, rounding errors grow with the norm. Float64: equal tokens
-        # become exact zeros.
-        centre = features[:, :: max(1, self.tokens // 64)].double().mean(1, keepdim=True)
-        wide = features if features.dtype == torch.float64 else features.float()
-        centred = (wide - centre.to(wide.dtype)).float().flatten(0, 1) / self.scale
-        squares = centred.square().sum(1, keepdim=True)
-        nothing = squares.new_full((1, 1), torch.inf)
-        squares = torch.cat([squares, nothing])
-        centred = torch.cat([centred, centred.new_zeros(1, channels)])
-        one = torch.ones_like(squares)
-        # row . column = |x|^2 + |y|^2 - 2 x.y
-        self.as_row = torch.cat([-2 * centred, one, squares], 1)
-        self.as_column = torch.cat([centred, squares, one], 1)
-        self.norm = squares.sqrt().squeeze(1)
-        self.norm[-1] = 0
-        # Twice C + 2 roundings of the products and of the squares, and some of the centring.
-        self.rounding = (2 * channels + 16) * 2.0**-24
-        self.place = None
-        self.place_error = 0.0
+        self.scale = math.sqrt(channels)
+        dtype = torch.float64 if precise else torch.float32
+        # A row of the table is (x, |x|^2, 1); its product with a partner (-2 y, 1, |y|^2) is
+        # |x|^2 + |y|^2 - 2 x.y. Distances do not change by a shift, rounding errors grow with the norm.
+        self.table = features.new_zeros(self.none + 1, channels + 2, dtype=dtype)
+        centred = self.table[:-1].view(*features.shape[:2], channels + 2)[..., :-2]
+        # In float64, so that equal tokens become exact zeros.
+        centre = features[:, :: max(1, self.tokens // 64)].double().mean(1, keepdim=True).to(features.dtype)
+        if torch.promote_types(features.dtype, dtype) == dtype:
+            centred.copy_(features).sub_(centre)
+        else:
+            centred.copy_(features - centre)
+        centred.mul_(1 / self.scale)
+        self.norm = torch.linalg.vector_norm(self.table, dim=1)
+        self.table[:, -2] = self.norm.square()
+        self.table[-1, -2] = torch.inf
+        self.table[:, -1] = 1
+        # Twice C + 2 roundings of products and squares, and some of the centring.
+        self.rounding = (2 * channels + 24) * torch.finfo(dtype).eps
+        self.place: Tensor | None = None
+        self.place_error = torch.zeros((), device=self.device)
         if self.positions is not None:
             place = self.positions.float()
-            self.place = torch.cat([place, place.new_zeros(1, place.shape[1])])
+            self.place = torch.nn.functional.pad(place.T, (0, 1))
             if self.positions.dtype == torch.float64:
                 moved = (self.positions - place).square().sum(1).sqrt().amax()
-                self.place_error = 2 * spatial_weight * moved
+                self.place_error = (2 * spatial_weight * moved).float() * (1 + RELATIVE)
 
     def compare(self, rows: Tensor, columns: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
         """Approximate distances of tiles to their windows.
@@ -114,7 +121,12 @@ class Points:
         Returns:
             distance (t, S, R) and error (t, R), as of `Block`.
         """
-        distance = torch.bmm(self.as_column[columns], self.as_row[rows].mT)
+        partner = self.table[rows]
+        squares = partner[..., -2].clone()
+        partner.mul_(-2)
+        partner[..., -2] = 1
+        partner[..., -1] = squares
+        distance = torch.bmm(self.table[columns], partner.mT)
         if own is not None:
             distance.scatter_(1, own[:, None], torch.inf)
         # |sqrt(a) - sqrt(b)| is at most |a - b| / sqrt(a), and at most sqrt(|a - b|).
@@ -122,7 +134,7 @@ class Points:
         error = norm.square() * self.rounding + _TINY
         nearest = distance.amin(1).clamp_min_(0).sqrt_().clamp_min_(_TINY)
         error = torch.minimum(error / nearest, error.sqrt())
-        distance.clamp_min_(0).sqrt_()
+        distance, error = distance.clamp_min_(0).sqrt_().float(), error.float()
         if self.place is not None:
             distance.add_(self._spatial(rows, columns), alpha=self.spatial_weight)
             error = error + self.place_error
@@ -131,11 +143,10 @@ class Points:
     def _spatial(self, rows: Tensor, columns: Tensor) -> Tensor:
         """(t, S, R) distances of positions; by differences, so that their error is relative."""
         assert self.place is not None
-        y, z = self.place[rows], self.place[columns]
-        total = (z[..., 0, None] - y[:, None, :, 0]).square_()
-        for axis in range(1, y.shape[-1]):
-            difference = z[..., axis, None] - y[:, None, :, axis]
-            total.addcmul_(difference, difference)
+        total = torch.zeros((), device=self.device)
+        for axis in self.place:
+            difference = axis[columns][..., None] - axis[rows][:, None]
+            total = difference.square_() if total.ndim == 0 else total.addcmul_(difference, difference)
         return total.sqrt_()
 
 
@@ -146,20 +157,21 @@ class WindowScan:
         self.points = points
         self.tiles = tiles
         shape = (len(tiles.rows), tiles.columns.shape[1], tiles.rows.shape[1])
-        self.step = _step(shape[1] * shape[2], points.device)
+        self.step = _step(4 * shape[1] * shape[2], points.device)
         self.distance = torch.empty(shape, device=points.device)
         self.error = torch.empty(tiles.rows.shape, device=points.device)
-        for part in self._parts():
+        gathered = points.table.element_size() * shape[1] * (points.table.shape[1] + shape[2])
+        for part in self._parts(_step(gathered, points.device)):
             self.distance[part], self.error[part] = points.compare(
                 tiles.rows[part], tiles.columns[part], tiles.own[part]
             )
 
-    def _parts(self) -> list[slice]:
-        return [slice(start, start + self.step) for start in range(0, len(self.tiles.rows), self.step)]
+    def _parts(self, step: int) -> list[slice]:
+        return [slice(start, start + step) for start in range(0, len(self.tiles.rows), step)]
 
     def blocks(self) -> Iterator[Block]:
         """All distances, some tiles at a time."""
-        for part in self._parts():
+        for part in self._parts(self.step):
             yield Block(
                 self.tiles.rows[part],
                 self.tiles.columns[part],
@@ -170,7 +182,7 @@ class WindowScan:
 
 
 class WholeScan:
-    """Every token against all of its sample, or some; distances are recomputed for every pass.
+    """Every token against all of its sample, or some; but for few tokens every pass measures anew.
 
     Args:
         points: the tokens.
@@ -180,15 +192,22 @@ class WholeScan:
     def __init__(self, points: Points, columns: Tensor | None = None) -> None:
         self.points = points
         self.columns = columns
+        self.kept = columns is None and 4 * points.none * points.tokens <= _KEPT_BYTES
+        self._blocks: list[Block] = []
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterable[Block]:
         """All distances, some rows of one sample at a time."""
+        if self.kept and not self._blocks:
+            self._blocks = list(self._compare())
+        return self._blocks if self.kept else self._compare()
+
+    def _compare(self) -> Iterator[Block]:
         points = self.points
         tokens = torch.arange(points.tokens, device=points.device)[None]
         for sample in range(points.batch):
             first = sample * points.tokens
             columns = tokens + first if self.columns is None else self.columns[sample, None]
-            step = _step(columns.shape[1], points.device, _WHOLE_BLOCKS)
+            step = _step(4 * columns.shape[1], points.device, _WHOLE_BLOCKS)
             for start in range(0, points.tokens, step):
                 own = tokens[:, start : start + step]
                 rows = own + first
@@ -196,9 +215,12 @@ class WholeScan:
                 yield Block(rows, columns, distance, error, torch.full_like(error, torch.inf))
 
 
+Scan = WindowScan | WholeScan
+
+
 def _step(size: int, device: torch.device, factor: int = 1) -> int:
-    """How many parts of `size` distances make a block."""
-    return max(1, factor * _BLOCK_BYTES.get(device.type, _OTHER_BLOCK_BYTES) // (4 * size))
+    """How many parts of `size` bytes make a block."""
+    return max(1, factor * _BLOCK_BYTES.get(device.type, _OTHER_BLOCK_BYTES) // size)
 
 
 def smallest(values: Tensor, count: int) -> list[Tensor]:

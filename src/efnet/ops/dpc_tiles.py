@@ -15,6 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_HEIGHT, _WIDTH = 4, 8
+"""A tile at least, in token spacings."""
+
 _REACH = 2.2
 """Strip height times spatial weight, in token spacings: far enough to certify features of unit variance."""
 
@@ -48,10 +51,10 @@ class Layout(NamedTuple):
 
 def layout(tokens: int, spatial_weight: float) -> Layout | None:
     """Sizes for N tokens of one sample, or None where windows would not save anything."""
-    height = max(4, math.ceil(_REACH / spatial_weight))
+    height = max(_HEIGHT, math.ceil(_REACH / spatial_weight))
     strips = max(1, round(math.sqrt(tokens) / height))
     length = math.ceil(tokens / strips)
-    tiles = max(1, round(length / (height * max(8, height))))
+    tiles = max(1, round(length / (height * max(_WIDTH, height))))
     rows = math.ceil(length / tiles)
     run = rows + 2 * height * height
     if strips < 4 or run > tiles * rows or 6 * run > tokens:
@@ -90,7 +93,7 @@ def spatial_tiles(positions: Tensor, spatial_weight: float, sizes: Layout) -> Ti
 
     strip = torch.arange(sizes.strips, device=ids.device)
     window = (strip - 1).clamp(0, sizes.strips - 3)[:, None] + torch.arange(3, device=ids.device)
-    tile_column = column.unflatten(-1, (sizes.tiles, sizes.rows))  # (B, strips, tiles, R)
+    tile_column = column.view(batch, sizes.strips, sizes.tiles, sizes.rows)  # (B, strips, tiles, R)
     start, left, right = _runs(column, window, sizes)
     place = (window[:, None] * length + start.transpose(2, 3))[..., None]  # (B, strips, tiles, 3, 1)
     place = place + torch.arange(sizes.run, device=ids.device)
@@ -100,7 +103,7 @@ def spatial_tiles(positions: Tensor, spatial_weight: float, sizes: Layout) -> Ti
     own_start = start[:, strip, slot][..., None]
     own = slot[:, None, None] * sizes.run + rank - own_start
 
-    tile_row = row.unflatten(-1, (sizes.tiles, sizes.rows))
+    tile_row = row.view(batch, sizes.strips, sizes.tiles, sizes.rows)
     above = torch.nn.functional.pad(bottom, (1, 0), value=-torch.inf)[:, window[:, 0]]
     below = torch.nn.functional.pad(top, (0, 1), value=torch.inf)[:, window[:, 2] + 1]
     gap = torch.minimum(tile_row - above[..., None, None], below[..., None, None] - tile_row)

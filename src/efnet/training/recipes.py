@@ -19,7 +19,7 @@ def scratch() -> TrainConfig:
     """For fresh weights and little data: a higher rate with clipping, milder scales, a short warm-up."""
     return dataclasses.replace(
         TrainConfig(recipe="scratch"),
-        optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.02, clip=5.0),
+        optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.02, clip=5.0),
         schedule=ScheduleConfig(epochs=60, warmup_epochs=2),
         augment=AugmentConfig(scale=(0.75, 1.5)),
     )

@@ -29,7 +29,7 @@ def draw_box(canvas: Canvas, x: Interval, y: Interval, z: Interval, material: Ma
 
 def draw_kerb(canvas: Canvas, dice: Dice, x: float, z: Interval, height: float, heat: float) -> None:
     """A kerb along the road at X = x: a face towards the road and a top, stone after stone."""
-    tone = dice.uniform(118, 178)
+    tone = dice.uniform(150, 205)
     inner = x + (0.2 if x > 0 else -0.2)
     striped = dice.chance(0.15)
     at, near = z[0], True

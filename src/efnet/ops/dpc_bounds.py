@@ -6,25 +6,18 @@ whose bounds leave the set of centres, or their own centre, open have to be look
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from efnet.ops.dpc_scan import RELATIVE, Block, smallest
+from efnet.ops.dpc_scan import RELATIVE, Block, Scan, smallest
 
 _SLACK = 1e-12
 """Covers the rounding of float64 scores."""
 
 _SHIFT = 2.0**100
 """Makes any difference of two bounded mean squares larger than any distance."""
-
-
-class Scan(Protocol):
-    """Source of blocks that together hold every token as a row once."""
-
-    def blocks(self) -> Iterator[Block]: ...
 
 
 class Bounds(NamedTuple):
@@ -142,7 +135,9 @@ def nearest_centers(scan: Scan, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 def _bounds(low: Tensor, high: Tensor) -> Bounds:
     """Those of all tokens; what is not a number is unbounded."""
-    return Bounds(low[:-1].double().nan_to_num(0.0, torch.inf), high[:-1].double().nan_to_num(torch.inf, torch.inf))
+    return Bounds(
+        low[:-1].double().nan_to_num(0.0, torch.inf), high[:-1].double().nan_to_num(torch.inf, torch.inf)
+    )
 
 
 def _columns(scan: Scan, tokens: int, count: int) -> Tensor:
