@@ -1,0 +1,43 @@
+"""Counted multiply-adds against a count by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import efnet
+from efnet.cli.main import main
+from efnet.models.complexity import measure
+
+
+def test_light_at_full_size() -> None:
+    light = measure("efnet_light", 9, (480, 640))
+    assert light.parameters == sum(p.numel() for p in efnet.create_model("efnet_light", 9).parameters())
+    assert light.layers / 1e9 == pytest.approx(18.3, abs=0.1)
+    # All distances of three clusterings: N^2 C of 19,200, 4,800 and 1,200 tokens.
+    assert light.clustering == 19_200**2 * 128 + 4_800**2 * 320 + 1_200**2 * 512
+    assert light.attention > 0
+
+
+def test_parts_add_up() -> None:
+    """Leaving a modality out saves one stem, one stage 1 and the fusion, and nothing else."""
+    both, rgb = (measure("efnet_tiny", 9, (64, 96), modality=modality) for modality in ("rgbt", "rgb"))
+    cells, width = 16 * 24, 32
+    stem = cells * width * 3 * 49
+    reduced = (cells // 64) * width * width * 64  # the spatial reduction, 8x8 patches
+    linear = cells * width * width * (1 + 1 + 4 + 4) + (cells // 64) * width * 2 * width
+    depthwise = cells * 4 * width * 9
+    stage = stem + 2 * (reduced + linear + depthwise)
+    windows = 2 * cells * width * width * (1 + 2 + 1)
+    channels = 2 * (96 * 48 + 48 * 32)
+    assert both.layers - rgb.layers == stage + windows + channels
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--size", "64x96", "--json", str(tmp_path / "models.json")]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in efnet.list_models())
+    written = json.loads((tmp_path / "models.json").read_text())
+    assert written["models"]["efnet_tiny"]["parameters"] == measure("efnet_tiny", 9, (64, 96)).parameters
