@@ -9,11 +9,16 @@ from torch import Tensor
 def distances(features: Tensor, positions: Tensor | None, weight: float) -> Tensor:
     """Equation 1, (N, N)."""
     x = features.double()
-    d = (x[:, None] - x[None]).square().sum(-1).sqrt() / math.sqrt(x.shape[-1])
+    d = _norms(x) / math.sqrt(x.shape[-1])
     if positions is not None and weight:
         y = positions.double()
-        d = d + weight * (y[:, None] - y[None]).square().sum(-1).sqrt()
+        d = d + weight * _norms(y)
     return d
+
+
+def _norms(points: Tensor) -> Tensor:
+    """(N, N) norms of differences; row by row, since N x N x C numbers would fill gigabytes."""
+    return torch.stack([(points - point).square().sum(-1).sqrt() for point in points])
 
 
 def cluster(
