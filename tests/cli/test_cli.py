@@ -171,3 +171,36 @@ def test_ctrl_c_saves_and_says_how_to_go_on(scenes: Path, tmp_path: Path) -> Non
     assert "--resume" in message
     assert "Traceback" not in message
     assert (run / "last" / "state.pt").is_file()
+
+
+def test_files_come_before_options_wherever_they_stand(scenes: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe: scratch\noptimizer: {lr: 0.5}\nnetwork: {name: efnet_light}\n")
+    run = tmp_path / "run"
+    assert status(*short_run(scenes, run, "--lr", "1e-3", "--config", file)) == 0
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert written["network"]["name"] == "efnet_tiny"
+    assert written["optimizer"]["lr"] == 0.001
+    # A recipe named in a file is that recipe, not its name alone.
+    assert written["recipe"] == "scratch"
+    assert written["optimizer"]["clip"] == 5.0
+    assert status(*short_run(scenes, tmp_path / "other", "--recipe", "paper", "--config", file)) == 2
+
+
+def test_failed_resume_leaves_the_run_alone(scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert status(*short_run(scenes, run)) == 0
+    before = (run / "config.yaml").read_bytes()
+    words = ["train", "--out", run, "--resume", "--root", tmp_path / "nowhere", "--epochs", 9, "--quiet"]
+    assert status(*words) == 2
+    assert status("train", "--out", run, "--resume", "--protocol", "mfnet-authors", "--epochs", 9) == 2
+    assert (run / "config.yaml").read_bytes() == before
+    assert status("train", "--out", run, "--resume", "--epochs", 2, "--quiet") == 0
+
+
+def test_ranges_with_a_minus(scenes: Path, tmp_path: Path) -> None:
+    assert status(*short_run(scenes, tmp_path / "run", "--thermal-scale", "-20,120")) == 0
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["thermal_scale"] == [
+        -20,
+        120,
+    ]

@@ -115,3 +115,8 @@ def test_hub_name_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "runs").mkdir()
     with pytest.raises(InputError, match="no such folder"):
         load_checkpoint("runs/nothing")
+
+
+def test_unknown_keywords_are_refused(saved: Path) -> None:
+    with pytest.raises(TypeError, match="num_classes"):
+        EFNet.from_pretrained(saved, num_classes=5)

@@ -167,3 +167,24 @@ def test_memory_of_a_full_size_forward() -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(output.stdout) * 1024 < 1.5e9
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"decoder": "mlp", "position": "pe"}], ids=["default", "mlp, pe"])
+def test_networks_of_another_type(dtype: torch.dtype, options: dict[str, object]) -> None:
+    """`model.to(dtype)` works on images of any floating type, and answers close to float32."""
+    model = tiny(**options).eval()
+    rgb, thermal = random_pair(64, 64)
+    with torch.inference_mode():
+        expected = model(rgb, thermal)
+        logits = model.to(dtype)(rgb, thermal.double())
+    assert logits.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    if dtype == torch.float64:
+        torch.testing.assert_close(logits.float(), expected, rtol=1e-3, atol=1e-3)
+    assert logits.isfinite().all()
+
+
+def test_logits_are_float32_under_autocast() -> None:
+    for options in ({}, {"decoder": "mlp"}):
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert tiny(**options).eval()(*random_pair()).dtype == torch.float32

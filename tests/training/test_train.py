@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 import efnet
 from efnet.errors import InputError
+from efnet.models import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
 from efnet.training import Interrupted, TrainConfig, get_recipe, train
 from efnet.training.config import (
@@ -26,6 +29,7 @@ from efnet.training.config import (
 )
 from efnet.training.logs import Reporter, Steps
 from efnet.training.run_folder import RunFolder
+from efnet.training.validation import Validator
 
 
 def config(scenes: Path, **changes: Any) -> TrainConfig:
@@ -66,7 +70,7 @@ class InterruptAfter(Reporter):
                 Steps.advance(self.steps, *values)
                 outer.batches -= 1
                 if outer.batches == 0:
-                    raise KeyboardInterrupt
+                    signal.raise_signal(signal.SIGINT)
 
         return Counting()
 
@@ -137,6 +141,54 @@ def test_interrupted_run_resumes_bit_for_bit(
     assert ours == theirs
 
 
+@pytest.mark.parametrize("moment", ["in the optimizer's step", "in validation", "while the best is written"])
+def test_interruption_at_a_bad_moment(
+    finished: Path, scenes: Path, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is half done, wherever the signal comes: the resumed run ends in the same bits."""
+    owner, name = {
+        "in the optimizer's step": (torch.optim.AdamW, "step"),
+        "in validation": (Validator, "__call__"),
+        "while the best is written": (SegmentationModel, "write"),
+    }[moment]
+    original = getattr(owner, name)
+
+    def interrupted(self: Any, *args: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return original(self, *args, **options)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        with pytest.raises(Interrupted):
+            train(config(scenes), out, reporter=QUIET)
+    train(config(scenes), out, resume=True, reporter=QUIET)
+    expected, resumed = weights(finished), weights(out)
+    assert all(torch.equal(resumed[name], value) for name, value in expected.items())
+    best, theirs = load_checkpoint(out), load_checkpoint(finished)
+    assert best.training_summary == theirs.training_summary
+    assert all(torch.equal(value, best.state_dict()[key]) for key, value in theirs.state_dict().items())
+
+
+def test_file_that_vanishes_during_the_run(scenes: Path, tmp_path: Path) -> None:
+    """A clear error without a worker's traceback, and the run goes on once the file is back."""
+    root = tmp_path / "data"
+    shutil.copytree(scenes, root)
+    gone = root / "images" / f"{(root / 'train.txt').read_text().split()[0]}.png"
+
+    class Vanishing(Reporter):
+        def say(self, text: str) -> None:
+            if "epochs of" in text:
+                gone.rename(tmp_path / "kept.png")
+
+    two_workers = dataclasses.replace(config(root).data, workers=2)
+    with pytest.raises(InputError, match=gone.name) as caught:
+        train(config(root, data=two_workers), tmp_path / "run", reporter=Vanishing(quiet=True))
+    assert "Traceback" not in str(caught.value)
+    (tmp_path / "kept.png").rename(gone)
+    assert train(config(root), tmp_path / "run", resume=True, reporter=QUIET).epochs == 2
+
+
 def test_workers_do_not_change_the_run(finished: Path, scenes: Path, tmp_path: Path) -> None:
     with_workers = dataclasses.replace(config(scenes).data, workers=2, cache=True)
     train(config(scenes, data=with_workers), tmp_path / "run", reporter=QUIET)
@@ -145,8 +197,6 @@ def test_workers_do_not_change_the_run(finished: Path, scenes: Path, tmp_path: P
 
 
 def test_finished_run_is_not_resumed_but_may_grow(finished: Path, scenes: Path, tmp_path: Path) -> None:
-    import shutil
-
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
     with pytest.raises(InputError, match="all 2 epochs are done"):
@@ -156,8 +206,6 @@ def test_finished_run_is_not_resumed_but_may_grow(finished: Path, scenes: Path, 
 
 
 def test_changed_data_is_noticed(scenes: Path, tmp_path: Path) -> None:
-    import shutil
-
     root = tmp_path / "data"
     shutil.copytree(scenes, root)
     with pytest.raises(Interrupted):
@@ -183,8 +231,6 @@ def test_what_cannot_start_or_resume(finished: Path, scenes: Path, tmp_path: Pat
 
 
 def test_faulty_data_is_named_before_training(scenes: Path, tmp_path: Path) -> None:
-    import shutil
-
     root = tmp_path / "data"
     shutil.copytree(scenes, root)
     names = (root / "train.txt").read_text().split()
@@ -214,6 +260,7 @@ def test_divergence_stops_and_names_the_pairs(scenes: Path, tmp_path: Path) -> N
     wild = config(scenes, optimizer=OptimizerConfig(lr=1e30))
     with pytest.raises(InputError, match="loss is not finite") as caught:
         train(wild, tmp_path / "run", reporter=QUIET)
+    assert (tmp_path / "run" / "last" / "state.pt").is_file()
     assert any(name in str(caught.value) for name in (scenes / "train.txt").read_text().split())
 
 
@@ -234,6 +281,10 @@ def test_recipes() -> None:
 
 
 def test_configuration_refuses_nonsense() -> None:
+    with pytest.raises(InputError, match="seed"):
+        TrainConfig(seed=-1)
+    with pytest.raises(InputError, match=r"data\.thermal_scale"):
+        DataConfig(thermal_scale=(200.0, 100.0))
     with pytest.raises(InputError, match=r"optimizer\.lr"):
         OptimizerConfig(lr=0)
     with pytest.raises(InputError, match=r"data\.size"):

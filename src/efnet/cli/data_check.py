@@ -11,6 +11,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from efnet.classes import IGNORE_INDEX
+from efnet.cli.options import check_file_writable
 from efnet.data.check import DatasetReport, SplitReport, check
 from efnet.data.layouts import layout_names
 from efnet.files import write_json
@@ -35,6 +36,7 @@ def run(args: jsonargparse.Namespace) -> int:
     Returns:
         0, or 1 if there are problems.
     """
+    check_file_writable("--json", args.json)
     with ProgressBar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading pairs", total=None)
         report = check(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
+from efnet.cli.options import parse_size
 from efnet.data.synthesize import SceneLayout, WrittenDataset, write_dataset
 from efnet.errors import InputError
 
@@ -49,7 +49,13 @@ def run(args: jsonargparse.Namespace) -> int:
 
     Returns:
         0.
+
+    Raises:
+        InputError: the options are wrong, or the folder holds something else.
     """
+    for split in ("train", "val", "test"):
+        if args[split] < 0:
+            raise InputError(f"--{split} {args[split]}: give a number of scenes, 0 or more")
     size = parse_size(args.size)
     columns = (*ProgressBar.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
     with ProgressBar(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -70,24 +76,6 @@ def run(args: jsonargparse.Namespace) -> int:
         )
     print(_summary(written))
     return 0
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read a size such as 480x640.
-
-    Args:
-        text: height x width.
-
-    Returns:
-        (H, W).
-
-    Raises:
-        InputError: not of that form.
-    """
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
-    if match is None:
-        raise InputError(f"--size {text}: give height x width in pixels, such as 480x640")
-    return int(match[1]), int(match[2])
 
 
 def _summary(written: WrittenDataset) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from jsonargparse import ArgumentParser, Namespace
-from PIL import Image
 
+from efnet.cli.options import DEVICE_HELP, PRECISION_HELP, check_folder_writable, parse_size
 from efnet.cli.reporting import (
     add_data_arguments,
     add_output_arguments,
@@ -23,14 +21,12 @@ from efnet.data.pairs import Pair, PairSet
 from efnet.errors import InputError
 
 if TYPE_CHECKING:
+    from efnet.devices import Precision
     from efnet.evaluation.confusion import LabelMap
-    from efnet.evaluation.evaluate import Precision
     from efnet.evaluation.tally import Keep, Tally
     from efnet.models.base import SegmentationModel
 
 DESCRIPTION = "Score a checkpoint on a labelled split, under a named protocol."
-
-_PRECISIONS: dict[str, Precision] = {"32": "32", "float32": "32", "bf16": "bf16", "bfloat16": "bf16"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -60,8 +56,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=1, help="pairs in one pass of the network")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--precision", type=str, default="32", help="32 or bf16 (autocast)")
+    parser.add_argument("--device", type=str, default="auto", help=DEVICE_HELP)
+    parser.add_argument("--precision", type=str, default="32", help=PRECISION_HELP)
 
 
 def run(args: Namespace) -> int:
@@ -75,14 +71,14 @@ def run(args: Namespace) -> int:
     """
     precision = _check_options(args)
     pairset, protocol = open_scored_split(args)
+    from efnet.devices import pick_device
     from efnet.evaluation.evaluate import TTA, check_classes, evaluate
     from efnet.models.checkpoint import load_checkpoint
-    from efnet.prediction.predictor import pick_device
 
     device = pick_device(args.device)
     model = load_checkpoint(args.checkpoint)
     check_classes(model.classes, pairset)
-    size = parse_size(args.size, model.input.size)
+    size = input_size(args.size, model.input.size)
     pairset = replace(pairset, thermal_scale=model.input.thermal_scale)
     model = model.to(device)
 
@@ -116,7 +112,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def parse_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, int] | None:
+def input_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, int] | None:
     """The size that the network sees: `HxW`, `native` (every image's own: None), or the model's.
 
     Raises:
@@ -126,22 +122,25 @@ def parse_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, 
         return default
     if text == "native":
         return None
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
-    if not match or min(int(match[1]), int(match[2])) < 32:
-        raise InputError(f"--size {text}: give height x width, both at least 32, such as 480x640, or native")
-    return int(match[1]), int(match[2])
+    from efnet.models.validation import MIN_SIZE
+
+    try:
+        return parse_size(text, MIN_SIZE)
+    except InputError as error:
+        raise InputError(f"{error}, or native") from None
 
 
 def _check_options(args: Namespace) -> Precision:
-    """Refuse wrong numbers before anything is loaded; returns the precision."""
-    parse_size(args.size, None)
+    """Refuse wrong values before anything is loaded; returns the precision."""
+    from efnet.devices import check_precision
+
+    input_size(args.size, None)
     if args.batch_size < 1:
         raise InputError(f"--batch-size {args.batch_size} is below 1")
     if args.workers < 0:
         raise InputError(f"--workers {args.workers} is below 0")
-    if args.precision not in _PRECISIONS:
-        raise InputError(f"--precision {args.precision}: give 32 or bf16")
-    return _PRECISIONS[args.precision]
+    check_folder_writable("--save-predictions", args.save_predictions)
+    return check_precision(args.precision)
 
 
 def _describe(model: SegmentationModel) -> dict[str, Any]:
@@ -158,14 +157,12 @@ def _writer(args: Namespace, pairset: PairSet) -> Keep | None:
     if not args.save_predictions:
         return None
     from efnet.files import write_image
+    from efnet.prediction.render import index_image
 
     folder = Path(args.save_predictions)
-    palette = pairset.classes.flat_palette()
 
     def write(pair: Pair, prediction: LabelMap, _: LabelMap) -> None:
-        image = Image.fromarray(prediction.astype(np.uint8))
-        image.putpalette(palette)
-        write_image(folder / f"{pair.name}.png", image)
+        write_image(folder / f"{pair.name}.png", index_image(prediction, pairset.classes))
 
     return write
 

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from efnet import __version__
+from efnet.cli.options import plain_message
 from efnet.errors import InputError
 
 COMMANDS = {
@@ -87,12 +88,21 @@ def _run(name: str, words: list[str]) -> int:
     module, help_text = COMMANDS[name]
     command = cast(Command, importlib.import_module(f"efnet.cli.{module}"))
     description = getattr(command, "DESCRIPTION", f"{help_text[0].upper()}{help_text[1:]}.")
-    parser = ArgumentParser(prog=f"efnet {name}", usage=f"efnet {name} [OPTIONS]", description=description)
+    parser = ArgumentParser(
+        prog=f"efnet {name}",
+        usage=f"efnet {name} [OPTIONS]",
+        description=description,
+        exit_on_error=False,
+    )
     command.add_arguments(parser)
     prepare = getattr(command, "prepare", None)
     if prepare is not None:
         words = prepare(words)
-    return command.run(parser.parse_args(words))
+    try:
+        args = parser.parse_args(words)
+    except ArgumentError as error:
+        raise InputError(f"{plain_message(str(error))} (efnet {name} --help)") from error
+    return command.run(args)
 
 
 def _overview() -> str:

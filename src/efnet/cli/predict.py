@@ -11,19 +11,13 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from efnet.cli.options import DEVICE_HELP, PRECISION_HELP
 from efnet.errors import InputError, ManyInputsError
 
 if TYPE_CHECKING:
     from efnet.prediction.inputs import InputPair
     from efnet.prediction.journal import Journal
-    from efnet.prediction.predictor import Precision, Predictor
-
-_PRECISIONS: dict[str, Precision] = {
-    "32": "float32",
-    "float32": "float32",
-    "bf16": "bfloat16",
-    "bfloat16": "bfloat16",
-}
+    from efnet.prediction.predictor import Predictor
 
 DESCRIPTION = "Segment images without labels. Takes an interrupted run up again where it stopped."
 
@@ -57,8 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--opacity", type=float, default=0.5, help="of the class colours in the overlay, 0..1"
     )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--precision", type=str, default="32", help="32 or bf16 (autocast)")
+    parser.add_argument("--device", type=str, default="auto", help=DEVICE_HELP)
+    parser.add_argument("--precision", type=str, default="32", help=PRECISION_HELP)
     parser.add_argument("--batch-size", type=int, default=1, help="pairs in one pass of the network")
     parser.add_argument("--workers", type=int, default=2, help="threads that read and write files")
     parser.add_argument("--overwrite", action="store_true", help="redo what is there already")
@@ -73,6 +67,7 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: nothing could be started: options, files or checkpoint are wrong.
     """
+    from efnet.devices import check_precision
     from efnet.prediction.inputs import find_pairs
     from efnet.prediction.result import output_paths
 
@@ -82,8 +77,7 @@ def run(args: Namespace) -> int:
     output_paths(args.out, "", outputs)  # refuses unknown names before anything is loaded
     if not 0.0 <= args.opacity <= 1.0:
         raise InputError(f"--opacity {args.opacity} is not between 0 and 1")
-    if args.precision not in _PRECISIONS:
-        raise InputError(f"--precision {args.precision} is unknown; choose 32 or bf16")
+    check_precision(args.precision)
     for option, value in (("--batch-size", args.batch_size), ("--workers", args.workers)):
         if value < 1:
             raise InputError(f"{option} {value} is below 1")
@@ -94,10 +88,11 @@ def run(args: Namespace) -> int:
 
 def _predict(args: Namespace, pairs: tuple[InputPair, ...], outputs: tuple[str, ...], out: Path) -> int:
     import efnet
+    from efnet.devices import check_precision
     from efnet.prediction.journal import Journal, fingerprint
     from efnet.prediction.predictor import Predictor
 
-    predictor = Predictor.from_pretrained(args.checkpoint, args.device, _PRECISIONS[args.precision])
+    predictor = Predictor.from_pretrained(args.checkpoint, args.device, check_precision(args.precision))
     _check_modality(args, predictor.modality)
     settings = {
         "model": fingerprint(predictor.model),
@@ -180,13 +175,20 @@ def _write_all(
             raise KeyboardInterrupt(
                 f"stopped after {finished} of {len(pairs)} images; run the same command again to go on"
             ) from None
-        except OSError as error:  # of writing: what cannot be read comes as a result
+        # Of writing or of the network: what cannot be read comes as a result.
+        except (InputError, OSError) as error:
+            fault = str(error) if isinstance(error, InputError) else _unwritable(journal.folder, error)
             raise InputError(
-                f"{journal.folder}: cannot be written ({error.strerror}); mend that and repeat the command"
+                f"{fault}\nstopped after {finished} of {len(pairs)} images; mend that and run the same "
+                "command again to go on"
             ) from error
         finally:
             stream.close()
     return faults
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    return f"{folder}: cannot be written ({error.strerror or error})"
 
 
 def _named(pair: InputPair, error: InputError) -> str:

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from efnet.cli.options import check_file_writable
 from efnet.data.pairs import PairSet
 from efnet.errors import InputError
 
@@ -62,7 +63,8 @@ def open_scored_split(args: Namespace) -> tuple[PairSet, Protocol]:
     """The split and the protocol that the options name; wrong output options are refused here too.
 
     Raises:
-        InputError: an unknown or unfitting protocol, data set or split, or a sheet that is no picture.
+        InputError: an unknown or unfitting protocol, data set or split, a sheet that is no picture, or an
+            output that could not be written.
     """
     from efnet.data.layouts import open_split
     from efnet.evaluation.protocols import get_protocol
@@ -70,6 +72,8 @@ def open_scored_split(args: Namespace) -> tuple[PairSet, Protocol]:
     protocol = get_protocol(args.protocol) if args.protocol else None
     if args.sheet and Path(args.sheet).suffix.lower() not in _SHEET_SUFFIXES:
         raise InputError(f"--sheet {args.sheet}: give a file name that ends in {', '.join(_SHEET_SUFFIXES)}")
+    for option in ("json", "markdown", "sheet"):
+        check_file_writable(f"--{option}", args[option])
     if args.sheet_rows < 1:
         raise InputError(f"--sheet-rows {args.sheet_rows} is below 1")
     pairset = open_split(args.dataset, Path(args.root), args.split)

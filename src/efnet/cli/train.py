@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import jsonargparse
@@ -48,25 +49,63 @@ SHORT = {
 }
 """Short option: its place in the configuration."""
 
-CHANGEABLE = ("schedule.epochs", "data.root", "data.workers", "data.cache", "device", "validation")
+CHANGEABLE = (
+    "schedule.epochs",
+    "data.root",
+    "data.workers",
+    "data.cache",
+    "device",
+    "validation.every",
+    "validation.samples",
+)
 """What may differ when a run goes on."""
 
 
 def prepare(words: list[str]) -> list[str]:
-    """Write short options out, and put what they override before them: a recipe, or the run that goes on.
+    """Write short options out, and put what they override before them.
+
+    The order of precedence is that of the words: the recipe, or the run that goes on; then files; then
+    options, wherever they stood.
 
     Raises:
-        InputError: an unknown recipe, or a word that is no option.
+        InputError: an unknown recipe, two that differ, or nothing to resume.
     """
     words = [_expand(word) for word in words]
     words = [_as_list(word, before) for word, before in zip(words, ["", *words], strict=False)]
+    files, words = _take_files(words)
     out = _value_of(words, "--out")
     if "--resume" in words and out:
         folder = RunFolder(out)
         folder.require_resumable()
-        return [f"--config={folder.config}", *words]
-    recipe = get_recipe(_value_of(words, "--recipe") or TrainConfig().recipe)
-    return [*_differences(recipe), *words]
+        return [f"--config={folder.config}", *files, *words]
+    named = _value_of(words, "--recipe")
+    listed = next((name for name in map(_recipe_of, reversed(files)) if name), None)
+    if named and listed and named != listed:
+        raise InputError(f"--recipe {named}, but the file given with --config says recipe: {listed}")
+    recipe = get_recipe(named or listed or TrainConfig().recipe)
+    return [*_differences(recipe), *files, *words]
+
+
+def _take_files(words: list[str]) -> tuple[list[str], list[str]]:
+    """The `--config` options, each as one word, and the other words."""
+    files: list[str] = []
+    others: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        if word == "--config":
+            files.append(f"--config={next(remaining, '')}")
+        else:
+            (files if word.startswith("--config=") else others).append(word)
+    return files, others
+
+
+def _recipe_of(word: str) -> str | None:
+    """The recipe that a `--config=FILE` names; what is wrong with the file shows when it is parsed."""
+    try:
+        values = yaml.safe_load(Path(word.partition("=")[2]).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return str(values["recipe"]) if isinstance(values, dict) and "recipe" in values else None
 
 
 def _expand(word: str) -> str:
@@ -83,7 +122,8 @@ def _as_list(word: str, before: str) -> str:
     if option.removeprefix("--") not in ("data.size", "network.tau", "augment.scale", "data.thermal_scale"):
         return word
     separator = "x" if option == "--data.size" else ","
-    if re.fullmatch(rf"[\d.]+({separator}[\d.]+)+", value):
+    number = r"-?\d[\d.e+-]*"
+    if re.fullmatch(rf"{number}({separator}{number})+", value):
         value = f"[{value.replace(separator, ',')}]"
     return f"{option}={value}" if equals else value
 
@@ -160,4 +200,3 @@ def _refuse_changes(folder: RunFolder, config: TrainConfig) -> None:
     if changed:
         listed = ", ".join(f"{place} was {before.get(place)}, now {now[place]}" for place in changed)
         raise InputError(f"{folder.path}: a run goes on as it began ({listed}); start a new one for a change")
-    folder.write_config(config)

@@ -166,3 +166,33 @@ def collate(items: Sequence[Item]) -> Item:
 def leave_interrupts_to_parent(_: int) -> None:
     """For `worker_init_fn`: Ctrl-C reaches every process of the group; only the parent shall speak."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class ItemsOrFaults(Dataset[Item | InputError]):
+    """Items, or the error that reading one raised.
+
+    A worker process can hand an exception over only as text with its traceback; as an item it arrives
+    as it is.
+    """
+
+    def __init__(self, items: PairDataset) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item | InputError:
+        try:
+            return self.items[index]
+        except InputError as error:
+            return error
+
+
+def collate_or_fault(items: Sequence[Item | InputError]) -> Item | InputError:
+    """As `collate`, for what `ItemsOrFaults` gives: the first fault takes the place of the batch."""
+    good: list[Item] = []
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+        good.append(item)
+    return collate(good)

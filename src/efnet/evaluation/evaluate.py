@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +18,18 @@ from torch.utils.data import DataLoader, Dataset
 from efnet.classes import ClassSet
 from efnet.data.dataset import PairDataset, leave_interrupts_to_parent
 from efnet.data.pairs import PairSet
+from efnet.devices import Precision, autocast
 from efnet.errors import InputError
 from efnet.evaluation.protocols import Protocol
 from efnet.evaluation.resize import resize_nearest
 from efnet.evaluation.tally import Keep, Tally
+from efnet.models.validation import MIN_SIZE
 
-Precision = Literal["32", "bf16"]
 Item = dict[str, Any]
 
 TTA_SCALES = (0.75, 1.0, 1.25)
 TTA = f"scales {', '.join(f'{scale:g}' for scale in TTA_SCALES)}, each also mirrored; probabilities averaged"
 """What test-time augmentation does, for reports."""
-
-_MIN_SIDE = 32
 
 
 def evaluate(
@@ -137,7 +136,7 @@ class _Inference:
             return self._resized_logits(rgb, thermal, sizes)
         sums: list[Tensor] = []
         for scale in TTA_SCALES:
-            height, width = (max(_MIN_SIDE, round(side * scale)) for side in rgb.shape[2:])
+            height, width = (max(MIN_SIZE, round(side * scale)) for side in rgb.shape[2:])
             views = [_resized(images, (height, width)) for images in (rgb, thermal)]
             for mirrored in (False, True):
                 logits = self._resized_logits(views[0], views[1], sizes, mirrored)
@@ -150,7 +149,7 @@ class _Inference:
     ) -> list[Tensor]:
         if mirrored:
             rgb, thermal = rgb.flip(-1), thermal.flip(-1)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        with autocast(self.device, self.precision):
             logits: Tensor = self.model(rgb, thermal)  # (B, K, H, W)
         if mirrored:
             logits = logits.flip(-1)

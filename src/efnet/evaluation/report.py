@@ -32,7 +32,7 @@ def build_report(tally: Tally, circumstances: Mapping[str, Any]) -> Report:
         fraction; None for classes that do not enter the mean), `day` and `night` with the same keys and
         `images` where the pairs know their condition, `confusion` (rows truth, columns prediction;
         pixels that the protocol ignores are not in it), `protocol`, `images`, and `trivial`: the figures
-        of predicting class 0 everywhere.
+        of predicting one class (`trivial_class`) everywhere, and its name as `prediction`.
     """
     overall = tally.matrix()
     report: Report = tally.scores().to_dict()
@@ -40,16 +40,33 @@ def build_report(tally: Tally, circumstances: Mapping[str, Any]) -> Report:
         part = tally.matrix(condition)
         report[condition] = {**tally.scores(condition).to_dict(), "images": part.images}
     trivial = trivial_scores(tally)
-    report["trivial"] = {"prediction": tally.classes.names[0], "miou": trivial.miou, "macc": trivial.macc}
+    report["trivial"] = {
+        "prediction": tally.classes.names[trivial_class(tally)],
+        "miou": trivial.miou,
+        "macc": trivial.macc,
+    }
     report["confusion"] = counted(overall.counts, tally.protocol).tolist()
     report["protocol"] = {**tally.protocol.to_dict(tally.classes), **circumstances}
     report["images"] = overall.images
     return report
 
 
+def trivial_class(tally: Tally) -> int:
+    """The class whose constant prediction real figures are compared with.
+
+    Class 0, the unlabeled or background class; where the protocol does not average it (predicting it
+    would score 0 whatever the data), the averaged class that most pixels have in truth.
+    """
+    averaged = tally.protocol.averaged(len(tally.classes))
+    if 0 in averaged:
+        return 0
+    truth = tally.matrix().counts.sum(axis=1)  # of the data alone, whatever was predicted
+    return max(averaged, key=lambda value: int(truth[value]))
+
+
 def trivial_scores(tally: Tally) -> Scores:
-    """The figures that predicting class 0 at every pixel of the same pairs would get."""
-    counts = constant_prediction(tally.matrix().counts, value=0)
+    """The figures that predicting `trivial_class` at every pixel of the same pairs would get."""
+    counts = constant_prediction(tally.matrix().counts, value=trivial_class(tally))
     return score(counts, tally.protocol, tally.classes)
 
 

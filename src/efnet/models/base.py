@@ -20,7 +20,7 @@ from efnet import __version__
 from efnet.classes import ClassSet
 from efnet.data.pairs import ThermalScale
 from efnet.errors import InputError
-from efnet.files import replacing, write_json
+from efnet.files import replacing, write_json, write_text
 from efnet.models.card import model_card
 from efnet.models.config import EFNetConfig, Modality
 from efnet.models.validation import check_images, check_pair
@@ -108,7 +108,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             thermal: (B, 1, H, W) in [0, 1]; None for a network of modality `rgb`.
 
         Returns:
-            (B, K, H, W).
+            (B, K, H, W), float32 (float64 for a network of that type).
 
         Raises:
             ValueError: wrong rank, channels or type, unequal sizes, or sides under 32 pixels.
@@ -121,6 +121,8 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             # One channel three times, so that a stem made for colour images serves.
             None if thermal is None else self._normalize(thermal.expand(-1, 3, -1, -1)),
         )
+        # Whatever autocast made of them: differences between classes are small beside the logits.
+        logits = logits if logits.dtype == torch.float64 else logits.float()
         return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
 
     def _look_at(self, rgb: Tensor | None, thermal: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -137,14 +139,26 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         return (image, None) if self.modality == "rgb" else (None, image)
 
     def _normalize(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
+        return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write the weights, then the JSON that makes them a checkpoint (`ModelHubMixin`)."""
+        """Called by `save_pretrained` and `push_to_hub` (`ModelHubMixin`)."""
+        self.write(save_directory)
+
+    def write(self, folder: Path) -> None:
+        """Write weights, JSON and model card, each whole or not at all.
+
+        Unlike `save_pretrained` it never takes an older file away first: at every moment the folder
+        holds a checkpoint.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
         state = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
-        with replacing(save_directory / WEIGHTS_FILE) as temporary:
+        with replacing(folder / WEIGHTS_FILE) as temporary:
             safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
-        write_json(save_directory / CONFIG_FILE, self.describe())
+        write_json(folder / CONFIG_FILE, self.describe())
+        write_text(folder / "README.md", str(self.generate_model_card()))
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
         """The README.md beside the weights: what they are and how to use them (`ModelHubMixin`)."""
@@ -173,9 +187,16 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         local_files_only: bool = False,
         token: str | bool | None = None,
         map_location: str = "cpu",
-        **_: Any,
+        **unknown: Any,
     ) -> Self:
         """Read a folder, or fetch both files from the hub (`ModelHubMixin`)."""
+        # The mixin hands over what the JSON and the constructor have in common; `read` reads it itself.
+        unknown = {key: value for key, value in unknown.items() if key not in ("config", "name", "classes")}
+        if unknown:
+            raise TypeError(
+                f"from_pretrained takes no {', '.join(unknown)}: a checkpoint says itself what it is; for "
+                "other classes build a network and start it from the checkpoint"
+            )
         folder = Path(model_id)
         if not folder.is_dir():
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from efnet.errors import InputError
@@ -11,12 +12,24 @@ from efnet.models.efnet import EFNet
 BEST_FOLDER = "best"
 
 
-def load_checkpoint(path_or_hub_id: str | Path) -> SegmentationModel:
+def load_checkpoint(
+    path_or_hub_id: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> SegmentationModel:
     """Load a network for evaluation from a run folder, a checkpoint folder or the hub.
 
     Args:
         path_or_hub_id: folder that `efnet train` or `save_pretrained` wrote (of a run, its best
-            checkpoint is taken), or the name of a hub repository.
+            checkpoint is taken), or the name `owner/name` of a hub repository. `~` is the home folder.
+        revision: branch, tag or commit of a hub repository; its main branch if None. This and the
+            following are of no use for a folder.
+        token: for a private repository; None: the one that the user is logged in with.
+        cache_dir: where fetched files are kept.
+        local_files_only: take what was fetched before, and do not go to the network.
 
     Returns:
         the network in evaluation mode, on the CPU.
@@ -24,7 +37,7 @@ def load_checkpoint(path_or_hub_id: str | Path) -> SegmentationModel:
     Raises:
         InputError: nothing there, or it is not a checkpoint.
     """
-    name = str(path_or_hub_id)
+    name = os.path.expanduser(path_or_hub_id)  # noqa: PTH111 - unlike pathlib's, leaves ~nobody as it is
     if not name:
         raise InputError("--checkpoint is empty; give a run folder")
     folder = Path(name)
@@ -38,4 +51,10 @@ def load_checkpoint(path_or_hub_id: str | Path) -> SegmentationModel:
     # `runs/x` beside an existing `runs` is a slip of the pen, not a repository to be fetched.
     if name.count("/") != 1 or folder.parent.is_dir() or name.startswith("."):
         raise InputError(f"{name}: no such folder; give a run folder or the name of a hub repository")
-    return EFNet._from_pretrained(model_id=name)
+    return EFNet._from_pretrained(
+        model_id=name,
+        revision=revision,
+        token=token,
+        cache_dir=None if cache_dir is None else Path(cache_dir).expanduser(),
+        local_files_only=local_files_only,
+    )

@@ -71,7 +71,7 @@ class ChannelAttention(nn.Module):
         """(B, h, w, C) to scores (B, 1, 1, C) between 0 and 1."""
         cells = features.flatten(1, 2).float()
         variance, mean = torch.var_mean(cells, dim=1, correction=0)
-        statistics = torch.cat([mean, cells.amax(1), variance], dim=-1)
+        statistics = torch.cat([mean, cells.amax(1), variance], dim=-1).to(features.dtype)
         scores: Tensor = self.mlp(statistics).sigmoid()
         return scores[:, None, None, :]
 

@@ -44,8 +44,7 @@ class PixelCoordinateEncoding(nn.Module):
         cells = grid_coordinates(grid.size, device).expand(grid.assignment.shape[0], -1, -1, -1)
         coordinates = map_to_token(cells, grid)
         with full_precision(device):
-            positions: Tensor = self.map(coordinates / pitch(grid.size, num_clusters))
-        return positions
+            return F.linear(coordinates / pitch(grid.size, num_clusters), self.map.weight.float())
 
     @staticmethod
     def image_unit(size: Size, num_clusters: int) -> float:

@@ -166,9 +166,10 @@ def merge_tokens(features: Tensor, importance: Tensor, clusters: Tensor, num_clu
     largest = importance.detach().new_full((batch, num_clusters), -torch.inf)
     largest = largest.scatter_reduce(1, clusters, importance.detach(), "amax")
     weight = (importance - largest.gather(1, clusters)).exp()
-    total = weight.new_zeros(batch, num_clusters).scatter_add(1, clusters, weight)
-    weight = weight / total.gather(1, clusters)
     groups = group_rows(clusters, num_clusters)
+    # In the order of the rows: a scattered sum has none on a GPU, and its last bit would vary.
+    total = _sum_rows(weight.view(-1, 1), groups.order, groups.starts).view(batch, num_clusters)
+    weight = weight / total.gather(1, clusters)
     rows = features.flatten(0, 1)
     merged = _sum_rows(rows, groups.order, groups.starts, weights=weight.flatten()[groups.order])
     return merged.view(batch, num_clusters, channels)

@@ -110,7 +110,11 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
+        try:
+            self._stream.close()
+        except OSError as fault:  # a full disk; the line that did not fit is dropped by the next run
+            if error is None:
+                raise InputError(f"{self.path}: cannot be written ({fault.strerror})") from fault
 
     def _read(self, settings: Mapping[str, Any]) -> None:
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()

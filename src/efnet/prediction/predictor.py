@@ -5,10 +5,9 @@ Shapes: B batch, H W size of the image given, h w size that the network sees, K 
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import Literal, Self, TypeVar
+from collections.abc import Sequence
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from efnet.classes import ClassSet
 from efnet.data.images import ThermalScale
+from efnet.devices import Precision, autocast, check_precision, pick_device
 from efnet.errors import InputError
 from efnet.models.base import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
@@ -37,7 +37,6 @@ from efnet.prediction.arrays import (
 from efnet.prediction.render import thermal_pixels
 from efnet.prediction.result import Prediction
 
-Precision = Literal["float32", "bfloat16"]
 Value = TypeVar("Value", np.uint8, np.float32)
 
 
@@ -60,20 +59,16 @@ class Predictor:
     Args:
         model: a network with `classes`, `input` and `modality`, such as `efnet.create_model` makes. It
             is moved to the device and set to evaluation mode.
-        device: `auto` (CUDA, else Apple's MPS, else CPU) or what `torch.device` takes.
-        precision: `float32`, or `bfloat16` for autocast to bfloat16 (distances stay float32).
+        device: `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:1`.
+        precision: `32`, or `bf16` for autocast to bfloat16 (distances stay float32).
 
     Raises:
         InputError: an unknown or absent device, or an unknown precision.
     """
 
-    def __init__(
-        self, model: SegmentationModel, device: str = "auto", precision: Precision = "float32"
-    ) -> None:
-        if precision not in ("float32", "bfloat16"):
-            raise InputError(f"precision {precision!r} is unknown; choose float32 or bfloat16")
+    def __init__(self, model: SegmentationModel, device: str = "auto", precision: Precision = "32") -> None:
+        self.precision: Precision = check_precision(precision)
         self.device = pick_device(device)
-        self.precision: Precision = precision
         self.model = model.to(self.device).eval()
         self.classes: ClassSet = model.classes
         self.modality: Modality = model.modality
@@ -82,7 +77,15 @@ class Predictor:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_hub_id: str | os.PathLike[str], device: str = "auto", precision: Precision = "float32"
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        device: str = "auto",
+        precision: Precision = "32",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
     ) -> Self:
         """Load a run folder, a checkpoint folder, or a model of the Hugging Face hub.
 
@@ -90,11 +93,22 @@ class Predictor:
             path_or_hub_id: a local path, or `owner/name` on the hub.
             device: see the class.
             precision: see the class.
+            revision: branch, tag or commit of a hub repository; its main branch if None.
+            token: for a private repository; None: the one that the user is logged in with.
+            cache_dir: where fetched files are kept.
+            local_files_only: take what was fetched before, and do not go to the network.
 
         Raises:
             InputError: no checkpoint there, or one that does not load.
         """
-        return cls(load_checkpoint(os.fspath(path_or_hub_id)), device=device, precision=precision)
+        model = load_checkpoint(
+            path_or_hub_id,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        return cls(model, device=device, precision=precision)
 
     def __call__(
         self, rgb: ImageLike | None, thermal: ImageLike | None = None, probabilities: bool = False
@@ -223,7 +237,7 @@ class Predictor:
         if pairs[0].thermal is not None:
             heat = np.stack([_given(pair.thermal) for pair in pairs])  # (B, h, w)
             thermal = torch.from_numpy(heat).to(self.device)[:, None]
-        with self._autocast():
+        with autocast(self.device, self.precision):
             logits: Tensor = self.model(rgb, thermal)
         return logits.float()
 
@@ -241,36 +255,8 @@ class Predictor:
         share = full[0].softmax(dim=0).cpu().numpy() if probabilities else None
         return Prediction(index=index, classes=self.classes, probabilities=share)
 
-    @contextlib.contextmanager
-    def _autocast(self) -> Iterator[None]:
-        enabled = self.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
-            yield
-
 
 def _given(image: NDArray[Value] | None) -> NDArray[Value]:
     """An image that the model's modality makes sure of."""
     assert image is not None
     return image
-
-
-def pick_device(device: str) -> torch.device:
-    """Resolve `auto`, and check that a named device is there.
-
-    Args:
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-
-    Raises:
-        InputError: the name is unknown or the device absent.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    # What an absent backend raises differs: RuntimeError, AssertionError, NotImplementedError.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device!r} is not available here; use auto or cpu") from error
-    return chosen

@@ -43,10 +43,11 @@ def predict_files(
 
     Yields:
         each pair with what `finish` returned, or with the error that its files gave. Pairs that cannot
-        be read come early, all others in order.
+        be read come early, all others in order. Where writing one or predicting one fails, those that
+        were already under way still come before the error is raised.
 
     Raises:
-        InputError: a batch does not fit the device's memory.
+        InputError: a batch does not fit the device's memory, or `finish` failed; likewise OSError.
     """
     waiting = iter(pairs)
     # Not a `with` block: on Ctrl-C its exit would wait for everything that is queued.
@@ -58,10 +59,10 @@ def predict_files(
             return pair, pool.submit(predictor.prepare, None, image)
         return pair, pool.submit(predictor.prepare, image, pair.thermal)
 
+    finishing: deque[tuple[InputPair, Future[Result]]] = deque()
     try:
         ahead = batch_size + 2 * workers
         reading = deque(read(pair) for pair in islice(waiting, ahead))
-        finishing: deque[tuple[InputPair, Future[Result]]] = deque()
         batch: list[tuple[InputPair, Prepared]] = []
         while reading:
             pair, future = reading.popleft()
@@ -78,8 +79,14 @@ def predict_files(
             while len(finishing) > ahead:
                 pair, done = finishing.popleft()
                 yield pair, done.result()
-        for pair, done in finishing:
+        while finishing:
+            pair, done = finishing.popleft()
             yield pair, done.result()
+    except (InputError, OSError):
+        for pair, done in finishing:
+            if done.exception() is None:  # waits
+                yield pair, done.result()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -6,14 +6,12 @@ Where the paper (section III-B) is silent the comment says "ours".
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from efnet.data.augment import AugmentConfig
 from efnet.data.pairs import ThermalScale
+from efnet.devices import Precision
 from efnet.errors import InputError
 from efnet.models.config import Decoder, Fusion, Modality, Position
-
-Precision = Literal["32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,8 @@ class DataConfig:
         _at_least("data.workers", self.workers, 0)
         if min(self.size) < 32:
             raise InputError(f"data.size is {self.size[0]}x{self.size[1]}; give at least 32x32")
+        if isinstance(self.thermal_scale, tuple) and not self.thermal_scale[0] < self.thermal_scale[1]:
+            raise InputError(f"data.thermal_scale is {self.thermal_scale}; give low, high with low < high")
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,12 @@ class TrainConfig:
     seed: int = 0
     """Of weights, order and augmentation."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto, cpu, cuda or cuda:1."""
     precision: Precision = "32"
     """32, or bf16 for autocast."""
+
+    def __post_init__(self) -> None:
+        _at_least("seed", self.seed, 0)
 
 
 def _at_least(name: str, value: int, least: int) -> None:

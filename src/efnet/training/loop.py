@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from efnet.classes import IGNORE_INDEX
-from efnet.data.dataset import PairDataset, collate, leave_interrupts_to_parent
+from efnet.data.dataset import (
+    Item,
+    ItemsOrFaults,
+    PairDataset,
+    collate_or_fault,
+    leave_interrupts_to_parent,
+)
 from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
 from efnet.data.verify import verify
 from efnet.errors import InputError
 from efnet.models.base import InputSpec
 from efnet.training.config import TrainConfig
+from efnet.training.fabric import make_fabric
 from efnet.training.logs import Reporter, Row, RunLog, Steps, read_rows
+from efnet.training.loss import cross_entropy
 from efnet.training.network import build_network
 from efnet.training.optimizer import learning_rate, make_optimizer
 from efnet.training.order import EpochSampler, step_seed
 from efnet.training.run_folder import RunFolder, environment, fingerprint
 from efnet.training.state import Progress, load_state, save_state
+from efnet.training.stop import Stopped, StopSignal
 from efnet.training.validation import Validator
 
 
@@ -70,7 +77,7 @@ def train(
 
     Raises:
         InputError: bad configuration or data (all faults at once), or nothing to resume.
-        Interrupted: after Ctrl-C, the state saved.
+        Interrupted: after Ctrl-C or SIGTERM, the state saved.
     """
     folder = RunFolder(out)
     reporter = reporter or Reporter()
@@ -78,25 +85,17 @@ def train(
         folder.require_resumable()
     else:
         folder.refuse_existing()
-    splits = _open_splits(config, reporter)
-    trainer = Trainer(config, folder, splits, reporter)
-    if resume:
-        trainer.restore()
-    else:
-        folder.write_config(config)
-    trainer.describe()
-    return trainer.run()
-
-
-def _open_splits(config: TrainConfig, reporter: Reporter) -> tuple[PairSet, PairSet]:
-    """Both splits, every file of them looked at."""
     data = config.data
-    names = (data.train_split, data.val_split)
-    train_set, val_set = (open_split(data.dataset, Path(data.root), name) for name in names)
+    train_set, val_set = (
+        open_split(data.dataset, Path(data.root), name) for name in (data.train_split, data.val_split)
+    )
+    # The network first: a misspelt option shows before thousands of files are read.
+    trainer = Trainer(config, folder, (train_set, val_set), reporter)
     for split in (train_set, val_set):
         reporter.say(f"checking {len(split)} pairs of {split.dataset} {split.split}")
         verify(split)
-    return train_set, val_set
+    trainer.begin(resume)
+    return trainer.run()
 
 
 class Trainer:
@@ -117,12 +116,18 @@ class Trainer:
         self.train_set, self.val_set = splits
         self.reporter = reporter
         self.progress = Progress()
-        self.fabric = make_fabric(config)
+        self.stop = StopSignal(reporter.say)
+        self.fabric = make_fabric(config.device, config.precision)
         torch.manual_seed(config.seed)
         scale = config.data.thermal_scale or self.train_set.thermal_scale
         self.network, self.init_report = build_network(config.network, self.train_set.classes)
         self.network.input = InputSpec(config.data.size, scale)
-        self.optimizer = make_optimizer(self.network, config.optimizer)
+        # On its device before any state is loaded: the optimizer's state follows its parameters.
+        self.model: Any
+        self.optimizer: Any
+        self.model, self.optimizer = self.fabric.setup(
+            self.network, make_optimizer(self.network, config.optimizer)
+        )
         self.dataset = PairDataset(
             self.train_set, config.data.size, config.augment, scale, config.seed, cache=config.data.cache
         )
@@ -130,8 +135,33 @@ class Trainer:
         self.validator = Validator(config, self.val_set, scale)
         self.log: RunLog | None = None
 
-    def restore(self) -> None:
-        """Go on from the folder's last state."""
+    def begin(self, resume: bool) -> None:
+        """Restore the last state or write down a new run, and say what this run is."""
+        data = fingerprint(train=self.train_set, val=self.val_set)
+        known = self.folder.read_facts() if resume else {}
+        if known.get("data", data) != data:
+            raise InputError(
+                f"{self.config.data.root}: the data is not what this run began with; restore it, or start "
+                "a new run with another --out"
+            )
+        if resume:
+            self._restore()
+        self.folder.write_config(self.config)
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        facts = {"environment": environment(), "data": data, "parameters": parameters}
+        self.folder.write_facts({"init": self.init_report, **known, **facts})
+        if not resume:
+            self._save()  # from here on the run can be resumed, whatever happens
+        network = self.config.network
+        self.reporter.say(
+            f"{network.name} ({parameters / 1e6:.2f} M parameters, {network.modality}), "
+            f"{self.config.schedule.epochs} epochs of {self.order.batches_per_epoch} batches on "
+            f"{self.fabric.device}"
+        )
+        if self.init_report and not resume:
+            self.reporter.say(self.init_report)
+
+    def _restore(self) -> None:
         self.progress = load_state(self.folder.state, self.network, self.optimizer)
         if self.progress.epoch >= self.config.schedule.epochs:
             raise InputError(
@@ -139,46 +169,19 @@ class Trainer:
                 "give a larger --epochs to go on"
             )
 
-    def describe(self) -> None:
-        """Write down what this run is, and say it."""
-        known = self.folder.read_facts()
-        data = fingerprint((self.train_set, self.val_set))
-        if known.get("data", data) != data:
-            raise InputError(
-                f"{self.config.data.root}: the data is not what this run began with; restore it, or start "
-                "a new run with another --out"
-            )
-        parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        facts = {
-            **known,
-            "environment": environment(),
-            "data": data,
-            "parameters": parameters,
-            "init": self.init_report,
-        }
-        self.folder.write_facts(facts)
-        network = self.config.network
-        self.reporter.say(
-            f"{network.name} ({parameters / 1e6:.2f} M parameters, {network.modality}), "
-            f"{self.config.schedule.epochs} epochs of {self.order.batches_per_epoch} batches on "
-            f"{self.fabric.device}"
-        )
-        if self.init_report:
-            self.reporter.say(self.init_report)
-
     def run(self) -> RunSummary:
         """All epochs that are left."""
-        model, optimizer = self.fabric.setup(self.network, self.optimizer)
         epochs, batches = self.config.schedule.epochs, self.order.batches_per_epoch
         self.log = RunLog(self.folder, read_rows(self.folder, self.progress.epoch))
-        if self.config.data.cache:
-            self.dataset.preload()
         done = self.progress.epoch * batches + self.progress.batch
         try:
-            with self.reporter.steps(epochs * batches, done) as steps:
+            with self.stop, self.reporter.steps(epochs * batches, done) as steps:
+                if self.config.data.cache:
+                    self.dataset.preload()
+                loader = self._loader()
                 while self.progress.epoch < epochs:
-                    self._epoch(model, optimizer, steps)
-        except KeyboardInterrupt:
+                    self._epoch(loader, steps)
+        except Stopped:
             self._save()
             raise Interrupted(
                 f"stopped in epoch {self.progress.epoch + 1} of {epochs}; everything is saved. Go on with: "
@@ -188,11 +191,11 @@ class Trainer:
             self.log.close()
         return self._finish()
 
-    def _epoch(self, model: Any, optimizer: Any, steps: Steps) -> None:
+    def _epoch(self, loader: DataLoader[Item | InputError], steps: Steps) -> None:
         """One pass over the training split, then validation, logs and checkpoints."""
         progress, epochs = self.progress, self.config.schedule.epochs
         started, first = time.monotonic(), progress.batch
-        self._train_batches(model, optimizer, steps)
+        self._train_batches(loader, steps)
         trained = time.monotonic() - started
         pairs = (progress.batch - first) * self.order.batch_size
         row: Row = {
@@ -214,31 +217,44 @@ class Trainer:
             f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}{score}, "
             f"{row['pairs_per_second']:.1f} pairs/s, {progress.seconds / 60:.1f} min"
         )
+        self.stop.check()
 
-    def _train_batches(self, model: Any, optimizer: Any, steps: Steps) -> None:
+    def _train_batches(self, loader: DataLoader[Item | InputError], steps: Steps) -> None:
         """The batches that are left of an epoch."""
         progress, config = self.progress, self.config
-        model.train()
+        self.model.train()
         self.order.set_epoch(progress.epoch, progress.batch)
         self.dataset.set_epoch(progress.epoch)
-        for batch in self._loader():
-            for group in optimizer.param_groups:
-                group["lr"] = self._learning_rate(progress.batch)
-            step = progress.epoch * self.order.batches_per_epoch + progress.batch
-            # Dropped paths follow from the step, so that a resumed run drops the same ones.
-            torch.manual_seed(step_seed(config.seed, step))
-            loss = self._loss(model, batch)
-            value = float(loss.detach())
-            if not torch.isfinite(loss.detach()):
-                raise InputError(self._diverged(batch))
-            optimizer.zero_grad(set_to_none=True)
-            self.fabric.backward(loss)
-            if config.optimizer.clip is not None:
-                self.fabric.clip_gradients(model, optimizer, max_norm=config.optimizer.clip)
-            optimizer.step()
+        for batch in loader:
+            self.stop.check()
+            if isinstance(batch, InputError):
+                self._save()
+                raise batch
+            value = self._step(batch)
             progress.batch += 1
             progress.loss_sum += value
             steps.advance(progress.epoch + 1, config.schedule.epochs, value, self.order.batch_size)
+        self.stop.check()
+
+    def _step(self, batch: Item) -> float:
+        """One step of the optimizer; returns the loss."""
+        progress, config = self.progress, self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(progress.batch)
+        # Dropped paths follow from the step, so that a resumed run drops the same ones.
+        torch.manual_seed(
+            step_seed(config.seed, progress.epoch * self.order.batches_per_epoch + progress.batch)
+        )
+        loss = self._loss(batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise InputError(self._diverged(batch))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if config.optimizer.clip is not None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=config.optimizer.clip)
+        self.optimizer.step()
+        return value
 
     def _learning_rate(self, batch: int) -> float:
         """The rate at a batch of the present epoch."""
@@ -246,51 +262,47 @@ class Trainer:
         step = self.progress.epoch * batches + batch
         return learning_rate(step, batches, config.optimizer.lr, config.schedule)
 
-    def _loader(self) -> DataLoader[dict[str, Any]]:
+    def _loader(self) -> DataLoader[Item | InputError]:
+        """One for the whole run: its workers live on from epoch to epoch."""
+        workers = self.config.data.workers
         return DataLoader(
-            self.dataset,
+            ItemsOrFaults(self.dataset),
             batch_sampler=self.order,
-            num_workers=self.config.data.workers,
-            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=collate_or_fault,
             pin_memory=self.fabric.device.type == "cuda",
             worker_init_fn=leave_interrupts_to_parent,
         )
 
-    def _loss(self, model: Any, batch: dict[str, Any]) -> Tensor:
-        """Cross-entropy over the pixels that belong to a class and carry supervision."""
+    def _loss(self, batch: Item) -> Tensor:
         rgb, thermal, label = (
             batch[key].to(self.fabric.device, non_blocking=True) for key in ("rgb", "thermal", "label")
         )
-        for value in self.train_set.unscored:
-            label = label.masked_fill(label == value, IGNORE_INDEX)
-        logits = model(rgb, thermal).float()
-        counted = (label != IGNORE_INDEX).sum().clamp_min(1)
-        # A crop may hold no labelled pixel at all: the plain mean would be 0/0.
-        loss: Tensor = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum") / counted
-        return loss
+        return cross_entropy(self.model(rgb, thermal), label, self.train_set.unscored)
 
-    def _diverged(self, batch: dict[str, Any]) -> str:
+    def _diverged(self, batch: Item) -> str:
         names = ", ".join(self.train_set.pairs[int(index)].name for index in batch["index"])
         return (
-            f"the loss is not finite in epoch {self.progress.epoch + 1} (pairs {names}); try a lower --lr, "
-            f"--optimizer.clip 1 or --precision 32. The state of the last finished epoch is in "
-            f"{self.folder.state.parent}"
+            f"the loss is not finite in epoch {self.progress.epoch + 1} (pairs {names}); start again with a "
+            f"lower --lr, --optimizer.clip 1 or --precision 32. The last good state is in {self.folder.state}"
         )
 
     def _validate(self, epoch: int) -> Row:
         """Score the validation split; keep the network if it is the best so far."""
-        report, sheet = self.validator(self.network, self.fabric.device)
+        report, sheet = self.validator(self.network, self.fabric.device, self.stop.check)
         if sheet is not None and self.log is not None:
             self.validator.write_sheet(sheet, self.folder.samples / f"epoch_{epoch:04d}.jpg")
             self.log.picture(sheet, epoch)
         miou = report["miou"]
         if miou is not None and miou > self.progress.best_miou:
+            self._save_best(epoch, report)
+            # After the files: a run that dies between the two finds this epoch best once more.
             self.progress.best_miou, self.progress.best_epoch = miou, epoch
-            self._save_best(report)
         row: Row = {"val_miou": miou, "val_macc": report["macc"], "val_iou": report["iou"]}
         return row | {f"val_{part}": report[part]["miou"] for part in ("day", "night") if part in report}
 
-    def _save_best(self, report: dict[str, Any]) -> None:
+    def _save_best(self, epoch: int, report: dict[str, Any]) -> None:
         data = self.config.data
         self.network.training_summary = {
             "recipe": self.config.recipe,
@@ -300,11 +312,11 @@ class Trainer:
             "selected_on": data.val_split,
             "selection_protocol": report["protocol"]["name"],
             "selection_miou": report["miou"],
-            "epoch": self.progress.best_epoch,
+            "epoch": epoch,
             "epochs": self.config.schedule.epochs,
             "seed": self.config.seed,
         }
-        self.network.save_pretrained(self.folder.best)
+        self.network.write(self.folder.best)
 
     def _save(self) -> None:
         save_state(self.folder.state, self.network, self.optimizer, self.progress)
@@ -314,7 +326,7 @@ class Trainer:
         if progress.best_epoch == 0:
             raise InputError(
                 f"{self.config.data.root}: no class of split {self.config.data.val_split} counts under its "
-                "protocol, so no checkpoint could be chosen; give another --data.val_split"
+                "protocol, so no checkpoint could be chosen; give another --val-split"
             )
         summary = RunSummary(
             self.folder.path, progress.epoch, progress.best_miou, progress.best_epoch, progress.seconds
@@ -322,18 +334,3 @@ class Trainer:
         result = {key: value for key, value in dataclasses.asdict(summary).items() if key != "out"}
         self.folder.write_facts({**self.folder.read_facts(), "result": result})
         return summary
-
-
-def make_fabric(config: TrainConfig) -> Fabric:
-    """Lightning Fabric on the configured device.
-
-    Raises:
-        InputError: the device is not there.
-    """
-    precision: Any = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
-    try:
-        return Fabric(accelerator=config.device, devices=1, precision=precision)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"--device {config.device}: not available here ({error}); give auto or cpu"
-        ) from error

@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,10 @@ class RunFolder:
         """Read what `write_facts` wrote; empty if there is none."""
         if not self.facts.is_file():
             return {}
-        facts: dict[str, Any] = json.loads(self.facts.read_text(encoding="utf-8"))
+        try:
+            facts: dict[str, Any] = json.loads(self.facts.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{self.facts}: damaged ({error}); delete it to go on without it") from error
         return facts
 
 
@@ -101,22 +103,24 @@ def environment() -> dict[str, str]:
     return versions
 
 
-def fingerprint(splits: Iterable[PairSet]) -> dict[str, Any]:
-    """What tells one state of a data set from another: counts and a hash of names and contents.
+def fingerprint(**splits: PairSet) -> dict[str, Any]:
+    """What tells one state of a data set from another.
 
     Returns:
-        per split the number of pairs and the SHA-256 over its pairs' names and label bytes and the sizes
-        of its image files.
+        for each keyword the split's name, its number of pairs, and the SHA-256 over their names and the
+        bytes of all their files.
     """
-    return {split.split: {"pairs": len(split), "sha256": _digest(split)} for split in splits}
+    return {
+        role: {"split": split.split, "pairs": len(split), "sha256": _digest(split)}
+        for role, split in splits.items()
+    }
 
 
 def _digest(split: PairSet) -> str:
     digest = hashlib.sha256()
     for pair in split.pairs:
         digest.update(pair.name.encode())
-        for image in (pair.rgb, pair.thermal):
-            digest.update(str(image.stat().st_size if image else 0).encode())
-        if pair.label is not None:
-            digest.update(pair.label.read_bytes())
+        for path in (pair.rgb, pair.thermal, pair.label):
+            if path is not None:
+                digest.update(path.read_bytes())
     return digest.hexdigest()

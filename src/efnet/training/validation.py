@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,8 +38,13 @@ class Validator:
         self.dataset = PairDataset(pairs, config.data.size, None, scale, cache=config.data.cache)
         self.shown = _spread(pairs, config.validation.samples)
 
-    def __call__(self, network: SegmentationModel, device: torch.device) -> tuple[Report, Image.Image | None]:
-        """The report of an evaluation, and a picture sheet of a few pairs."""
+    def __call__(
+        self, network: SegmentationModel, device: torch.device, check: Callable[[], None]
+    ) -> tuple[Report, Image.Image | None]:
+        """The report of an evaluation, and a picture sheet of a few pairs.
+
+        `check` is called after every batch; what it raises ends the validation.
+        """
         maps: dict[str, tuple[LabelMap, LabelMap]] = {}
 
         def keep(pair: Pair, prediction: LabelMap, truth: LabelMap) -> None:
@@ -54,6 +60,7 @@ class Validator:
             batch_size=self.config.data.batch_size,
             # A cache lives in this process; workers would each fill their own.
             workers=0 if self.config.data.cache else self.config.data.workers,
+            progress=lambda _done, _total: check(),
             keep=keep,
         )
         pairs = self.dataset.pairset

@@ -1,0 +1,96 @@
+"""What commands share in reading options: sizes, outputs that can be written, and one shape of errors."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from efnet.errors import InputError
+
+DEVICE_HELP = "auto, cpu, cuda or cuda:1"
+PRECISION_HELP = "32 or bf16 (autocast)"
+
+
+def parse_size(text: str, minimum: int = 1) -> tuple[int, int]:
+    """Read the value of `--size`.
+
+    Args:
+        text: height x width, such as 480x640.
+        minimum: least height and width.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        InputError: not of that form, or a side too small.
+    """
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip(), re.ASCII)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if min(size) < minimum:
+        least = f", both at least {minimum}" if minimum > 1 else ""
+        raise InputError(f"--size {text}: give height x width{least}, such as 480x640")
+    return size
+
+
+def check_file_writable(option: str, path: str | os.PathLike[str] | None) -> None:
+    """Refuse a file that could not be written at the end of a long run; nothing is created.
+
+    Args:
+        option: named in the message.
+        path: the file; None: not asked for.
+
+    Raises:
+        InputError: it is a folder, or its own folder cannot be made or written.
+    """
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise InputError(f"{option} {path}: is a folder; give the name of a file")
+    _check_folder(option, path, Path(path).parent)
+
+
+def check_folder_writable(option: str, path: str | os.PathLike[str] | None) -> None:
+    """As `check_file_writable`, for a folder that files are written to."""
+    if path is not None:
+        _check_folder(option, path, Path(path))
+
+
+def _check_folder(option: str, path: str | os.PathLike[str], folder: Path) -> None:
+    """Look at the nearest folder above that exists: the rest would be made in it."""
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"{option} {path}: {there} is not a folder; choose another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {path}: {there} cannot be written; choose another place")
+
+
+def plain_message(message: str) -> str:
+    """What the option parser says, in one line and with options as users type them."""
+    line = re.sub(r"\s+", " ", message).strip()
+    line = re.sub(r'^Parser key "([^"]+)": ?', lambda match: f"{_option(match[1])}: ", line)
+    line = re.sub(
+        r"Expected an? (.+?)\. Got value: (.*)$", lambda m: f"expected {_kind(m[1])}, got {m[2]}", line
+    )
+    required = "the following arguments are required: "
+    if line.startswith(required):
+        names = line.removeprefix(required).split(", ")
+        line = required.replace("arguments", "options") + ", ".join(_option(name) for name in names)
+    return line.replace("unrecognized arguments:", "there is no option")
+
+
+def _option(key: str) -> str:
+    """`batch_size` as `--batch-size`; places in a configuration file keep their spelling."""
+    return f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
+
+
+def _kind(kind: str) -> str:
+    """A type of Python in words."""
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list"}
+    plain = re.fullmatch(r"<class '(\w+)'>", kind)
+    if plain:
+        return words.get(plain[1], plain[1])
+    choice = re.fullmatch(r"typing\.Literal\[(.+)\]", kind)
+    return f"one of {choice[1]}" if choice else kind
