@@ -1,5 +1,6 @@
 """`efnet evaluate` and `efnet score` as a user types them."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from PIL import Image
 from scoring_oracle import oracle
 
 import efnet
-from efnet.cli.evaluate import parse_size
+from efnet.cli.evaluate import input_size
 from efnet.cli.main import main
 from efnet.data.layouts import open_split
 from efnet.errors import InputError
+from efnet.models import InputSpec
+from efnet.models.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,49 @@ def test_score_gives_the_figures_of_evaluate(world, tmp_path, options, protocol)
         assert predictions[0].shape == (480, 640)
 
 
+@pytest.mark.parametrize("size", ["64x96", "48x80", "96x64"])
+def test_predict_and_evaluate_write_the_same_maps(world, tmp_path, size):
+    """A network made for another size than the images': two ways to one prediction."""
+    model = load_checkpoint(world / "checkpoint")
+    height, width = (int(side) for side in size.split("x"))
+    model.input = InputSpec(size=(height, width))
+    model.save_pretrained(tmp_path / "model")
+    maps, out = tmp_path / "maps", tmp_path / "out"
+    assert evaluate(world, "--save-predictions", str(maps), checkpoint=tmp_path / "model") == 0
+    files = ["--rgbt", str(world / "mfnet" / "images"), "--out", str(out), "--save", "index"]
+    assert main(["predict", "--checkpoint", str(tmp_path / "model"), *files, "--device", "cpu"]) == 0
+    names = sorted(path.name for path in maps.iterdir())
+    assert names == sorted(path.name for path in (out / "index").iterdir())
+    assert len(names) == 4
+    for name in names:
+        evaluated, predicted = Image.open(maps / name), Image.open(out / "index" / name)
+        assert evaluated.size == (96, 64)
+        np.testing.assert_array_equal(np.asarray(evaluated), np.asarray(predicted))
+        assert evaluated.getpalette() == predicted.getpalette()
+    # `--size` decides as the model's own size does.
+    again = tmp_path / "again"
+    assert evaluate(world, "--size", size, "--save-predictions", str(again)) == 0
+    assert all((again / name).read_bytes() == (maps / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *itertools.product(("evaluate", "score"), ("--json", "--markdown", "--sheet")),
+        ("evaluate", "--save-predictions"),
+    ],
+)
+def test_outputs_are_checked_before_the_long_run(world, tmp_path, capsys, command, option):
+    """The checkpoint and the label maps are not even there: the output is found wrong first."""
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "report.png"
+    of = {"evaluate": ["--checkpoint", "/nowhere"], "score": ["--predictions", "/nowhere"]}[command]
+    assert main([command, *data(world), *of, option, str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"efnet: error: {option} {path}: {tmp_path / 'file'} is not a folder")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
 def read_index(path):
     with Image.open(path) as image:
         return np.asarray(image)
@@ -135,11 +181,12 @@ def test_as_a_process(world):
     [
         (["--size", "480"], "--size 480: give height x width"),
         (["--size", "16x640"], "at least 32"),
-        (["--precision", "16"], "--precision 16: give 32 or bf16"),
+        (["--precision", "16"], "precision '16' is unknown; choose 32 or bf16"),
         (["--batch-size", "0"], "--batch-size 0 is below 1"),
         (["--workers", "-1"], "--workers -1 is below 0"),
         (["--sheet", "x.pdf"], "--sheet x.pdf: give a file name that ends in .png"),
         (["--sheet-rows", "0"], "--sheet-rows 0 is below 1"),
+        (["--device", "mps"], "no float64, which clustering tokens needs; use --device cpu"),
         (["--split", "nope"], "nope"),
         (["--protocol", "nope"], "no protocol is called 'nope'"),
         (["--checkpoint", "/nowhere/at/all"], "/nowhere/at/all"),
@@ -178,9 +225,9 @@ def test_all_faulty_files_are_named_at_once(world, tmp_path, capsys, damage):
 
 
 def test_sizes():
-    assert parse_size(None, (480, 640)) == (480, 640)
-    assert parse_size("240x320", (480, 640)) == (240, 320)
-    assert parse_size("native", (480, 640)) is None
+    assert input_size(None, (480, 640)) == (480, 640)
+    assert input_size("240x320", (480, 640)) == (240, 320)
+    assert input_size("native", (480, 640)) is None
     for wrong in ("240", "240x", "x320", "-1x5", "240x320x3", "31x64"):
         with pytest.raises(InputError, match="--size"):
-            parse_size(wrong, None)
+            input_size(wrong, None)

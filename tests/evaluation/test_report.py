@@ -85,12 +85,14 @@ def test_confusion_in_the_report_is_what_was_scored():
 
 
 @pytest.mark.parametrize("protocol", ["mfnet", "mfnet-absent-zero", "mfnet-no-unlabeled", "mfnet-authors"])
-def test_trivial_figure_is_that_of_predicting_class_0(protocol):
+def test_trivial_figure_is_that_of_a_constant_prediction(protocol):
     tally, truths, _ = filled(protocol)
     rules = tally.protocol
+    counts = np.bincount(np.concatenate([truth.ravel() for truth in truths]), minlength=9)
+    constant = 0 if 0 in rules.averaged(9) else 1 + int(counts[1:].argmax())
     expected = oracle(
         truths,
-        [np.zeros_like(truth) for truth in truths],
+        [np.full_like(truth, constant) for truth in truths],
         9,
         averaged=rules.averaged(9),
         ignored_truth=rules.ignored_truth,
@@ -98,9 +100,22 @@ def test_trivial_figure_is_that_of_predicting_class_0(protocol):
         absent=rules.absent,
     )
     trivial = build_report(tally, {})["trivial"]
-    assert trivial["prediction"] == "unlabeled"
+    assert set(trivial) == {"prediction", "miou", "macc"}
+    assert trivial["prediction"] == MFNET.names[constant]
+    assert trivial["miou"] > 0
     assert trivial["miou"] == pytest.approx(expected[0])
     assert trivial["macc"] == pytest.approx(expected[1])
+
+
+def test_trivial_class_where_class_0_is_not_averaged():
+    """The most frequent averaged class of the truth: not the most frequent label, nor of predictions."""
+    tally = Tally(ClassSet.generic(15), dataclasses.replace(get_protocol("fmb"), size=None))
+    truth = np.repeat(np.array([0, 3, 7], dtype=np.uint8), (50, 20, 30)).reshape(10, 10)
+    tally.add(named("a", None), truth, np.full_like(truth, 3))
+    report = build_report(tally, {})
+    assert report["trivial"]["prediction"] == "class_7"
+    assert report["trivial"]["miou"] == pytest.approx((30 / 50 + 0) / 2)
+    assert "predicting class_7 everywhere: mIoU 30.00" in headline(report)
 
 
 def test_unknown_conditions_leave_no_parts():

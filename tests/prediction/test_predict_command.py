@@ -200,8 +200,10 @@ class TestFaults:
             (["--opacity=2"], "--opacity 2.0"),
             (["--batch-size=0"], "--batch-size 0"),
             (["--workers=0"], "--workers 0"),
-            (["--device=tpu9"], "not available"),
-            (["--precision=8"], "--precision 8"),
+            (["--device=tpu9"], "device 'tpu9' is unknown"),
+            (["--device=mps"], "no float64.*use --device cpu"),
+            (["--precision=8"], "precision '8' is unknown; choose 32 or bf16"),
+            (["--precision=float32"], "choose 32 or bf16"),
         ],
     )
     def test_bad_options(self, run, folders, options, message):
@@ -218,10 +220,52 @@ class TestFaults:
         with pytest.raises(InputError, match="video is not supported yet"):
             run(rgb=None, thermal=None, rgbt=folders / "drive.mp4")
 
+    @pytest.mark.parametrize("batch_size", [1, 3])
+    def test_what_was_written_before_a_fault_of_writing_is_recorded(self, run, folders, capsys, batch_size):
+        for number in range(3, 12):
+            write_pair(folders, f"frame{number:02}", number)
+        write_pair(folders, "frame05b/x", 20)
+        blocked = folders / "out" / "index" / "frame05b"
+        blocked.parent.mkdir(parents=True)
+        blocked.write_text("in the way")  # where the folder of frame05b/x has to go
+        with pytest.raises(InputError, match=r"frame05b/x.png: .*\nstopped after \d+ of 13 images"):
+            run("--save=index", f"--batch-size={batch_size}")
+        recorded = _recorded(folders / "out")
+        assert recorded == {path.stem for path in (folders / "out" / "index").glob("*.png")}
+        assert {"frame03", "frame04", "frame05"} <= recorded
+        blocked.unlink()
+        assert run("--save=index") == 0
+        assert f"predicted {13 - len(recorded)} of 13 images" in capsys.readouterr().out
+
+    def test_full_disk(self, checkpoint, folders):
+        """A limit on the size of files stands in for a disk that is full: small maps fit, big ones not."""
+        write_pair(folders, "frame1b", 7, height=150, width=200)
+        words = ["predict", "--checkpoint", str(checkpoint), "--rgb", "rgb", "--thermal", "thermal"]
+        words += ["--out", "out", "--save", "probabilities", "--device", "cpu"]
+        script = (
+            "import resource, sys; from efnet.cli.main import main; "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); sys.exit(main(sys.argv[1:]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], cwd=folders, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        message = done.stderr.partition("efnet: error: ")[2]
+        assert "frame1b.npy" in message
+        assert "run the same command again" in message
+        written = {path.stem for path in (folders / "out" / "probabilities").iterdir()}
+        assert _recorded(folders / "out") == written == {"frame0", "frame1", "frame2"}
+
     def test_output_folder_is_a_file(self, run, folders):
         (folders / "out").write_text("in the way")
         with pytest.raises(InputError, match="out"):
             run()
+
+
+def _recorded(out) -> set[str]:
+    lines = (out / FILE_NAME).read_text().splitlines()[1:]
+    return {json.loads(line)["name"] for line in lines}
 
 
 def test_one_modality(run, folders, tmp_path):

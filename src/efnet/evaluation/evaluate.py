@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from efnet.classes import ClassSet
-from efnet.data.dataset import PairDataset, leave_interrupts_to_parent
+from efnet.data.dataset import Item, ItemsOrFaults, PairDataset, leave_interrupts_to_parent
 from efnet.data.pairs import PairSet
 from efnet.devices import Precision, autocast
 from efnet.errors import InputError
@@ -24,8 +23,6 @@ from efnet.evaluation.protocols import Protocol
 from efnet.evaluation.resize import resize_nearest
 from efnet.evaluation.tally import Keep, Tally
 from efnet.models.validation import MIN_SIZE
-
-Item = dict[str, Any]
 
 TTA_SCALES = (0.75, 1.0, 1.25)
 TTA = f"scales {', '.join(f'{scale:g}' for scale in TTA_SCALES)}, each also mirrored; probabilities averaged"
@@ -182,30 +179,10 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-class _Faults(Dataset[Item | InputError]):
-    """Items, or the error that reading one raised.
-
-    A worker process can hand an exception over only as text with its traceback; as an item it arrives
-    as it is.
-    """
-
-    def __init__(self, items: PairDataset) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Item | InputError:
-        try:
-            return self.items[index]
-        except InputError as error:
-            return error
-
-
 def _groups(items: PairDataset, batch_size: int, workers: int) -> Iterator[list[Item]]:
     """Batches in the order of the split, parted where the sizes of the images differ."""
     loader: DataLoader[Item | InputError] = DataLoader(
-        _Faults(items),
+        ItemsOrFaults(items),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,

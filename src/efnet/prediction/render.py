@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -10,16 +12,16 @@ from efnet.classes import ClassSet
 from efnet.errors import InputError
 
 
-def index_image(index: NDArray[np.uint8], classes: ClassSet) -> Image.Image:
+def index_image(index: NDArray[np.integer[Any]], classes: ClassSet) -> Image.Image:
     """A palette image whose pixel values are the class indices.
 
     Viewers show it in class colours, and readers that know palettes get the indices back unchanged.
 
     Args:
-        index: label map (H, W).
+        index: label map (H, W), values below 256.
         classes: gives the palette.
     """
-    image = Image.fromarray(np.ascontiguousarray(index))
+    image = Image.fromarray(np.ascontiguousarray(index, dtype=np.uint8))
     image.putpalette(classes.flat_palette())
     return image
 
