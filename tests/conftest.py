@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 # Before PyTorch loads: several test processes share the cores, and spinning threads would starve them.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest

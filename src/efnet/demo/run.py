@@ -51,7 +51,7 @@ class DemoPlan:
     pictures: int
 
 
-STANDARD = DemoPlan(259, 40, 60, "240x320", "120x160", 8, 4, 1.5e-3, "003*.png", 6)
+STANDARD = DemoPlan(269, 30, 40, "240x320", "144x192", 10, 4, 1.5e-3, "003*.png", 6)
 """About five minutes on two cores."""
 
 QUICK = DemoPlan(15, 4, 8, "120x160", "60x80", 2, 4, 2e-3, "0002*.png", 2)
@@ -107,7 +107,8 @@ def demo_commands(paths: DemoPaths, plan: DemoPlan) -> list[list[str]]:
             *("train", "--recipe", "scratch", "--model", "efnet_tiny", "--dataset", "mfnet"),
             *("--root", str(paths.data), "--size", plan.input_size, "--epochs", str(plan.epochs)),
             *("--batch-size", str(plan.batch_size), "--lr", f"{plan.lr:g}", "--cache", "true"),
-            *("--workers", "0", "--protocol", PROTOCOL, "--out", str(paths.run)),
+            *("--workers", "0", "--val-every", "2"),
+            *("--protocol", PROTOCOL, "--out", str(paths.run)),
         ],
         ["evaluate", "--checkpoint", str(paths.run), *test, "--json", str(paths.evaluation)],
         [
