@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--protocol")
+    parser.add_argument("--by-condition", action="store_true", help="rows for day and night")
     parser.add_argument("--out", type=Path, help="picture of label maps")
     parser.add_argument("--pairs", nargs="*", default=[], help="pairs in the picture; default: four, spread")
     args = parser.parse_args()
@@ -45,7 +46,7 @@ def main() -> None:
     runs = dict(run.split("=", 1) for run in args.runs)
     scored = {name: score_run(folder, pairs, args.protocol) for name, folder in runs.items()}
     reports = {name: report for name, (report, _) in scored.items()}
-    print(table(reports))
+    print(table(reports, args.by_condition))
     print("\n" + "\n".join(protocol_lines(next(iter(reports.values())))))
     if args.out:
         chosen = args.pairs or [pairs.pairs[(2 * i + 1) * len(pairs) // 8].name for i in range(4)]
@@ -71,22 +72,25 @@ def score_run(folder: str, pairs: PairSet, protocol_name: str | None) -> tuple[R
     return build_report(tally, {"dataset": pairs.dataset, "split": pairs.split}), maps
 
 
-def table(reports: dict[str, Report]) -> str:
-    """Runs as rows; mIoU overall, by day and by night, mAcc, and the IoU of each class, in percent."""
+def table(reports: dict[str, Report], by_condition: bool = False) -> str:
+    """Runs as rows: mIoU, mAcc and the IoU of each class in percent; day and night as rows of their own."""
     first = next(iter(reports.values()))
-    parts = [part for part in ("day", "night") if part in first]
-    heads = ["", "mIoU", *(f"mIoU {part}" for part in parts), "mAcc", *first["iou"]]
+    conditions = [part for part in ("day", "night") if part in first]
+    heads = ["", "mIoU", *(f"mIoU {part}" for part in conditions if not by_condition), "mAcc", *first["iou"]]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, report in reports.items():
-        values = [report["miou"], *(report[part]["miou"] for part in parts), report["macc"]]
-        values += report["iou"].values()
-        lines.append("| " + " | ".join([name, *(percent(value) for value in values)]) + " |")
+        if by_condition:
+            lines += [_row(f"{name}, {part}", report[part], []) for part in conditions]
+        else:
+            lines.append(_row(name, report, [report[part]["miou"] for part in conditions]))
     trivial = first["trivial"]
-    blanks = ["" for _ in parts] + [percent(trivial["macc"])] + ["" for _ in first["iou"]]
-    lines.append(
-        "| " + " | ".join([f"{trivial['prediction']} everywhere", percent(trivial["miou"]), *blanks]) + " |"
-    )
+    lines.append(f"\n{trivial['prediction']} everywhere: mIoU {percent(trivial['miou'])}")
     return "\n".join(lines)
+
+
+def _row(name: str, scores: Report, parts: list[float | None]) -> str:
+    values = [scores["miou"], *parts, scores["macc"], *scores["iou"].values()]
+    return "| " + " | ".join([name, *(percent(value) for value in values)]) + " |"
 
 
 def draw(scored: dict[str, Maps], names: Sequence[str], pairs: PairSet, width: int = 240) -> Image.Image:
