@@ -1,6 +1,4 @@
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,10 +143,7 @@ def test_unlabelled_pairs_cannot_be_scored(case):
 
 
 @pytest.fixture(scope="module")
-def mfnet_root():
-    samples = Path(os.environ.get("EFNET_SAMPLES", Path(__file__).parents[3] / "shared" / "data"))
-    if not (samples / "mfnet").is_dir():
-        pytest.skip("real samples are not here (set EFNET_SAMPLES)")
+def mfnet_root(samples):
     return samples / "mfnet"
 
 
