@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.options import DEVICE_HELP, PRECISION_HELP, check_folder_writable, parse_size
+from efnet.cli.options import add_model_arguments, check_folder_writable, parse_size
 from efnet.cli.reporting import (
     add_data_arguments,
     add_output_arguments,
@@ -31,12 +31,7 @@ DESCRIPTION = "Score a checkpoint on a labelled split, under a named protocol."
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--checkpoint",
-        type=str,
-        required=True,
-        help="run folder, checkpoint folder, or owner/name on the hub",
-    )
+    add_model_arguments(parser)
     add_data_arguments(parser)
     add_output_arguments(parser)
     parser.add_argument(
@@ -54,10 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="HxW that the network sees, or 'native' (default: what the model was made for)",
     )
-    parser.add_argument("--batch-size", type=int, default=1, help="pairs in one pass of the network")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images")
-    parser.add_argument("--device", type=str, default="auto", help=DEVICE_HELP)
-    parser.add_argument("--precision", type=str, default="32", help=PRECISION_HELP)
 
 
 def run(args: Namespace) -> int:

@@ -6,10 +6,22 @@ import os
 import re
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from efnet.errors import InputError
 
-DEVICE_HELP = "auto, cpu, cuda or cuda:1"
-PRECISION_HELP = "32 or bf16 (autocast)"
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Declare which checkpoint runs, and how."""
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        required=True,
+        help="run folder, checkpoint folder, or owner/name on the hub",
+    )
+    parser.add_argument("--batch-size", type=int, default=1, help="pairs in one pass of the network")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--precision", type=str, default="32", help="32 or bf16 (autocast)")
 
 
 def parse_size(text: str, minimum: int = 1) -> tuple[int, int]:

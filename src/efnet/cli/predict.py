@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from efnet.cli.options import DEVICE_HELP, PRECISION_HELP
+from efnet.cli.options import add_model_arguments
 from efnet.errors import InputError, ManyInputsError
 
 if TYPE_CHECKING:
@@ -24,12 +24,7 @@ DESCRIPTION = "Segment images without labels. Takes an interrupted run up again 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--checkpoint",
-        type=str,
-        required=True,
-        help="run folder, checkpoint folder, or owner/name on the hub",
-    )
+    add_model_arguments(parser)
     parser.add_argument("--rgb", type=str | None, default=None, help="colour images: file, folder or glob")
     parser.add_argument(
         "--thermal", type=str | None, default=None, help="thermal images: file, folder or glob"
@@ -51,9 +46,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--opacity", type=float, default=0.5, help="of the class colours in the overlay, 0..1"
     )
-    parser.add_argument("--device", type=str, default="auto", help=DEVICE_HELP)
-    parser.add_argument("--precision", type=str, default="32", help=PRECISION_HELP)
-    parser.add_argument("--batch-size", type=int, default=1, help="pairs in one pass of the network")
     parser.add_argument("--workers", type=int, default=2, help="threads that read and write files")
     parser.add_argument("--overwrite", action="store_true", help="redo what is there already")
 
