@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,14 +217,10 @@ def test_bad_configuration(values: dict) -> None:
         AugmentConfig(**values)
 
 
-def test_real_pair_is_fast_and_keeps_its_classes(samples: Path) -> None:
+def test_real_pair_keeps_its_classes(samples: Path) -> None:
     pairset = open_split("mfnet", samples / "mfnet", "train")
     sample = read_sample(pairset.pairs[0], pairset.classes)
     rng = np.random.default_rng(0)
-    times = []
     for _ in range(10):
-        start = time.perf_counter()
         result = augment(sample, AugmentConfig(), (480, 640), rng)
-        times.append(time.perf_counter() - start)
         assert set(np.unique(result.label)) <= {*np.unique(sample.label), IGNORE_INDEX}
-    assert min(times) < 0.05  # about 8 ms alone on a core

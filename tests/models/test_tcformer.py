@@ -61,7 +61,8 @@ def test_reproduces_official_features(checkpoint: Path) -> None:
         assert (partition == reference[f"stage{number}_partition"]).mean() > 0.999
         ours = stage.features[0][assignment[reference[f"stage{number}_cells"]]].numpy()
         theirs = reference[f"stage{number}_features"]
-        assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(theirs)
+        # Tight enough to tell LayerNorm epsilons of 1e-5 and 1e-6 apart.
+        assert np.linalg.norm(ours - theirs) < 4e-6 * np.linalg.norm(theirs)
 
 
 def test_official_weights_enter_efnet(checkpoint: Path, official: dict[str, Tensor]) -> None:

@@ -271,3 +271,15 @@ def test_black_frame_of_street_scene_size() -> None:
     """Half of all distances tie: still windows, not an N x N search."""
     result = dpc_knn(torch.zeros(1, 19200, 16), 4800, positions=grid(120, 160), spatial_weight=0.7)
     assert result.assignment.unique().numel() == 4800
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_autocast_changes_nothing(weight: float) -> None:
+    """Half-precision products would break the proof: distances stay float32."""
+    features = torch.nn.functional.layer_norm(torch.randn(1, 600, 64), (64,))
+    positions = torch.cartesian_prod(torch.arange(20.0), torch.arange(30.0))[None] / 2
+    plain = dpc_knn(features, 150, positions=positions, spatial_weight=weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = dpc_knn(features, 150, positions=positions, spatial_weight=weight)
+    assert torch.equal(plain.centers, inside.centers)
+    assert torch.equal(plain.assignment, inside.assignment)

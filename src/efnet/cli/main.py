@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit status: 0 done, 1 a check that found problems, 2 wrong input, 130 interrupted.
     """
     # Read when PyTorch loads. Threads that spin for milliseconds while they wait, as is the default,
-    # starve each other once anything else wants a core (data workers for one): 20 times slower on two
-    # busy cores. Threads that sleep at once make many small operators 1.6 times slower on idle ones.
+    # starve each other once anything else wants a core (data workers for one). Threads that sleep at once
+    # make many small operators slow even on idle cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):

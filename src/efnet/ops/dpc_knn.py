@@ -18,6 +18,7 @@ from efnet.ops import dpc_bounds, dpc_exact
 from efnet.ops.dpc_bounds import Bounds
 from efnet.ops.dpc_scan import Points, Scan, WholeScan, WindowScan
 from efnet.ops.dpc_tiles import layout, spatial_tiles
+from efnet.ops.precision import full_precision
 
 _REACHES = (1.0, 1.5, 3.0)
 """Windows to try, in their usual size."""
@@ -84,9 +85,11 @@ def dpc_knn(
     k = min(k, tokens)
     places = None if spatial_weight == 0 or positions is None else _floating(positions)
     points = Points(_floating(features), places, spatial_weight, precise=places is not None)
-    scan, squares = _neighbors(points, k)
-    centers = _centers(scan, squares, num_clusters, k)
-    return Clusters(_assign(scan, centers, k), centers)
+    # Under autocast the products would be rounded beyond their proven bound.
+    with full_precision(features.device):
+        scan, squares = _neighbors(points, k)
+        centers = _centers(scan, squares, num_clusters, k)
+        return Clusters(_assign(scan, centers, k), centers)
 
 
 def _check(
