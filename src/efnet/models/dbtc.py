@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from efnet.models.config import Position
 from efnet.models.layers import TokenConv
-from efnet.models.position import make_position
+from efnet.models.position import PixelCoordinateEncoding, make_position
 from efnet.models.tokens import Tokens
 from efnet.ops.dpc_knn import dpc_knn
 from efnet.ops.precision import full_precision
@@ -84,6 +84,7 @@ class DBTC(nn.Module):
             k=self.neighbors,
             positions=None if positions is None else positions.detach(),
             spatial_weight=0.0 if positions is None else 1 - self.tau,
+            grid=self._regular_grid(tokens),
         ).assignment
         merged = Tokens(
             merge_tokens(features, importance.squeeze(-1), clusters, num_clusters),
@@ -91,6 +92,11 @@ class DBTC(nn.Module):
             halve(tokens.map_size),
         )
         return merged, tokens.with_features(features), importance
+
+    def _regular_grid(self, tokens: Tokens) -> Size | None:
+        """Size of the grid whose cells the tokens still are, with positions linear in row and column."""
+        linear = isinstance(self.position, PixelCoordinateEncoding)
+        return tokens.grid.size if linear and tokens.grid.regular else None
 
     def _position_score(self, positions: Tensor) -> Tensor:
         """(B, N, 1) what the position (B, N, P) adds to the importance.

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from efnet.ops.dpc_scan import RELATIVE, Block, Scan, smallest
+from efnet.ops.dpc_points import ROUNDED, Points
+from efnet.ops.dpc_scan import Block, Scan
+from efnet.ops.dpc_select import smallest
 
 _SLACK = 1e-12
 """Covers the rounding of float64 scores."""
@@ -27,18 +29,18 @@ class Bounds(NamedTuple):
     high: Tensor
 
 
-def mean_squares(scan: Scan, tokens: int, k: int) -> tuple[Bounds, Tensor]:
+def mean_squares(scan: Scan, points: Points, k: int) -> tuple[Bounds, Tensor]:
     """Mean of the squared distances to the k nearest tokens, itself counted: -log of equation 2.
 
     Args:
         scan: the distances.
-        tokens: B * N.
+        points: the tokens.
         k: neighbours, the token itself one of them.
 
     Returns:
         the bounds, and (B * N,) how much farther than its k-th neighbour a token's window reaches.
     """
-    low, high, margin = _columns(scan, tokens, 3)
+    low, high, margin = _columns(points, 3)
     for block in scan.blocks():
         nearest = smallest(block.distance, k - 1) if k > 1 else []
         total_low = torch.zeros_like(block.error)
@@ -47,15 +49,24 @@ def mean_squares(scan: Scan, tokens: int, k: int) -> tuple[Bounds, Tensor]:
             total_low += torch.minimum(block.low(distance), block.bound).square()
             total_high += block.high(distance).square()
         rows = block.rows.flatten()
-        low[rows] = (total_low * ((1 - RELATIVE) / k)).flatten()
-        high[rows] = (total_high * ((1 + RELATIVE) / k)).flatten()
+        low[rows] = (total_low * ((1 - ROUNDED) / k)).flatten()
+        high[rows] = (total_high * ((1 + ROUNDED) / k)).flatten()
         margin[rows] = (block.bound - block.high(nearest[-1]) if nearest else block.bound).flatten()
     return _bounds(low, high), margin[:-1]
 
 
-def separations(scan: Scan, squares: Bounds) -> Bounds:
+def share_beyond(scan: Scan, k: int) -> float:
+    """Share of the rows of a scan whose k nearest, themselves counted, may lie beyond what it compares."""
+    beyond = [
+        (block.bound < block.high(smallest(block.distance, max(1, k - 1))[-1]))[block.error.isfinite()]
+        for block in scan.blocks()
+    ]
+    return float(torch.cat(beyond).float().mean())
+
+
+def separations(scan: Scan, points: Points, squares: Bounds) -> Bounds:
     """Equation 3, the distance to the nearest denser token, infinite where none is known to be denser."""
-    low, high = _columns(scan, len(squares.low), 2)
+    low, high = _columns(points, 2)
     # A difference of these keys is positive where the column is not denser than the row.
     possible_column, certain_row = _keys(squares.low, lower=True), _keys(squares.low, lower=True)
     certain_column = _keys(squares.high, lower=False)
@@ -73,8 +84,8 @@ def separations(scan: Scan, squares: Bounds) -> Bounds:
 
 def _unless(block: Block, column: Tensor, row: Tensor) -> Tensor:
     """(t, R) least distance of a row among columns whose key does not exceed the row's; else huge."""
-    penalty = column[block.columns][..., None] - row[block.rows][:, None]
-    return torch.maximum(penalty, block.distance, out=penalty).amin(1)
+    penalty = block.at(column) - row[block.rows][:, None]
+    return torch.maximum(penalty, block.distance).amin(1)
 
 
 def _keys(squares: Tensor, lower: bool) -> Tensor:
@@ -107,28 +118,28 @@ def select(score: Bounds, batch: int, count: int) -> tuple[Tensor, Tensor]:
     return chosen, ~chosen & ~(high < least)
 
 
-def nearest_centers(scan: Scan, centers: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_centers(scan: Scan, points: Points, centers: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest centre of every token.
 
     Args:
         scan: the distances.
+        points: the tokens.
         centers: (B * N,) whether a token is a centre.
 
     Returns:
         (B * N,) the centre as a token number, (B * N,) whether that is certain. Of a centre itself
         neither means anything.
     """
-    tokens = len(centers)
-    nearest = centers.new_zeros(tokens + 1, dtype=torch.int64)
-    certain = centers.new_zeros(tokens + 1)
+    nearest = centers.new_zeros(points.none + 1, dtype=torch.int64)
+    certain = centers.new_zeros(points.none + 1)
     barrier = torch.where(centers, 0.0, torch.inf)
     barrier = torch.cat([barrier, barrier.new_full((1,), torch.inf)])
     for block in scan.blocks():
         rows = block.rows.flatten()
-        distance = torch.maximum(block.distance, barrier[block.columns][..., None])
+        distance = torch.maximum(block.distance, block.at(barrier))
         best, column = distance.min(1)
         second = distance.scatter_(1, column[:, None], torch.inf).amin(1)
-        nearest[rows] = block.columns.gather(1, column).flatten()
+        nearest[rows] = block.token(column).flatten()
         certain[rows] = (block.high(best) < torch.minimum(block.low(second), block.bound)).flatten()
     return nearest[:-1], certain[:-1]
 
@@ -140,6 +151,6 @@ def _bounds(low: Tensor, high: Tensor) -> Bounds:
     )
 
 
-def _columns(scan: Scan, tokens: int, count: int) -> Tensor:
+def _columns(points: Points, count: int) -> Tensor:
     """`count` float32 results for every token and for none."""
-    return torch.empty(count, tokens + 1, device=scan.points.device)
+    return torch.empty(count, points.none + 1, device=points.device)

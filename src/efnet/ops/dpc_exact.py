@@ -1,9 +1,9 @@
 """Equations 1-3 in float64 for the few tokens that bounds leave open.
 
 EFNet, arXiv 2501.10958. A question (which are the k nearest tokens, which is the nearest denser token, the
-nearest centre) is asked of ever larger sets of candidates until an answer is proved: the best of a token's
-window, the best of all tokens, all tokens. Candidates are compared by plain differences, to which equal
-tokens are equally far: on that rests the order of ties.
+nearest centre) is asked of ever larger sets of candidates until an answer is proved: those the scan names,
+the best of all tokens, all tokens. Candidates are compared by plain differences, to which equal tokens are
+equally far: on that rests the order of ties.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ import torch
 from torch import Tensor
 
 from efnet.ops.dpc_bounds import Bounds
-from efnet.ops.dpc_scan import RELATIVE, Points, Scan, WindowScan
+from efnet.ops.dpc_points import Points
+from efnet.ops.dpc_scan import Eligible, Nominees, Scan
+from efnet.ops.dpc_select import fewest
+from efnet.ops.dpc_whole import Others
 
-_WINDOW_CANDIDATES = 4
-_SAMPLE_CANDIDATES = 8
-_CHUNK_BYTES = 16 << 20
+_SPARE = 4
+"""Candidates beyond those asked for, against ties and rounding."""
+
+_DENSE = 0.5
+"""From this share of candidates that are present, all are measured in one rectangle."""
+
+_ROWS_BYTES = 32 << 20
 
 
 class Candidates(NamedTuple):
@@ -36,9 +43,6 @@ class Candidates(NamedTuple):
     floor: Tensor
 
 
-Eligible = Callable[[Tensor, Tensor], Tensor]
-"""Of tokens (n,) and others, (n, S) or (1, S): may the others answer? Never the token itself."""
-
 Answer = Callable[[Tensor, Candidates], tuple[Tensor, Tensor]]
 """Of tokens (n,) and their candidates: answers (n,) and whether they are proved (n,)."""
 
@@ -47,56 +51,41 @@ class Exact:
     """Answers questions about tokens of a batch, by candidates of growing number.
 
     Args:
-        scan: the tokens; of windows, also their distances.
+        points: the tokens.
+        scan: what has been compared.
         k: neighbours that questions ask for at most.
-        among: (B, S) the only tokens that are eligible for an answer; None: all.
+        among: (B, S) the tokens that are eligible for an answer, all of them, and about which nothing is
+            asked; None: any.
     """
 
-    def __init__(self, scan: Scan, k: int, among: Tensor | None = None) -> None:
-        self.points = scan.points
-        self.window = scan if isinstance(scan, WindowScan) else None
-        self.k = k
-        self.among = among
-        self._others: dict[int, _Others] = {}
-        self._place: Tensor | None = None
+    def __init__(self, points: Points, scan: Scan, k: int, among: Tensor | None = None) -> None:
+        self.points = points
+        self.scan = scan
+        self.count = k + _SPARE
+        self.restricted = among is not None
+        self.among = points.numbers() if among is None else among
+        self._others: dict[int, Others] = {}
 
     def ask(self, tokens: Tensor, eligible: Eligible, answer: Answer, out: Tensor) -> Tensor:
         """Write the answer for each of `tokens` into `out`, (B * N,)."""
-        stages = [self._of_sample, self._everything]
-        if self.window is not None:
-            stages.insert(0, self._of_window)
-        for stage in stages:
+        for stage in (self._of_scan, self._of_sample, self._everything):
             left = []
-            for part, candidates in stage(tokens, eligible):
-                value, proved = answer(part, candidates)
-                out[part] = torch.where(proved, value, out[part])
-                left.append(part[~proved])
+            for nominees in stage(tokens, eligible):
+                candidates = self._measure(nominees)
+                value, proved = answer(nominees.rows, candidates)
+                out[nominees.rows] = torch.where(proved, value, out[nominees.rows])
+                left.append(nominees.rows[~proved])
             tokens = torch.cat(left) if left else tokens
             if not len(tokens):
                 break
         return out
 
-    def _of_window(self, tokens: Tensor, eligible: Eligible) -> Iterator[tuple[Tensor, Candidates]]:
-        """The nearest few within the window, by its kept distances."""
-        window = self.window
-        assert window is not None
-        if self._place is None:
-            slots = torch.arange(window.tiles.rows.numel(), device=tokens.device)
-            self._place = slots.new_empty(self.points.none + 1)
-            self._place[window.tiles.rows.flatten()] = slots
-        count = min(_WINDOW_CANDIDATES + self.k, window.distance.shape[1])
-        for part in self._chunks(tokens, count):
-            tile, row = self._place[part] // window.error.shape[1], self._place[part] % window.error.shape[1]
-            columns = window.tiles.columns[tile]
-            distance = window.distance[tile, :, row]
-            distance = distance.masked_fill(~eligible(part, columns), torch.inf)
-            near, place = distance.topk(count, 1, largest=False)
-            floor = (near[:, -1] * (1 - RELATIVE) - window.error[tile, row]).clamp_min(0)
-            floor = torch.minimum(floor, window.tiles.bound[tile, row]).double()
-            yield part, self._measure(part, columns.gather(1, place), near.isinf(), floor)
+    def _of_scan(self, tokens: Tensor, eligible: Eligible) -> Iterator[Nominees]:
+        """Those the scan names."""
+        return self.scan.nominees(tokens, eligible, self.count)
 
-    def _of_sample(self, tokens: Tensor, eligible: Eligible) -> Iterator[tuple[Tensor, Candidates]]:
-        """The nearest few of all tokens, by float64 matrix multiplication."""
+    def _of_sample(self, tokens: Tensor, eligible: Eligible) -> Iterator[Nominees]:
+        """The nearest few of all tokens, by products."""
         points = self.points
         for sample in range(points.batch):
             first = sample * points.tokens
@@ -104,84 +93,38 @@ class Exact:
             if not len(own):
                 continue
             if sample not in self._others:
-                self._others[sample] = _Others(points, sample, self.among)
+                self._others[sample] = Others(points, self.among[sample], self.count)
             others = self._others[sample]
             columns = others.columns
-            count = min(_SAMPLE_CANDIDATES + self.k, len(columns))
-            for part in self._chunks(own, len(columns) // points.features.shape[1] + 1):
-                distance, error = others.distances(part)
-                distance.masked_fill_(~eligible(part, columns[None]), torch.inf)
-                near, place = distance.topk(count, 1, largest=False)
-                floor = (near[:, -1] * (1 - RELATIVE**2) - error).clamp_min(0)
-                floor = floor if count < len(columns) else torch.full_like(floor, torch.inf)
-                yield part, self._measure(part, columns[place], near.isinf(), floor)
+            count = min(self.count, others.present)
+            for rows in torch.split(own, max(1, _ROWS_BYTES // (4 * len(columns)))):
+                distance, error = others.distances(rows)
+                if not self.restricted:
+                    distance.masked_fill_(~eligible(rows, columns[None]), torch.inf)
+                near = fewest(distance, count)
+                floor = others.floor(near, error).double()
+                yield Nominees(rows, columns[near.columns], near.values.isinf(), floor)
 
-    def _everything(self, tokens: Tensor, eligible: Eligible) -> Iterator[tuple[Tensor, Candidates]]:
-        """All tokens of the sample: what no error bound can tell apart."""
+    def _everything(self, tokens: Tensor, eligible: Eligible) -> Iterator[Nominees]:
+        """All eligible tokens of the sample: what no error bound can tell apart."""
         points = self.points
-        order = torch.arange(points.tokens, device=tokens.device)
-        for part in self._chunks(tokens, points.tokens):
-            columns = part[:, None] // points.tokens * points.tokens + order
-            absent = ~eligible(part, columns)
-            floor = torch.full((len(part),), torch.inf, dtype=torch.float64, device=tokens.device)
-            yield part, self._measure(part, columns, absent, floor)
+        size = 8 * self.among.shape[1]
+        for rows in torch.split(tokens, max(1, _ROWS_BYTES // size)):
+            columns = self.among[rows // points.tokens]
+            floor = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=rows.device)
+            yield Nominees(rows, columns, ~eligible(rows, columns), floor)
 
-    def _measure(self, tokens: Tensor, index: Tensor, absent: Tensor, floor: Tensor) -> Candidates:
-        """Distances of tokens (n,) to candidates (n, c) by plain differences in float64."""
-        points = self.points
-        index = index.clamp_max(points.none - 1)
-        distance = points.features[index].double().sub_(points.features[tokens, None].double())
-        distance = distance.square_().sum(-1).sqrt_().div_(points.scale)
-        if points.positions is not None:
-            y, z = points.positions[tokens, None].double(), points.positions[index].double()
-            distance.add_((y - z).square_().sum(-1).sqrt_(), alpha=points.spatial_weight)
-        return Candidates(index, distance.masked_fill_(absent, torch.inf), floor)
-
-    def _chunks(self, tokens: Tensor, candidates: int) -> tuple[Tensor, ...]:
-        """Tokens in parts whose candidates' features fill a bounded memory."""
-        size = 8 * candidates * self.points.features.shape[1]
-        return torch.split(tokens, max(1, _CHUNK_BYTES // size)) if len(tokens) else ()
-
-
-class _Others:
-    """Tokens in float64, for distances by matrix multiplication."""
-
-    def __init__(self, points: Points, sample: int, among: Tensor | None) -> None:
-        self.points = points
-        first = sample * points.tokens
-        if points.table.dtype == torch.float64:
-            self.all = points.table[:-1, :-2]
+    def _measure(self, nominees: Nominees) -> Candidates:
+        """Distances by plain differences in float64, of those that are present."""
+        rows, columns, absent, floor = nominees
+        if absent.numel() and absent.float().mean() > 1 - _DENSE:
+            row, slot = (~absent).nonzero().unbind(1)
+            near = self.points.apart(rows[row], columns[row, slot][:, None], exact=True).squeeze(1)
+            distance = near.new_full(columns.shape, torch.inf)
+            distance[row, slot] = near
         else:
-            features = points.features.double()
-            centre = features[first : first + points.tokens].mean(0)
-            self.all = (features - centre) / points.scale
-        if among is None:
-            self.columns = torch.arange(first, first + points.tokens, device=points.device)
-            self.features = self.all[first : first + points.tokens]
-        else:
-            self.columns = among[sample]
-            self.features = self.all[self.columns]
-        self.squares = self.features.square().sum(1)
-
-    def distances(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, S) distances of tokens (n,), and (n,) their error; to itself infinite."""
-        points = self.points
-        x = self.all[part]
-        own = x.square().sum(1, keepdim=True)
-        distance = torch.addmm(own + self.squares, x, self.features.T, alpha=-2)
-        distance.masked_fill_(part[:, None] == self.columns, torch.inf)
-        nearest = distance.amin(1).clamp_min(0).sqrt()
-        error = (own[:, 0].sqrt() + self.squares.amax().sqrt()).square()
-        error = error * ((4 * x.shape[1] + 64) * torch.finfo(torch.float64).eps) + 1e-290
-        error = torch.minimum(error / nearest.clamp_min(1e-290), error.sqrt())
-        distance.clamp_min_(0).sqrt_()
-        if points.positions is not None:
-            places = points.positions[self.columns].double()
-            spatial = torch.zeros_like(distance)
-            for y, z in zip(points.positions[part].double().unbind(1), places.unbind(1), strict=True):
-                spatial += (y[:, None] - z).square_()
-            distance.add_(spatial.sqrt_(), alpha=points.spatial_weight)
-        return distance, error
+            distance = self.points.apart(rows, columns, exact=True).masked_fill_(absent, torch.inf)
+        return Candidates(columns.clamp_max(self.points.none - 1), distance, floor)
 
 
 def mean_squares(exact: Exact, tokens: Tensor, k: int, squares: Bounds) -> None:
@@ -235,7 +178,7 @@ def nearest_centers(exact: Exact, tokens: Tensor, centers: Tensor) -> Tensor:
     """
 
     def is_center(rows: Tensor, columns: Tensor) -> Tensor:
-        return centers[columns.clamp_max(len(centers) - 1)].expand(len(rows), -1)
+        return centers[columns.clamp_max(len(centers) - 1)]
 
     def answer(rows: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
         nearest = candidates.distance.amin(1)

@@ -16,12 +16,23 @@ from torch import Tensor
 
 from efnet.ops import dpc_bounds, dpc_exact
 from efnet.ops.dpc_bounds import Bounds
-from efnet.ops.dpc_scan import Points, Scan, WholeScan, WindowScan
-from efnet.ops.dpc_tiles import layout, spatial_tiles
+from efnet.ops.dpc_points import Points
+from efnet.ops.dpc_scan import GridScan, ListScan, Scan, WindowScan, suitable_radius
+from efnet.ops.dpc_tiles import Tiles, layout, spatial_tiles
+from efnet.ops.dpc_whole import nearest_of_all
 from efnet.ops.precision import full_precision
 
-_REACHES = (1.0, 1.5, 3.0)
+_RADII = (4, 6, 9)
+"""Radii to try on a regular grid, in cells."""
+
+_SPARE = 3
+"""Tokens kept beyond the neighbours: one of them is often a centre."""
+
+_REACHES = (0.75, 1.0, 1.5, 3.0)
 """Windows to try, in their usual size."""
+
+_SAMPLED = 12
+"""Of so many tiles one is tried first."""
 
 _TOLERATED = 0.03
 """Share of tokens whose neighbours may lie beyond their window before a wider one is cheaper."""
@@ -46,6 +57,7 @@ def dpc_knn(
     k: int = 5,
     positions: Tensor | None = None,
     spatial_weight: float = 0.0,
+    grid: tuple[int, int] | None = None,
 ) -> Clusters:
     r"""Cluster tokens by the density peaks of their features and, optionally, positions.
 
@@ -68,6 +80,8 @@ def dpc_knn(
         k: neighbours that make the density; N if there are fewer tokens.
         positions: (B, N, P) token positions y; needed if `spatial_weight` is not zero.
         spatial_weight: weight of the spatial distance, 1 - tau in the paper; not negative.
+        grid: (h, w), if the tokens are the cells of a regular grid in row-major order and the positions
+            linear in row and column. It makes no difference but to speed.
 
     Returns:
         The assignment (B, N) and the centres (B, M).
@@ -75,7 +89,7 @@ def dpc_knn(
     Raises:
         ValueError: a shape, M, k or the weight is out of its range.
     """
-    _check(features, num_clusters, k, positions, spatial_weight)
+    _check(features, num_clusters, k, positions, spatial_weight, grid)
     batch, tokens, _ = features.shape
     if features.is_meta:  # somebody counts operations or shapes
         return Clusters(
@@ -83,17 +97,21 @@ def dpc_knn(
             torch.empty(batch, num_clusters, dtype=torch.int64, device="meta"),
         )
     k = min(k, tokens)
-    places = None if spatial_weight == 0 or positions is None else _floating(positions)
-    points = Points(_floating(features), places, spatial_weight, precise=places is not None)
+    points = Points(features, None if spatial_weight == 0 else positions, spatial_weight)
     # Under autocast the products would be rounded beyond their proven bound.
     with full_precision(features.device):
-        scan, squares = _neighbors(points, k)
-        centers = _centers(scan, squares, num_clusters, k)
-        return Clusters(_assign(scan, centers, k), centers)
+        scan, squares = _neighbors(points, k, grid)
+        centers = _centers(points, scan, squares, num_clusters, k)
+        return Clusters(_assign(points, scan, centers, k), centers)
 
 
 def _check(
-    features: Tensor, num_clusters: int, k: int, positions: Tensor | None, spatial_weight: float
+    features: Tensor,
+    num_clusters: int,
+    k: int,
+    positions: Tensor | None,
+    spatial_weight: float,
+    grid: tuple[int, int] | None,
 ) -> None:
     if features.ndim != 3 or 0 in features.shape:
         raise ValueError(f"features must be (B, N, C) and not empty, got {tuple(features.shape)}")
@@ -109,38 +127,49 @@ def _check(
         raise ValueError(
             f"positions must be (B, N, P) for features {tuple(features.shape)}, got {tuple(positions.shape)}"
         )
+    if grid is not None and grid[0] * grid[1] != features.shape[1]:
+        raise ValueError(f"a grid of {grid} has not N = {features.shape[1]} cells")
 
 
-def _floating(values: Tensor) -> Tensor:
-    return values if values.is_floating_point() else values.double()
+def _neighbors(points: Points, k: int, grid: tuple[int, int] | None) -> tuple[Scan, Bounds]:
+    """Equation 2, by a scan that holds most tokens' neighbours."""
+    scan = _bounded_scan(points, k, grid)
+    if scan is not None:
+        squares, margin = dpc_bounds.mean_squares(scan, points, k)
+        if (margin < 0).float().mean() < _TOLERATED:
+            return scan, squares
+    whole = ListScan(points, *nearest_of_all(points, max(k - 1, 1) + _SPARE))
+    return whole, dpc_bounds.mean_squares(whole, points, k)[0]
 
 
-def _neighbors(points: Points, k: int) -> tuple[Scan, Bounds]:
-    """Equation 2, from the first windows that hold most tokens' neighbours, or without windows."""
-    places = points.positions
-    if places is not None and places.shape[1] == 2:
-        for reach in _REACHES:
-            sizes = layout(points.tokens, points.spatial_weight / reach)
-            if sizes is None or 3 * sizes.run < k:
-                break
-            tiles = spatial_tiles(places.view(points.batch, -1, 2), points.spatial_weight, sizes)
-            window = WindowScan(points, tiles)
-            squares, margin = dpc_bounds.mean_squares(window, points.none, k)
-            if (margin < 0).float().mean() < _TOLERATED:
-                return window, squares
-    whole = WholeScan(points)
-    return whole, dpc_bounds.mean_squares(whole, points.none, k)[0]
+def _bounded_scan(points: Points, k: int, grid: tuple[int, int] | None) -> Scan | None:
+    """The cheapest scan whose bounds a sample of the tokens finds wide enough, if any is."""
+    places = points.places
+    if places is None or places.shape[1] != 2:
+        return None
+    if grid is not None:
+        radius = suitable_radius(points, grid, k, _RADII, _TOLERATED)
+        if radius is not None:
+            return GridScan(points, grid, radius)
+    for reach in _REACHES:
+        sizes = layout(points.tokens, points.spatial_weight / reach)
+        if sizes is None or 3 * sizes.run < k:
+            break
+        tiles = spatial_tiles(places.view(points.batch, -1, 2), points.spatial_weight, sizes)
+        some = WindowScan(points, Tiles(*(part[::_SAMPLED] for part in tiles)))
+        if dpc_bounds.share_beyond(some, k) < _TOLERATED:
+            return WindowScan(points, tiles)
+    return None
 
 
-def _centers(scan: Scan, squares: Bounds, count: int, k: int) -> Tensor:
+def _centers(points: Points, scan: Scan, squares: Bounds, count: int, k: int) -> Tensor:
     """(B, M) the tokens of largest score: those that certainly are, and the best of those that may be."""
-    points = scan.points
-    separation = dpc_bounds.separations(scan, squares)
+    separation = dpc_bounds.separations(scan, points, squares)
     chosen, open_ = dpc_bounds.select(dpc_bounds.scores(squares, separation), points.batch, count)
     score = torch.where(chosen.flatten(), torch.inf, -1.0).double()
     unsure = open_.flatten().nonzero().squeeze(1)
     if len(unsure):
-        exact = dpc_exact.Exact(scan, k)
+        exact = dpc_exact.Exact(points, scan, k)
         dpc_exact.mean_squares(exact, unsure, k, squares)
         farthest = torch.finfo(torch.float64).max  # no score exceeds that of the densest token
         delta = dpc_exact.separations(exact, unsure, k, squares).clamp_max(farthest)
@@ -149,17 +178,15 @@ def _centers(scan: Scan, squares: Bounds, count: int, k: int) -> Tensor:
     return order[:, :count].sort(dim=1).values
 
 
-def _assign(scan: Scan, centers: Tensor, k: int) -> Tensor:
+def _assign(points: Points, scan: Scan, centers: Tensor, k: int) -> Tensor:
     """(B, N) position in `centers` (B, M) of every token's nearest centre."""
-    points = scan.points
     ids = centers + torch.arange(points.batch, device=points.device)[:, None] * points.tokens
     is_center = torch.zeros(points.none, dtype=torch.bool, device=points.device)
     is_center[ids.flatten()] = True
-    kept = isinstance(scan, WindowScan) or scan.kept
-    nearest, certain = dpc_bounds.nearest_centers(scan if kept else WholeScan(points, ids), is_center)
+    nearest, certain = dpc_bounds.nearest_centers(scan, points, is_center)
     unsure = (~certain & ~is_center).nonzero().squeeze(1)
     if len(unsure):
-        exact = dpc_exact.Exact(scan, k, among=ids)
+        exact = dpc_exact.Exact(points, scan, 1, among=ids)
         nearest[unsure] = dpc_exact.nearest_centers(exact, unsure, is_center)
     nearest[ids.flatten()] = ids.flatten()
     number = torch.empty_like(nearest)

@@ -1,40 +1,33 @@
-"""Fast distances with a proof of their error: float32 matrix multiplications, block by block.
+"""Which tokens a clustering compares, and their distances: on a grid, in windows, or the nearest few of all.
 
-A block compares R tokens with S others. Every approximate distance D of a row is within
-D * 2^-20 + error of the true one, so that what it decides clearly it decides rightly; the rest is left to
-`dpc_exact`.
+A scan yields blocks of R tokens and S others each. Every distance D of a row is within D * relative + error
+of the true one, and every token that a row is not compared with is at least `bound` away: what that decides
+clearly it decides rightly; the rest is left to `dpc_exact`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from efnet.ops import dpc_grid
+from efnet.ops.dpc_points import ROUNDED, Points
+from efnet.ops.dpc_select import fewest
 from efnet.ops.dpc_tiles import Tiles
 
-RELATIVE = 2.0**-20
-"""Bound of the relative rounding error of a float32 distance once its square is known."""
-
-_BLOCK_BYTES = {"cpu": 4 << 20}
+_BLOCK_BYTES = {"cpu": 2 << 20}
 """Size of a block of distances: on a CPU what stays in its cache."""
 
 _OTHER_BLOCK_BYTES = 256 << 20
 
-_WHOLE_BLOCKS = 4
-"""Blocks without windows are larger by this factor: their columns are gathered for each anew."""
+_SAMPLE = 64
+"""Tokens whose neighbours tell which radius will do."""
 
-_KEPT_BYTES = 48 << 20
-"""Distances without windows that are kept from one pass to the next."""
-
-_TINY = 1e-30
-"""Keeps quotients finite and covers what underflows."""
-
-_TOURNAMENT = 7
-"""Up to so many neighbours a tournament is faster than torch.topk."""
+_RING = 4
+"""How much wider a disk is looked at for the tokens that a grid's disk leaves open."""
 
 
 class Block(NamedTuple):
@@ -42,8 +35,9 @@ class Block(NamedTuple):
 
     Attributes:
         rows: (t, R) tokens, numbered through the batch; B * N: none.
-        columns: (t, S) tokens that they are compared with.
+        columns: (t, S) tokens that all rows of a tile are compared with, or (t, S, R) those of each row.
         distance: (t, S, R) float32; infinite to itself and to none.
+        relative: relative error of all distances.
         error: (t, R) absolute error of a row's distances.
         bound: (t, R) no token outside the columns is nearer.
     """
@@ -51,214 +45,260 @@ class Block(NamedTuple):
     rows: Tensor
     columns: Tensor
     distance: Tensor
+    relative: float
     error: Tensor
     bound: Tensor
 
     def low(self, distance: Tensor) -> Tensor:
         """Lower bound of the true distance, (t, R)."""
-        return (distance * (1 - RELATIVE) - self.error).clamp_min(0)
+        return (distance * (1 - self.relative) - self.error).clamp_min(0)
 
     def high(self, distance: Tensor) -> Tensor:
         """Upper bound of the true distance, (t, R)."""
-        return distance * (1 + RELATIVE) + self.error
+        return distance * (1 + self.relative) + self.error
+
+    def at(self, values: Tensor) -> Tensor:
+        """What tokens have, (B * N + 1,), for the columns: (t, S, 1) or (t, S, R)."""
+        found = values[self.columns]
+        return found if self.columns.ndim == 3 else found[..., None]
+
+    def token(self, place: Tensor) -> Tensor:
+        """(t, R) tokens at places (t, R) among the columns."""
+        if self.columns.ndim == 2:
+            return self.columns.gather(1, place)
+        return self.columns.gather(1, place[:, None]).squeeze(1)
 
 
-class Points:
-    """The tokens of a batch, numbered 0 to B * N - 1, as equation 1 measures them.
+class Nominees(NamedTuple):
+    """Tokens that may answer a question about n tokens.
 
-    Args:
-        features: (B, N, C).
-        positions: (B, N, P) or None.
-        spatial_weight: weight of the spatial distance.
-        precise: multiply in float64, not float32. It costs twice as much and leaves next to nothing open.
+    Attributes:
+        rows: (n,) the tokens asked about.
+        columns: (n, c) tokens that may answer.
+        absent: (n, c) where there is none.
+        floor: (n,) float64, every eligible token that is not here is at least that far.
     """
 
-    def __init__(
-        self, features: Tensor, positions: Tensor | None, spatial_weight: float, precise: bool
-    ) -> None:
-        self.batch, self.tokens, channels = features.shape
-        self.none = self.batch * self.tokens
-        self.features = features.flatten(0, 1)
-        self.positions = None if positions is None else positions.flatten(0, 1)
-        self.spatial_weight = spatial_weight
-        self.device = features.device
-        self.scale = math.sqrt(channels)
-        dtype = torch.float64 if precise else torch.float32
-        # A row of the table is (x, |x|^2, 1); its product with a partner (-2 y, 1, |y|^2) is
-        # |x|^2 + |y|^2 - 2 x.y. Distances do not change by a shift, rounding errors grow with the norm.
-        self.table = features.new_zeros(self.none + 1, channels + 2, dtype=dtype)
-        centred = self.table[:-1].view(*features.shape[:2], channels + 2)[..., :-2]
-        # In float64, so that equal tokens become exact zeros.
-        centre = features[:, :: max(1, self.tokens // 64)].double().mean(1, keepdim=True).to(features.dtype)
-        if torch.promote_types(features.dtype, dtype) == dtype:
-            centred.copy_(features).sub_(centre)
-        else:
-            centred.copy_(features - centre)
-        centred.mul_(1 / self.scale)
-        self.norm = torch.linalg.vector_norm(self.table, dim=1)
-        self.table[:, -2] = self.norm.square()
-        self.table[-1, -2] = torch.inf
-        self.table[:, -1] = 1
-        # Twice C + 2 roundings of products and squares, and some of the centring.
-        self.rounding = (2 * channels + 24) * torch.finfo(dtype).eps
-        self.place: Tensor | None = None
-        self.place_error = torch.zeros((), device=self.device)
-        if self.positions is not None:
-            place = self.positions.float()
-            self.place = torch.nn.functional.pad(place.T, (0, 1))
-            if self.positions.dtype == torch.float64:
-                moved = (self.positions - place).square().sum(1).sqrt().amax()
-                self.place_error = (2 * spatial_weight * moved).float() * (1 + RELATIVE)
+    rows: Tensor
+    columns: Tensor
+    absent: Tensor
+    floor: Tensor
 
-    def compare(self, rows: Tensor, columns: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Approximate distances of tiles to their windows.
 
-        Args:
-            rows: (t, R) tokens.
-            columns: (t, S) tokens.
-            own: (t, R) column of each row's own token, if it has one.
+class Eligible(Protocol):
+    """Of tokens (n,) and others, (n, S) or (1, S): may the others answer? Never the token itself."""
 
-        Returns:
-            distance (t, S, R) and error (t, R), as of `Block`.
-        """
-        partner = self.table[rows]
-        squares = partner[..., -2].clone()
-        partner.mul_(-2)
-        partner[..., -2] = 1
-        partner[..., -1] = squares
-        distance = torch.bmm(self.table[columns], partner.mT)
-        if own is not None:
-            distance.scatter_(1, own[:, None], torch.inf)
-        # |sqrt(a) - sqrt(b)| is at most |a - b| / sqrt(a), and at most sqrt(|a - b|).
-        norm = self.norm[rows] + self.norm[columns].amax(1, keepdim=True)
-        error = norm.square() * self.rounding + _TINY
-        nearest = distance.amin(1).clamp_min_(0).sqrt_().clamp_min_(_TINY)
-        error = torch.minimum(error / nearest, error.sqrt())
-        distance, error = distance.clamp_min_(0).sqrt_().float(), error.float()
-        if self.place is not None:
-            distance.add_(self._spatial(rows, columns), alpha=self.spatial_weight)
-            error = error + self.place_error
-        return distance, error
+    def __call__(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(n, S)."""
 
-    def _spatial(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """(t, S, R) distances of positions; by differences, so that their error is relative."""
-        assert self.place is not None
-        total = torch.zeros((), device=self.device)
-        for axis in self.place:
-            difference = axis[columns][..., None] - axis[rows][:, None]
-            total = difference.square_() if total.ndim == 0 else total.addcmul_(difference, difference)
-        return total.sqrt_()
+
+class Scan(Protocol):
+    """Distances of all tokens."""
+
+    def blocks(self) -> Iterator[Block]:
+        """All distances, some tiles at a time."""
+
+    def nominees(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+        """Tokens among those the scan compares, or near them, that may be one of the `count` nearest."""
+
+
+def suitable_radius(
+    points: Points, size: tuple[int, int], k: int, radii: tuple[int, ...], tolerated: float
+) -> int | None:
+    """The first radius whose bound exceeds the distance of the k-th neighbour, but for few of a sample.
+
+    Args:
+        points: the tokens, cells of a regular grid.
+        size: (h, w) of the grid.
+        k: neighbours, the token itself one of them.
+        radii: in cells, ascending.
+        tolerated: share of the sample for which it may not.
+    """
+    rows = points.numbers().flatten()[:: max(1, points.none // _SAMPLE)]
+    widest = dpc_grid.disk(radii[-1], size)
+    columns = dpc_grid.columns(widest.all, size, rows, points.none).T
+    if columns.shape[1] < k:
+        return None
+    distance = points.apart(rows, columns).masked_fill_(columns == points.none, torch.inf)
+    farthest = distance.topk(max(1, k - 1), 1, largest=False).values[:, -1]
+    bounds = torch.stack([grid_bound(points, size, dpc_grid.disk(radius, size)) for radius in radii])
+    share = (farthest >= bounds[:, None]).float().mean(1).tolist()
+    fitting = (radius for radius, beyond in zip(radii, share, strict=True) if beyond < tolerated)
+    return next((radius for radius in fitting if len(dpc_grid.disk(radius, size).all) >= k), None)
+
+
+def grid_bound(points: Points, size: tuple[int, int], disk: dpc_grid.Disk) -> Tensor:
+    """Scalar float64: no token of a regular grid of `size` that lies beyond the disk is nearer."""
+    assert points.places is not None
+    least, short = dpc_grid.stretch(points.places.view(points.batch, -1, 2), size)
+    return (points.spatial_weight * (least * (disk.gap * (1 - 2**-40)) - short * (1 + 2**-20))).clamp_min(0)
+
+
+class GridScan:
+    """The cells of a regular grid, each against those within a radius, by plain differences.
+
+    Args:
+        points: the tokens, with positions in the plane.
+        size: (h, w) of the grid.
+        radius: in cells.
+    """
+
+    def __init__(self, points: Points, size: tuple[int, int], radius: int) -> None:
+        self.points = points
+        self.size = size
+        self.radius = radius
+        self.disk = dpc_grid.disk(radius, size)
+        self.columns = self._columns(self.disk, points.numbers().flatten())
+        self.distance = self._measure()
+
+    def _columns(self, disk: dpc_grid.Disk, rows: Tensor) -> Tensor:
+        """(offsets, n) for tokens (n,): the offsets of the half plane first, then their negatives."""
+        return dpc_grid.columns(disk.all, self.size, rows, self.points.none)
+
+    def _measure(self) -> Tensor:
+        """(offsets, B * N) distances, those of the half plane first, then the same of their other ends."""
+        points, width = self.points, self.size[1]
+        values, places = points.values, points.places
+        assert places is not None
+        half = len(self.disk.half)
+        distance = values.new_empty(2 * half, points.none, dtype=torch.float32)
+        size = values.element_size() * points.channels
+        step = max(1, _BLOCK_BYTES.get(points.device.type, _OTHER_BLOCK_BYTES) // size)
+        buffer = values.new_empty(min(step, points.none), points.channels)
+        norm = values.new_empty(len(buffer))
+        shifts = [row * width + column for row, column in self.disk.half]
+        for first in range(0, points.none, step):
+            for number, shift in enumerate(shifts):
+                last = min(first + step, points.none - shift)
+                if last <= first:
+                    continue
+                out = buffer[: last - first]
+                torch.sub(values[first + shift : last + shift], values[first:last], out=out)
+                torch.linalg.vector_norm(out, dim=1, out=norm[: len(out)])
+                distance[number, first:last] = norm[: len(out)]
+        distance[:half].mul_(1 / points.scale)
+        axes = places.T.contiguous()
+        for number, shift in enumerate(shifts):
+            kept = points.none - shift
+            down, right = axes[:, shift:] - axes[:, :kept]
+            spatial = down.square_().addcmul_(right, right).sqrt_()
+            distance[number, :kept].add_(spatial, alpha=points.spatial_weight)
+            distance[half + number, shift:] = distance[number, :kept]
+        return distance.masked_fill_(self.columns == points.none, torch.inf)
+
+    def blocks(self) -> Iterator[Block]:
+        """All distances."""
+        points = self.points
+        rows = points.numbers().view(1, -1)
+        error = self.distance.new_full(rows.shape, points.absolute)
+        bound = (grid_bound(points, self.size, self.disk) * (1 - 2**-22)).float().expand(rows.shape)
+        yield Block(rows, self.columns[None], self.distance[None], points.relative, error, bound)
+
+    def nominees(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+        """All within a wider radius."""
+        disk = dpc_grid.disk(self.radius + _RING, self.size)
+        columns = self._columns(disk, rows).T
+        absent = (columns == self.points.none) | ~eligible(rows, columns)
+        yield Nominees(rows, columns, absent, grid_bound(self.points, self.size, disk).expand(len(rows)))
 
 
 class WindowScan:
-    """Every token against the window of its tile; the distances are kept."""
+    """Every token against the window of its tile, by products; the distances are kept."""
 
     def __init__(self, points: Points, tiles: Tiles) -> None:
         self.points = points
         self.tiles = tiles
         shape = (len(tiles.rows), tiles.columns.shape[1], tiles.rows.shape[1])
-        self.step = _step(4 * shape[1] * shape[2], points.device)
         self.distance = torch.empty(shape, device=points.device)
         self.error = torch.empty(tiles.rows.shape, device=points.device)
-        gathered = points.table.element_size() * shape[1] * (points.table.shape[1] + shape[2])
+        self.step = _step(4 * shape[1] * shape[2], points.device)
+        gathered = 4 * shape[1] * (points.channels + shape[2])
         for part in self._parts(_step(gathered, points.device)):
-            self.distance[part], self.error[part] = points.compare(
-                tiles.rows[part], tiles.columns[part], tiles.own[part]
-            )
+            self._measure(part)
+
+    def _measure(self, part: slice) -> None:
+        points, tiles = self.points, self.tiles
+        rows, columns = tiles.rows[part], tiles.columns[part]
+        shape = (*columns.shape, -1)
+        others = points.table.index_select(0, columns.flatten()).view(shape)
+        own = points.table.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        # About the middle of the tile, where norms are small: so are the products' rounding errors.
+        centre = own[..., :-2].mean(1, keepdim=True)
+        norms = []
+        for values, tokens in ((others, columns), (own, rows)):
+            values[..., :-2].sub_(centre)
+            norm = torch.linalg.vector_norm(values[..., :-2], dim=-1)
+            norm.masked_fill_(tokens == points.none, torch.inf)
+            norms.append(norm)
+        others[..., -2] = norms[0].square()
+        own[..., :-2].mul_(-2)
+        own[..., -2] = 1
+        own[..., -1] = norms[1].square()
+        distance = self.distance[part]
+        torch.bmm(others, own.mT, out=distance)
+        distance.scatter_(1, tiles.own[part][:, None], torch.inf)
+        farthest = norms[0].masked_fill(columns == points.none, 0).amax(1, keepdim=True)
+        self.error[part] = points.product_error(norms[1] + farthest, distance.amin(1))
+        distance.clamp_min_(0).sqrt_()
+        points.add_spatial(distance, columns[..., None], rows[:, None])
 
     def _parts(self, step: int) -> list[slice]:
         return [slice(start, start + step) for start in range(0, len(self.tiles.rows), step)]
 
     def blocks(self) -> Iterator[Block]:
         """All distances, some tiles at a time."""
+        tiles = self.tiles
         for part in self._parts(self.step):
-            yield Block(
-                self.tiles.rows[part],
-                self.tiles.columns[part],
-                self.distance[part],
-                self.error[part],
-                self.tiles.bound[part],
-            )
+            distance, error = self.distance[part], self.error[part]
+            yield Block(tiles.rows[part], tiles.columns[part], distance, ROUNDED, error, tiles.bound[part])
+
+    def nominees(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+        """The nearest few within the window, by the kept distances."""
+        tiles = self.tiles
+        width, height = self.distance.shape[1:]
+        slots = torch.arange(tiles.rows.numel(), device=rows.device)
+        place = slots.new_empty(self.points.none + 1)
+        place[tiles.rows.flatten()] = slots
+        for part in torch.split(rows, max(1, _OTHER_BLOCK_BYTES // (64 * width))):
+            tile, row = place[part] // height, place[part] % height
+            columns = tiles.columns[tile]
+            distance = self.distance[tile, :, row].masked_fill(~eligible(part, columns), torch.inf)
+            near = fewest(distance, min(count, width))
+            floor = (near.rest * (1 - ROUNDED) - self.error[tile, row]).clamp_min(0)
+            floor = torch.minimum(floor, tiles.bound[tile, row]).double()
+            yield Nominees(part, columns.gather(1, near.columns), near.values.isinf(), floor)
 
 
-class WholeScan:
-    """Every token against all of its sample, or some; but for few tokens every pass measures anew.
+class ListScan:
+    """Every token against the nearest few of all.
 
     Args:
         points: the tokens.
-        columns: (B, S) the tokens of each sample to compare with; None: all, except with themselves.
+        columns: (B * N, c) the few.
+        floor: (B * N,) no other token is nearer.
     """
 
-    def __init__(self, points: Points, columns: Tensor | None = None) -> None:
+    def __init__(self, points: Points, columns: Tensor, floor: Tensor) -> None:
         self.points = points
         self.columns = columns
-        self.kept = columns is None and 4 * points.none * points.tokens <= _KEPT_BYTES
-        self._blocks: list[Block] = []
+        self.floor = floor
+        rows = points.numbers().flatten()
+        self.distance = points.apart(rows, columns).masked_fill_(columns == points.none, torch.inf)
 
-    def blocks(self) -> Iterable[Block]:
-        """All distances, some rows of one sample at a time."""
-        if self.kept and not self._blocks:
-            self._blocks = list(self._compare())
-        return self._blocks if self.kept else self._compare()
-
-    def _compare(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Block]:
+        """All distances."""
         points = self.points
-        tokens = torch.arange(points.tokens, device=points.device)[None]
-        for sample in range(points.batch):
-            first = sample * points.tokens
-            columns = tokens + first if self.columns is None else self.columns[sample, None]
-            step = _step(4 * columns.shape[1], points.device, _WHOLE_BLOCKS)
-            for start in range(0, points.tokens, step):
-                own = tokens[:, start : start + step]
-                rows = own + first
-                distance, error = points.compare(rows, columns, own if self.columns is None else None)
-                yield Block(rows, columns, distance, error, torch.full_like(error, torch.inf))
+        error = self.distance.new_full((1, points.none), points.absolute)
+        rows, columns = points.numbers().view(1, -1), self.columns.T[None]
+        yield Block(rows, columns, self.distance.T[None], points.relative, error, self.floor[None])
+
+    def nominees(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+        """The few."""
+        columns = self.columns[rows]
+        absent = (columns == self.points.none) | ~eligible(rows, columns)
+        yield Nominees(rows, columns, absent, self.floor[rows].double())
 
 
-Scan = WindowScan | WholeScan
-
-
-def _step(size: int, device: torch.device, factor: int = 1) -> int:
+def _step(size: int, device: torch.device) -> int:
     """How many parts of `size` bytes make a block."""
-    return max(1, factor * _BLOCK_BYTES.get(device.type, _OTHER_BLOCK_BYTES) // size)
-
-
-def smallest(values: Tensor, count: int) -> list[Tensor]:
-    """The `count` smallest of the columns of a block, ascending: a tournament of sorted lists.
-
-    Args:
-        values: (t, S, R).
-        count: 1 or more; what S lacks is infinite.
-
-    Returns:
-        `count` tensors (t, R).
-    """
-    if count > _TOURNAMENT:
-        padding = (0, 0, 0, max(0, count - values.shape[1]))
-        padded = torch.nn.functional.pad(values, padding, value=torch.inf)
-        return list(padded.topk(count, 1, largest=False).values.unbind(1))
-    lists = [values]
-    while lists[0].shape[1] > 1:
-        width = lists[0].shape[1]
-        if width % 2:
-            lists = [torch.nn.functional.pad(v, (0, 0, 0, 1), value=torch.inf) for v in lists]
-        half = (width + 1) // 2
-        lists = _merge([v[:, :half] for v in lists], [v[:, half:] for v in lists], count)
-    missing = [torch.full_like(lists[0], torch.inf)] * (count - len(lists))
-    return [v.squeeze(1) for v in lists + missing]
-
-
-def _merge(a: list[Tensor], b: list[Tensor], count: int) -> list[Tensor]:
-    """First `count` of two ascending lists a and b merged.
-
-    Of rank m in the union is the least of a[m], b[m] and max(a[i], b[j]), i + j = m - 1.
-    """
-    merged = []
-    for rank in range(min(count, 2 * len(a))):
-        best = torch.minimum(a[rank], b[rank]) if rank < len(a) else None
-        for i in range(max(0, rank - len(b)), min(rank, len(a))):
-            larger = torch.maximum(a[i], b[rank - 1 - i])
-            best = larger if best is None else torch.minimum(best, larger)
-        assert best is not None
-        merged.append(best)
-    return merged
+    return max(1, _BLOCK_BYTES.get(device.type, _OTHER_BLOCK_BYTES) // size)

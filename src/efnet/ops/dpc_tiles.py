@@ -56,7 +56,8 @@ def layout(tokens: int, spatial_weight: float) -> Layout | None:
     length = math.ceil(tokens / strips)
     tiles = max(1, round(length / (height * max(_WIDTH, height))))
     rows = math.ceil(length / tiles)
-    run = rows + 2 * height * height
+    # Even down to 3 columns of the window, which a tournament halves again and again.
+    run = -(-(rows + 2 * height * height) // 32) * 32
     if strips < 4 or run > tiles * rows or 6 * run > tokens:
         return None
     return Layout(strips, tiles, rows, run)
