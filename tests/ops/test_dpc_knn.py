@@ -163,7 +163,9 @@ def test_windows_off_the_grid_equal_transcription() -> None:
 @pytest.mark.parametrize("pitch", [2.0, 1.9595917])
 def test_black_frame(weight: float, pitch: float) -> None:
     """No features but positions: almost every comparison is a tie or nearly one."""
-    assert_exact(torch.zeros(1, 36 * 44, 8) + 0.1, 396, positions=grid(36, 44, pitch), weight=weight)
+    features, positions = torch.zeros(1, 36 * 44, 8) + 0.1, grid(36, 44, pitch)
+    assert_exact(features, 396, positions=positions, weight=weight)
+    assert_exact(features, 396, positions=positions, weight=weight, size=(36, 44))
 
 
 def test_half_black_frame() -> None:
@@ -323,8 +325,9 @@ def test_memory_at_street_scene_size(weight: float) -> None:
 
 def test_black_frame_of_street_scene_size() -> None:
     """Half of all distances tie: still windows, not an N x N search."""
-    result = dpc_knn(torch.zeros(1, 19200, 16), 4800, positions=grid(120, 160), spatial_weight=0.7)
-    assert result.assignment.unique().numel() == 4800
+    for size in (None, (120, 160)):
+        result = dpc_knn(torch.zeros(1, 19200, 16), 4800, 5, grid(120, 160), 0.7, size)
+        assert result.assignment.unique().numel() == 4800
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])

@@ -68,9 +68,9 @@ class Exact:
 
     def ask(self, tokens: Tensor, eligible: Eligible, answer: Answer, out: Tensor) -> Tensor:
         """Write the answer for each of `tokens` into `out`, (B * N,)."""
-        for stage in (self._of_scan, self._of_sample, self._everything):
+        for stage in (*self.scan.nominations(), self._of_sample, self._everything):
             left = []
-            for nominees in stage(tokens, eligible):
+            for nominees in stage(tokens, eligible, self.count):
                 candidates = self._measure(nominees)
                 value, proved = answer(nominees.rows, candidates)
                 out[nominees.rows] = torch.where(proved, value, out[nominees.rows])
@@ -80,11 +80,7 @@ class Exact:
                 break
         return out
 
-    def _of_scan(self, tokens: Tensor, eligible: Eligible) -> Iterator[Nominees]:
-        """Those the scan names."""
-        return self.scan.nominees(tokens, eligible, self.count)
-
-    def _of_sample(self, tokens: Tensor, eligible: Eligible) -> Iterator[Nominees]:
+    def _of_sample(self, tokens: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
         """The nearest few of all tokens, by products."""
         points = self.points
         for sample in range(points.batch):
@@ -96,16 +92,16 @@ class Exact:
                 self._others[sample] = Others(points, self.among[sample], self.count)
             others = self._others[sample]
             columns = others.columns
-            count = min(self.count, others.present)
+            few = min(count, others.present)
             for rows in torch.split(own, max(1, _ROWS_BYTES // (4 * len(columns)))):
                 distance, error = others.distances(rows)
                 if not self.restricted:
                     distance.masked_fill_(~eligible(rows, columns[None]), torch.inf)
-                near = fewest(distance, count)
+                near = fewest(distance, few)
                 floor = others.floor(near, error).double()
                 yield Nominees(rows, columns[near.columns], near.values.isinf(), floor)
 
-    def _everything(self, tokens: Tensor, eligible: Eligible) -> Iterator[Nominees]:
+    def _everything(self, tokens: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
         """All eligible tokens of the sample: what no error bound can tell apart."""
         points = self.points
         size = 8 * self.among.shape[1]

@@ -23,6 +23,9 @@ _BLOCK_BYTES = {"cpu": 2 << 20}
 
 _OTHER_BLOCK_BYTES = 256 << 20
 
+_ROWS = 4096
+"""Rows named candidates for together."""
+
 _SAMPLE = 64
 """Tokens whose neighbours tell which radius will do."""
 
@@ -92,14 +95,21 @@ class Eligible(Protocol):
         """(n, S)."""
 
 
+class Nomination(Protocol):
+    """Of tokens (n,): others that may be among the `count` nearest eligible ones."""
+
+    def __call__(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+        """Some rows at a time."""
+
+
 class Scan(Protocol):
     """Distances of all tokens."""
 
     def blocks(self) -> Iterator[Block]:
         """All distances, some tiles at a time."""
 
-    def nominees(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
-        """Tokens among those the scan compares, or near them, that may be one of the `count` nearest."""
+    def nominations(self) -> list[Nomination]:
+        """Ways to name those that may be among the nearest, by what the scan knows, from cheap to dear."""
 
 
 def suitable_radius(
@@ -194,12 +204,28 @@ class GridScan:
         bound = (grid_bound(points, self.size, self.disk) * (1 - 2**-22)).float().expand(rows.shape)
         yield Block(rows, self.columns[None], self.distance[None], points.relative, error, bound)
 
-    def nominees(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
-        """All within a wider radius."""
+    def nominations(self) -> list[Nomination]:
+        """The nearest few by the kept distances, then all within a wider radius."""
+        return [self._of_disk, self._of_ring]
+
+    def _of_disk(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+        points = self.points
+        bound = grid_bound(points, self.size, self.disk)
+        for part in torch.split(rows, _ROWS):
+            columns = self.columns[:, part].T
+            distance = self.distance[:, part].T.masked_fill(~eligible(part, columns), torch.inf)
+            near = fewest(distance, min(count, distance.shape[1]))
+            floor = (near.rest.double() * (1 - points.relative) - points.absolute).clamp_min(0)
+            nearest = columns.gather(1, near.columns)
+            yield Nominees(part, nearest, near.values.isinf(), torch.minimum(floor, bound))
+
+    def _of_ring(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
         disk = dpc_grid.disk(self.radius + _RING, self.size)
-        columns = self._columns(disk, rows).T
-        absent = (columns == self.points.none) | ~eligible(rows, columns)
-        yield Nominees(rows, columns, absent, grid_bound(self.points, self.size, disk).expand(len(rows)))
+        bound = grid_bound(self.points, self.size, disk)
+        for part in torch.split(rows, _ROWS):
+            columns = self._columns(disk, part).T
+            absent = (columns == self.points.none) | ~eligible(part, columns)
+            yield Nominees(part, columns, absent, bound.expand(len(part)))
 
 
 class WindowScan:
@@ -252,8 +278,11 @@ class WindowScan:
             distance, error = self.distance[part], self.error[part]
             yield Block(tiles.rows[part], tiles.columns[part], distance, ROUNDED, error, tiles.bound[part])
 
-    def nominees(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+    def nominations(self) -> list[Nomination]:
         """The nearest few within the window, by the kept distances."""
+        return [self._of_window]
+
+    def _of_window(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
         tiles = self.tiles
         width, height = self.distance.shape[1:]
         slots = torch.arange(tiles.rows.numel(), device=rows.device)
@@ -292,8 +321,11 @@ class ListScan:
         rows, columns = points.numbers().view(1, -1), self.columns.T[None]
         yield Block(rows, columns, self.distance.T[None], points.relative, error, self.floor[None])
 
-    def nominees(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+    def nominations(self) -> list[Nomination]:
         """The few."""
+        return [self._of_list]
+
+    def _of_list(self, rows: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
         columns = self.columns[rows]
         absent = (columns == self.points.none) | ~eligible(rows, columns)
         yield Nominees(rows, columns, absent, self.floor[rows].double())
