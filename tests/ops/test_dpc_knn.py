@@ -340,3 +340,26 @@ def test_autocast_changes_nothing(weight: float) -> None:
         inside = dpc_knn(features, 150, positions=positions, spatial_weight=weight)
     assert torch.equal(plain.centers, inside.centers)
     assert torch.equal(plain.assignment, inside.assignment)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_products_of_reduced_precision_are_not_used(weight: float) -> None:
+    features, positions = 5 + smooth(36, 40, 64), grid(36, 40)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert_exact(features, 360, positions=positions, weight=weight)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("size", [None, (36, 40)])
+def test_compiles_into_one_graph(size: tuple[int, int] | None) -> None:
+    features, positions = smooth(36, 40, 12), grid(36, 40)
+
+    def cells(x: Tensor) -> Tensor:
+        return dpc_knn(2 * x, 360, 5, positions, 0.7, size).assignment + 1
+
+    compiled = torch.compile(cells, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(features), cells(features))

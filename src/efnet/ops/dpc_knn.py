@@ -20,7 +20,7 @@ from efnet.ops.dpc_points import Points
 from efnet.ops.dpc_scan import GridScan, ListScan, Scan, WindowScan, suitable_radius
 from efnet.ops.dpc_tiles import Tiles, layout, spatial_tiles
 from efnet.ops.dpc_whole import nearest_of_all
-from efnet.ops.precision import full_precision
+from efnet.ops.precision import exact_products, full_precision
 
 _RADII = (4, 6, 9)
 """Radii to try on a regular grid, in cells."""
@@ -90,19 +90,57 @@ def dpc_knn(
         ValueError: a shape, M, k or the weight is out of its range.
     """
     _check(features, num_clusters, k, positions, spatial_weight, grid)
-    batch, tokens, _ = features.shape
+    if torch.compiler.is_compiling():
+        return Clusters(*_operator(features, num_clusters, k, positions, spatial_weight, grid))
     if features.is_meta:  # somebody counts operations or shapes
-        return Clusters(
-            torch.empty(batch, tokens, dtype=torch.int64, device="meta"),
-            torch.empty(batch, num_clusters, dtype=torch.int64, device="meta"),
-        )
-    k = min(k, tokens)
+        return Clusters(*_shapes(features, num_clusters, k, positions, spatial_weight, grid))
+    return _cluster(features, num_clusters, k, positions, spatial_weight, grid)
+
+
+def _cluster(
+    features: Tensor,
+    num_clusters: int,
+    k: int,
+    positions: Tensor | None,
+    spatial_weight: float,
+    grid: tuple[int, int] | None,
+) -> Clusters:
+    k = min(k, features.shape[1])
     points = Points(features, None if spatial_weight == 0 else positions, spatial_weight)
-    # Under autocast the products would be rounded beyond their proven bound.
-    with full_precision(features.device):
+    # Under autocast or with TF32 the products would be rounded beyond their proven bound.
+    with full_precision(features.device), exact_products():
         scan, squares = _neighbors(points, k, grid)
         centers = _centers(points, scan, squares, num_clusters, k)
         return Clusters(_assign(points, scan, centers, k), centers)
+
+
+@torch.library.custom_op(
+    "efnet::dpc_knn",
+    mutates_args=(),
+    schema="(Tensor features, int num_clusters, int k, Tensor? positions, float spatial_weight, int[]? grid)"
+    " -> (Tensor, Tensor)",
+)
+def _operator(
+    features: Tensor,
+    num_clusters: int,
+    k: int,
+    positions: Tensor | None,
+    spatial_weight: float,
+    grid: list[int] | None,
+) -> tuple[Tensor, Tensor]:
+    """One opaque operator for `torch.compile`, whose graphs cannot hold what depends on the data."""
+    size = None if grid is None else (grid[0], grid[1])
+    clusters = _cluster(features, num_clusters, k, positions, spatial_weight, size)
+    return clusters.assignment, clusters.centers
+
+
+@_operator.register_fake
+def _shapes(
+    features: Tensor, num_clusters: int, k: int, positions: object, spatial_weight: float, grid: object
+) -> tuple[Tensor, Tensor]:
+    batch, tokens, _ = features.shape
+    assignment = features.new_empty(batch, tokens, dtype=torch.int64)
+    return assignment, features.new_empty(batch, num_clusters, dtype=torch.int64)
 
 
 def _check(
