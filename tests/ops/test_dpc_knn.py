@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from efnet.ops import dpc_static
 from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.dpc_points import Points
 
 
 def assert_exact(
@@ -352,6 +354,28 @@ def test_products_of_reduced_precision_are_not_used(weight: float) -> None:
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_static_operators_equal_transcription(weight: float, k: int) -> None:
+    """Without ties nothing is left to rounding."""
+    features, positions = smooth(36, 80, 12, batch=2), grid(36, 80).expand(2, -1, -1)
+    assignment, centers = dpc_static.cluster(Points(features, positions, weight), 720, k)
+    expected = dpc_knn(features, 720, k, positions, weight)
+    assert torch.equal(centers, expected.centers)
+    assert torch.equal(assignment, expected.assignment)
+
+
+def test_exports_as_plain_operators() -> None:
+    class Cells(torch.nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return dpc_knn(x, 360, 5, y, 0.7).assignment
+
+    features, positions = smooth(36, 40, 12), grid(36, 40)
+    program = torch.export.export(Cells(), (features, positions))
+    assert not any("efnet" in str(node.target) for node in program.graph.nodes)
+    assert torch.equal(program.module()(features, positions), Cells()(features, positions))
 
 
 @pytest.mark.parametrize("size", [None, (36, 40)])

@@ -2,19 +2,21 @@
 
 EFNet (arXiv 2501.10958) equations 1-3; TCFormer (arXiv 2204.08680) is the case without a spatial term.
 
-`dpc_tiles` says which tokens to compare, `dpc_scan` measures them by matrix multiplication, `dpc_bounds`
-draws from that what is certain, `dpc_exact` settles the rest.
+`dpc_grid` and `dpc_tiles` say which tokens to compare where the spatial term bounds the search, `dpc_whole`
+finds the nearest of all where it does not; `dpc_scan` keeps the distances, `dpc_bounds` draws from them
+what is certain, `dpc_exact` settles the rest.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from efnet.ops import dpc_bounds, dpc_exact
+from efnet.ops import dpc_bounds, dpc_exact, dpc_static
 from efnet.ops.dpc_bounds import Bounds
 from efnet.ops.dpc_points import Points
 from efnet.ops.dpc_scan import GridScan, ListScan, Scan, WindowScan, suitable_radius
@@ -74,6 +76,9 @@ def dpc_knn(
     distances the first wins), so the result does not depend on noise or on the run. Distances that
     decide are evaluated in float64. No gradient passes.
 
+    For `torch.compile` this is one operator. In an exported program and in a CUDA graph, where nothing may
+    depend on the data, all tokens are compared with all in float32 and ties are ordered after that rounding.
+
     Args:
         features: (B, N, C) token features x.
         num_clusters: M, 1 to N.
@@ -90,11 +95,20 @@ def dpc_knn(
         ValueError: a shape, M, k or the weight is out of its range.
     """
     _check(features, num_clusters, k, positions, spatial_weight, grid)
+    if _is_exporting():
+        points = Points(features, None if spatial_weight == 0 else positions, spatial_weight)
+        return Clusters(*dpc_static.cluster(points, num_clusters, min(k, features.shape[1])))
     if torch.compiler.is_compiling():
         return Clusters(*_operator(features, num_clusters, k, positions, spatial_weight, grid))
     if features.is_meta:  # somebody counts operations or shapes
         return Clusters(*_shapes(features, num_clusters, k, positions, spatial_weight, grid))
     return _cluster(features, num_clusters, k, positions, spatial_weight, grid)
+
+
+def _is_exporting() -> bool:
+    """Whether `torch.export` traces; PyTorch 2.6 cannot tell it from `torch.compile`."""
+    asked: Callable[[], bool] | None = getattr(torch.compiler, "is_exporting", None)
+    return asked is not None and asked()
 
 
 def _cluster(
@@ -109,6 +123,8 @@ def _cluster(
     points = Points(features, None if spatial_weight == 0 else positions, spatial_weight)
     # Under autocast or with TF32 the products would be rounded beyond their proven bound.
     with full_precision(features.device), exact_products():
+        if features.is_cuda and torch.cuda.is_current_stream_capturing():
+            return Clusters(*dpc_static.cluster(points, num_clusters, k))
         scan, squares = _neighbors(points, k, grid)
         centers = _centers(points, scan, squares, num_clusters, k)
         return Clusters(_assign(points, scan, centers, k), centers)
