@@ -188,3 +188,24 @@ def test_logits_are_float32_under_autocast() -> None:
     for options in ({}, {"decoder": "mlp"}):
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
             assert tiny(**options).eval()(*random_pair()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_checkpointed_activations_change_no_gradient(drop_path: float) -> None:
+    torch.manual_seed(0)
+    model = tiny(drop_path=drop_path).train()
+    assert not model.checkpoint_activations
+    pair = random_pair(batch=2)
+    calls: list[int] = []
+    model.rgb.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    gradients = []
+    for again in (False, True):
+        model.checkpoint_activations = again
+        assert model.checkpoint_activations == again
+        model.zero_grad()
+        torch.manual_seed(1)
+        model(*pair).square().mean().backward()
+        gradients.append({name: value.grad.clone() for name, value in model.named_parameters()})
+    assert len(calls) == 3  # once, then once more in the backward pass
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-6, atol=1e-9, msg=name)

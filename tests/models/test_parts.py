@@ -223,3 +223,29 @@ def test_drop_path_keeps_the_mean() -> None:
     torch.testing.assert_close(kept.unique(), torch.tensor([0, 4 / 3]))
     assert float(kept.mean()) == pytest.approx(1, abs=0.05)
     assert torch.equal(drop.eval()(torch.ones(3, 1, 1)), torch.ones(3, 1, 1))
+
+
+@pytest.mark.parametrize("regular", [True, False], ids=["grid", "tokens"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_chunks_of_a_hidden_layer_add_up_to_it(
+    regular: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inference computes the feed-forward part by chunks, training as a whole."""
+    from efnet.models import layers
+
+    monkeypatch.setattr(layers, "CHUNK", 12)  # does not divide the hidden width
+    part = stages(batch=2)[0 if regular else 1]
+    mlp = layers.MLP(part.features.shape[2], ratio=8, skip=not regular).to(dtype)
+    part = part.with_features(part.features.to(dtype))
+    with torch.no_grad():
+        chunked = mlp(part)
+    torch.testing.assert_close(chunked, mlp(part).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_map_of_the_grid_has_a_layout_that_convolutions_know() -> None:
+    """Of one sample too: else a convolution copies the map before and after."""
+    for batch in (1, 2):
+        grid = TokenGrid.whole(batch, (6, 8), torch.device("cpu"))
+        features = Tokens(torch.randn(batch, 48, 16), grid, (6, 8)).to_map()
+        convolved = F.conv2d(features, torch.randn(16, 1, 3, 3), padding=1, groups=16)
+        assert features.stride() == convolved.stride() == (768, 1, 128, 16)

@@ -387,3 +387,17 @@ def test_compiles_into_one_graph(size: tuple[int, int] | None) -> None:
 
     compiled = torch.compile(cells, fullgraph=True, backend="eager")
     assert torch.equal(compiled(features), cells(features))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("share", [0.01, 1.0])
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_features_that_are_no_numbers_give_valid_clusters(value: float, share: float, weight: float) -> None:
+    """A diverged network is told so by its loss, not by an index."""
+    features, positions = smooth(36, 40, 12, batch=2), grid(36, 40).expand(2, -1, -1)
+    features[torch.rand(features.shape, generator=torch.Generator().manual_seed(0)) < share] = value
+    for size in (None, (36, 40)):
+        result = dpc_knn(features, 360, 5, positions, weight, size)
+        assert result.assignment.min() == 0
+        assert result.assignment.max() == 359
+        assert torch.equal(result.assignment.gather(1, result.centers), torch.arange(360).expand(2, -1))

@@ -71,6 +71,19 @@ class EFNet(SegmentationModel):
             elif isinstance(module, DBTC):
                 module.reset_position_score()
 
+    @property
+    def checkpoint_activations(self) -> bool:
+        """Whether training computes what blocks keep again in the backward pass: less memory, more time."""
+        return any(stage.checkpoint_activations for stage in self._all_stages())
+
+    @checkpoint_activations.setter
+    def checkpoint_activations(self, again: bool) -> None:
+        for stage in self._all_stages():
+            stage.checkpoint_activations = again
+
+    def _all_stages(self) -> list[GridStage | TokenStage]:
+        return [stage for stage in self.modules() if isinstance(stage, GridStage | TokenStage)]
+
     def stages(self, rgb: Tensor | None, thermal: Tensor | None) -> list[Tokens]:
         """Normalised images (B, 3, H, W) to the tokens F1, X2, X3, X4."""
         stages = [self._first_stage(rgb, thermal)]

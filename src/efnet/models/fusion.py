@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.models.config import Fusion
-from efnet.models.layers import layer_norm
+from efnet.models.layers import Linear, layer_norm
 from efnet.ops.tokens import Size
 from efnet.ops.windows import merge_windows, split_windows
 
@@ -27,36 +27,40 @@ class WindowCrossAttention(nn.Module):
         super().__init__()
         self.heads = max(1, width // HEAD_WIDTH)
         self.window = window
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.kv = Linear(width, 2 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, queries: Tensor, source: Tensor) -> Tensor:
         """Both (B, h, w, C); returns (B, h, w, C)."""
         size: Size = (queries.shape[1], queries.shape[2])
-        mask = self._padding(size, queries)
+        batch = queries.shape[0]
         q, k, v = (
-            # (B, windows, heads, cells, C/heads)
             self._split_heads(split_windows(part, self.window))
             for part in (self.q(queries), *self.kv(source).chunk(2, dim=-1))
         )
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        windows = attended.transpose(2, 3).flatten(3)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self._padding(size, batch, q))
+        windows = attended.transpose(1, 2).flatten(2)
+        windows = windows.view(batch, -1, *windows.shape[1:])
         features: Tensor = self.proj(merge_windows(windows, self.window, size))
         return features
 
     def _split_heads(self, windows: Tensor) -> Tensor:
-        """(B, windows, cells, C) to (B, windows, heads, cells, C/heads)."""
-        return windows.view(*windows.shape[:3], self.heads, -1).transpose(2, 3)
+        """(B, windows, cells, C) to (B * windows, heads, cells, C/heads).
 
-    def _padding(self, size: Size, like: Tensor) -> Tensor | None:
-        """(1, windows, 1, 1, cells) bias that hides padded keys; None where nothing is padded."""
+        Windows count as samples: with a fifth dimension PyTorch's fused kernels would step aside.
+        """
+        windows = windows.flatten(0, 1)
+        return windows.view(*windows.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def _padding(self, size: Size, batch: int, like: Tensor) -> Tensor | None:
+        """(B * windows, 1, 1, cells) bias that hides padded keys; None where nothing is padded."""
         if size[0] % self.window == 0 and size[1] % self.window == 0:
             return None
-        real = torch.ones(1, *size, 1, dtype=torch.bool, device=like.device)
-        cells = split_windows(real, self.window).squeeze(-1)[:, :, None, None, :]
+        real = torch.ones(batch, *size, 1, dtype=torch.bool, device=like.device)
+        cells = split_windows(real, self.window).squeeze(-1).flatten(0, 1)[:, None, None, :]
         # A large number, not infinity: a row that sees nothing must not become NaN.
-        return torch.zeros_like(cells, dtype=torch.float32).masked_fill(~cells, -1e4)
+        return torch.zeros_like(cells, dtype=like.dtype).masked_fill(~cells, -1e4)
 
 
 class ChannelAttention(nn.Module):
@@ -70,7 +74,9 @@ class ChannelAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, h, w, C) to scores (B, 1, 1, C) between 0 and 1."""
         cells = features.flatten(1, 2).float()
-        variance, mean = torch.var_mean(cells, dim=1, correction=0)
+        # Two sums over rows: PyTorch's variance along them is many times slower on a CPU.
+        mean = cells.mean(1)
+        variance = (cells - mean[:, None]).square().mean(1)
         statistics = torch.cat([mean, cells.amax(1), variance], dim=-1).to(features.dtype)
         scores: Tensor = self.mlp(statistics).sigmoid()
         return scores[:, None, None, :]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from efnet.models.config import BackboneConfig, Position
 from efnet.models.dbtc import DBTC
@@ -27,8 +29,21 @@ def _blocks(config: BackboneConfig, stage: int) -> nn.ModuleList:
     )
 
 
+def _run(block: nn.Module, again: bool, *args: Tokens | Tensor | None) -> Tokens:
+    """A block's tokens; with `again` its activations are computed anew in the backward pass."""
+    tokens: Tokens
+    if again and block.training and torch.is_grad_enabled():
+        tokens = checkpoint(block, *args, use_reentrant=False)
+    else:
+        tokens = block(*args)
+    return tokens
+
+
 class GridStage(nn.Module):
     """Stage 1: stem and blocks on the regular grid."""
+
+    checkpoint_activations = False
+    """In training, keep what enters a block and compute the rest again: less memory, more time."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -41,7 +56,7 @@ class GridStage(nn.Module):
         features, size = self.patch_embed(images)
         tokens = Tokens(features, TokenGrid.whole(len(images), size, images.device), size)
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = _run(block, self.checkpoint_activations, tokens)
         return tokens.with_features(self.norm(tokens.features))
 
 
@@ -54,6 +69,9 @@ class TokenStage(nn.Module):
         position: what the clustering's spatial distance is measured on.
         tau: the clustering's balance (eq. 1).
     """
+
+    checkpoint_activations = False
+    """As of stage 1; the clustering is not repeated."""
 
     def __init__(
         self, config: BackboneConfig, stage: int, position: Position = "none", tau: float = 1.0
@@ -70,6 +88,6 @@ class TokenStage(nn.Module):
         importance: Tensor | None
         tokens, source, importance = self.dbtc(tokens)
         for block in self.blocks:
-            tokens = block(tokens, source, importance)
+            tokens = _run(block, self.checkpoint_activations, tokens, source, importance)
             source = importance = None  # they enter a stage's first block only
         return tokens.with_features(self.norm(tokens.features))

@@ -243,6 +243,7 @@ def _assign(points: Points, scan: Scan, centers: Tensor, k: int) -> Tensor:
         exact = dpc_exact.Exact(points, scan, 1, among=ids)
         nearest[unsure] = dpc_exact.nearest_centers(exact, unsure, is_center)
     nearest[ids.flatten()] = ids.flatten()
-    number = torch.empty_like(nearest)
+    # Of features that are not numbers nothing is nearest: they join the first cluster.
+    number = nearest.new_zeros(points.none + 1)
     number[ids.flatten()] = torch.arange(centers.shape[1], device=ids.device).repeat(points.batch)
     return number[nearest].view(points.batch, -1)

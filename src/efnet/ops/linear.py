@@ -2,22 +2,18 @@
 
 `torch.nn.functional.linear` in float32 always calls MKL. On processors of other makers than Intel, MKL
 leaves half of their vector width unused; oneDNN, which PyTorch also carries, does not. Both compute the
-same sums in float32, in another order. Which one is used is measured once in a process.
+same sums in float32, in another order.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-_GAIN = 1.2
-"""By how much oneDNN must be faster to be chosen: where both are alike, nothing changes."""
 
 
 def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -43,7 +39,7 @@ def _eligible(features: Tensor, weight: Tensor) -> bool:
     return (
         # A compiler chooses its own kernels, and an exported graph knows common operators only.
         not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined, unused-ignore]
         and features.device.type == "cpu"
         and features.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
@@ -62,7 +58,7 @@ class _Linear(torch.autograd.Function):
         return _onednn(features, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Gradients of features, weight and bias."""
         (grad,) = grads
         features, weight = ctx.saved_tensors
@@ -76,30 +72,32 @@ class _Linear(torch.autograd.Function):
 
 
 def _onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()  # of anything else oneDNN's reference code makes seconds
     product: Tensor = torch.ops.mkldnn._linear_pointwise(features, weight, bias, "none", [], "")
     return product
 
 
 @lru_cache(maxsize=1)
-@torch.inference_mode()
 def onednn_pays() -> bool:
-    """Whether oneDNN multiplies float32 matrices clearly faster than `linear` here; takes about 20 ms."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    features, weight = torch.ones(1024, 256), torch.ones(512, 256)
+    """Whether oneDNN multiplies float32 matrices faster than MKL here: on AMD processors with AVX-512.
+
+    Decided by the processor, not by a measurement: a run that is repeated or resumed has to multiply as the
+    first one did, to the last bit.
+    """
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return (
+        available
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and _maker() == "AuthenticAMD"
+    )
+
+
+def _maker() -> str | None:
+    """Vendor of the processor, where the system tells it."""
     try:
-        _onednn(features, weight, None)
-    except (RuntimeError, NotImplementedError):
-        return False
-    theirs = _seconds(lambda: F.linear(features, weight))
-    return theirs > _GAIN * _seconds(lambda: _onednn(features, weight, None))
-
-
-def _seconds(call: Callable[[], Tensor]) -> float:
-    """The best of a few runs: what disturbs a run only ever makes it longer."""
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - start)
-    return best
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), None)

@@ -18,7 +18,7 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[ob
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
     """Float32 products in float32, whatever the user allowed: TF32 on a GPU, bfloat16 on a CPU."""
-    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     if not all(hasattr(backend, "fp32_precision") for backend in backends):  # before PyTorch 2.9
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")

@@ -120,7 +120,7 @@ def token_to_map(features: Tensor, grid: TokenGrid, map_size: Size) -> Tensor:
     if grid.regular and map_size == grid.size:
         # Not a view of the transpose: of one sample that has a stride by which convolutions do not
         # know the layout, and they copy the map twice.
-        return features.unflatten(1, map_size).permute(0, 3, 1, 2)
+        return features.view(batch, *map_size, channels).permute(0, 3, 1, 2)
     groups = _cells_of_map(grid.size, map_size, features.device)
     rows = grid.assignment[:, groups.order] + sample_offsets(batch, tokens, features.device)
     starts = groups.starts + sample_offsets(batch, len(groups.order), features.device)

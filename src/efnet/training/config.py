@@ -64,6 +64,8 @@ class NetworkConfig:
     """Which images the network looks at: rgbt, rgb or thermal."""
     drop_path: float = 0.0
     """Stochastic depth; the paper names none."""
+    checkpoint_activations: bool = False
+    """Compute the blocks' activations again in the backward pass: less memory, more time, same gradients."""
     init: str | None = None
     """Weights to start from: an official TCFormer file, or a checkpoint of ours; null: fresh."""
 

@@ -38,6 +38,7 @@ def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[Segmentatio
         )
     except ValueError as error:
         raise InputError(str(error)) from error
+    network.checkpoint_activations = config.checkpoint_activations
     if config.init is None:
         return network, None
     return network, str(_initialize(network, config.init))
