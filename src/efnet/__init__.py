@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from efnet.errors import InputError
     from efnet.models import EFNet, TCFormer, create_model, list_models
     from efnet.prediction.predictor import Predictor
+    from efnet.process import ProcessSettings, process_settings, tune_process
 
 __version__ = "0.1.0"
 
@@ -22,11 +23,14 @@ __all__ = [
     "EFNet",
     "InputError",
     "Predictor",
+    "ProcessSettings",
     "TCFormer",
     "__version__",
     "create_model",
     "list_models",
     "ops",
+    "process_settings",
+    "tune_process",
 ]
 
 _HOMES = {
@@ -34,9 +38,12 @@ _HOMES = {
     "EFNet": "efnet.models",
     "InputError": "efnet.errors",
     "Predictor": "efnet.prediction.predictor",
+    "ProcessSettings": "efnet.process",
     "TCFormer": "efnet.models",
     "create_model": "efnet.models",
     "list_models": "efnet.models",
+    "process_settings": "efnet.process",
+    "tune_process": "efnet.process",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -13,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from efnet import __version__
 from efnet.cli.options import plain_message
 from efnet.errors import InputError
+from efnet.process import tune_process
 
 COMMANDS = {
     "train": ("train", "train a network"),
@@ -23,6 +23,8 @@ COMMANDS = {
     "data convert": ("data_convert", "bring a data set into another layout"),
     "data synthesize": ("data_synthesize", "generate RGB-thermal street scenes"),
     "models": ("models", "list the networks with their sizes"),
+    "benchmark": ("benchmark", "measure speed and memory on this machine"),
+    "doctor": ("doctor", "show versions, devices and settings, and what to mend"),
     "demo": ("demo", "train, evaluate and predict on generated scenes, with a report"),
 }
 """Command: module in this folder, and one line of help."""
@@ -49,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit status: 0 done, 1 a check that found problems, 2 wrong input, 130 interrupted.
     """
-    # Read when PyTorch loads. Threads that spin for milliseconds while they wait, as is the default,
-    # starve each other once anything else wants a core (data workers for one). Threads that sleep at once
-    # make many small operators slow even on idle cores.
-    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+    tune_process()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())

@@ -1,0 +1,148 @@
+"""`--mode forward` and `--mode train`: networks against each other, with their limits and their parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from efnet.benchmark.machine import describe
+from efnet.benchmark.memory import peak_of
+from efnet.benchmark.parts import breakdown
+from efnet.benchmark.subject import Subject, make_work, named_shortage, open_model
+from efnet.benchmark.timing import Progress, Spread, Work, gemm_contestants, gemm_rates, interleave
+from efnet.models.base import SegmentationModel
+from efnet.models.complexity import Complexity, measure
+from efnet.models.config import EFNetConfig
+from efnet.models.registry import create_model, list_models
+
+PASSES = {False: 1, True: 3}
+"""Forward passes that a pass, or a step of training, is worth in multiply-adds: the backward pass computes
+two products for each of the forward's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        runs: rounds that count.
+        warmup: rounds before.
+        parts: whether to break a pass down into parts.
+        memory: whether to measure peak memory.
+    """
+
+    runs: int = 10
+    warmup: int = 2
+    parts: bool = True
+    memory: bool = True
+
+
+def steps(subjects: Sequence[Subject], plan: Plan) -> int:
+    """How often `compare` tells its progress."""
+    gemms = 2 if subjects[0].precision == "bf16" else 1
+    plain = sum(_broken_down(subject) for subject in subjects)
+    turns = (len(subjects) + gemms) * (plan.runs + plan.warmup)
+    return turns + plan.parts * plain * (plan.runs + 1) + plan.memory * len(subjects)
+
+
+def compare(subjects: Sequence[Subject], plan: Plan, progress: Progress = lambda: None) -> dict[str, Any]:
+    """Measure contestants of one size, batch, device and precision.
+
+    Args:
+        subjects: at least one.
+        plan: how much.
+        progress: told `steps(subjects, plan)` times.
+
+    Returns:
+        plain values: `machine`, `gemm` (operations per second by type), and `rows`, one per contestant, with
+        `error` instead of figures where a variant (compile, cuda-graph) does not work here.
+
+    Raises:
+        InputError: a model that is not there, or too little memory.
+    """
+    device = torch.device(subjects[0].device)
+    models = {subject.label: open_model(subject.model) for subject in subjects}
+    works, errors = _ready(subjects, models)
+    gemms, operations = gemm_contestants(device, subjects[0].precision)
+    times = interleave({**works, **gemms}, device, plan.runs, plan.warmup, progress)
+    rates = gemm_rates(times, operations)
+    rows = []
+    for subject in subjects:
+        if subject.label in errors:
+            rows.append({"label": subject.label, **subject.to_dict(), "error": errors[subject.label]})
+            continue
+        row = _row(subject, models[subject.label], times[subject.label], rates)
+        if plan.memory:
+            peak = peak_of({"kind": "network", "subject": subject.to_dict()})
+            row["memory"] = None if peak is None else peak.to_dict()
+            progress()
+        if plan.parts and _broken_down(subject):
+            row["breakdown"] = breakdown(subject, models[subject.label], plan.runs, progress)
+        rows.append(row)
+    return {"machine": describe(device), "gemm": rates, "rows": rows}
+
+
+def _broken_down(subject: Subject) -> bool:
+    """Whether it shows its parts: compiled and captured networks run none of our code."""
+    return subject.variant == "plain" and not subject.dense
+
+
+def _ready(
+    subjects: Sequence[Subject], models: dict[str, SegmentationModel]
+) -> tuple[dict[str, Work], dict[str, str]]:
+    """The contestants, each tried once, and why those that are missing do not work."""
+    works: dict[str, Work] = {}
+    errors: dict[str, str] = {}
+    for subject in subjects:
+        with named_shortage(subject):
+            try:
+                work = make_work(subject, models[subject.label])
+                work()
+            # What a compiler or a capture raises is beyond counting, and plain works all the same.
+            except Exception as error:
+                if subject.variant == "plain":
+                    raise
+                lines = str(error).strip().splitlines()
+                errors[subject.label] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+                continue
+        works[subject.label] = work
+    return works, errors
+
+
+def _row(
+    subject: Subject, model: SegmentationModel, spread: Spread, rates: dict[str, float]
+) -> dict[str, Any]:
+    counted = complexity(model, subject.size)
+    row: dict[str, Any] = {
+        "label": subject.label,
+        **subject.to_dict(),
+        "seconds": spread.to_dict(),
+        "pairs_per_second": subject.batch / spread.median,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": None,
+        "times_limit": None,
+    }
+    if counted is not None:
+        one = counted.layers + counted.attention
+        rate = rates["bfloat16" if subject.precision == "bf16" else "float32"]
+        limit = 2 * one * subject.batch * PASSES[subject.training] / rate
+        row |= {"multiply_adds": one, "times_limit": spread.median / limit}
+    return row
+
+
+def complexity(model: SegmentationModel, size: tuple[int, int]) -> Complexity | None:
+    """Multiply-adds of a network; None for one that is no preset's with other options."""
+    if model.name not in list_models():
+        return None
+    names = [field.name for field in dataclasses.fields(EFNetConfig)]
+    options = {name: getattr(model.config, name) for name in names if name not in ("backbone", "num_classes")}
+    with torch.device("meta"):
+        preset = create_model(model.name, model.num_classes, **options).config.backbone
+    if dataclasses.replace(preset, drop_path=0.0) != dataclasses.replace(
+        model.config.backbone, drop_path=0.0
+    ):
+        return None
+    return measure(model.name, model.num_classes, size, **options)
