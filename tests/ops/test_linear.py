@@ -58,3 +58,14 @@ def test_types_and_autocast_are_as_ever() -> None:
 
 def test_the_choice_is_made_once() -> None:
     assert onednn_pays() is onednn_pays()
+
+
+@pytest.mark.parametrize(
+    ("maker", "capability"), [("GenuineIntel", "AVX512"), ("AuthenticAMD", "AVX2"), (None, "AVX512")]
+)
+def test_other_processors_keep_the_usual_product(
+    maker: str | None, capability: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_maker", lambda: maker)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert not onednn_pays.__wrapped__()

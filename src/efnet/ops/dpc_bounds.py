@@ -41,6 +41,7 @@ def mean_squares(scan: Scan, points: Points, k: int) -> tuple[Bounds, Tensor]:
         the bounds, and (B * N,) how much farther than its k-th neighbour a token's window reaches.
     """
     low, high, margin = _columns(points, 3)
+    slack = ROUNDED + k * 2.0**-23  # squares, and a sum of k of them, in float32
     for block in scan.blocks():
         nearest = smallest(block.distance, k - 1) if k > 1 else []
         total_low = torch.zeros_like(block.error)
@@ -49,8 +50,8 @@ def mean_squares(scan: Scan, points: Points, k: int) -> tuple[Bounds, Tensor]:
             total_low += torch.minimum(block.low(distance), block.bound).square()
             total_high += block.high(distance).square()
         rows = block.rows.flatten()
-        low[rows] = (total_low * ((1 - ROUNDED) / k)).flatten()
-        high[rows] = (total_high * ((1 + ROUNDED) / k)).flatten()
+        low[rows] = (total_low * ((1 - slack) / k)).flatten()
+        high[rows] = (total_high * ((1 + slack) / k)).flatten()
         margin[rows] = (block.bound - block.high(nearest[-1]) if nearest else block.bound).flatten()
     return _bounds(low, high), margin[:-1]
 
