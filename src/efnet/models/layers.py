@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.models.tokens import Tokens
+from efnet.ops.attention import attention
 from efnet.ops.linear import linear
 
 CHUNK = 128
@@ -181,9 +182,7 @@ class Attention(nn.Module):
         keys, bias = self._reduce(queries, source, importance)
         q = self.q(queries.features).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, C/heads)
         k, v = self.kv(keys).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mask = None if bias is None else bias.to(q.dtype)[:, None, None, :]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        features: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        features: Tensor = self.proj(attention(q, k, v, bias).transpose(1, 2).flatten(2))
         return features
 
     def _reduce(

@@ -23,8 +23,8 @@ from efnet.ops.dpc_whole import Others
 _SPARE = 4
 """Candidates beyond those asked for, against ties and rounding."""
 
-_DENSE = 0.5
-"""From this share of candidates that are present, all are measured in one rectangle."""
+_FEW = 4
+"""Up to so many tokens differences cost less than to make the products' tables."""
 
 _ROWS_BYTES = 32 << 20
 
@@ -81,12 +81,15 @@ class Exact:
         return out
 
     def _of_sample(self, tokens: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
-        """The nearest few of all tokens, by products."""
+        """The nearest few of all tokens."""
         points = self.points
         for sample in range(points.batch):
             first = sample * points.tokens
             own = tokens[(tokens >= first) & (tokens < first + points.tokens)]
             if not len(own):
+                continue
+            if len(own) <= _FEW:
+                yield self._by_differences(own, self.among[sample], eligible, count)
                 continue
             if sample not in self._others:
                 self._others[sample] = Others(points, self.among[sample], self.count)
@@ -101,6 +104,14 @@ class Exact:
                 floor = others.floor(near, error).double()
                 yield Nominees(rows, columns[near.columns], near.values.isinf(), floor)
 
+    def _by_differences(self, rows: Tensor, columns: Tensor, eligible: Eligible, count: int) -> Nominees:
+        """The nearest few of `columns`, of which often hardly any is eligible: few are denser than a peak."""
+        points = self.points
+        distance = points.apart_where(eligible(rows, columns[None]), rows, columns.expand(len(rows), -1))
+        near = fewest(distance, min(count, len(columns)))
+        floor = (near.rest.double() * (1 - points.relative) - points.absolute).clamp_min(0)
+        return Nominees(rows, columns[near.columns], near.values.isinf(), floor)
+
     def _everything(self, tokens: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
         """All eligible tokens of the sample: what no error bound can tell apart."""
         points = self.points
@@ -113,13 +124,7 @@ class Exact:
     def _measure(self, nominees: Nominees) -> Candidates:
         """Distances by plain differences in float64, of those that are present."""
         rows, columns, absent, floor = nominees
-        if absent.numel() and absent.float().mean() > 1 - _DENSE:
-            row, slot = (~absent).nonzero().unbind(1)
-            near = self.points.apart(rows[row], columns[row, slot][:, None], exact=True).squeeze(1)
-            distance = near.new_full(columns.shape, torch.inf)
-            distance[row, slot] = near
-        else:
-            distance = self.points.apart(rows, columns, exact=True).masked_fill_(absent, torch.inf)
+        distance = self.points.apart_where(~absent, rows, columns, exact=True)
         return Candidates(columns.clamp_max(self.points.none - 1), distance, floor)
 
 

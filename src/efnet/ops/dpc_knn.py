@@ -2,9 +2,9 @@
 
 EFNet (arXiv 2501.10958) equations 1-3; TCFormer (arXiv 2204.08680) is the case without a spatial term.
 
-`dpc_grid` and `dpc_tiles` say which tokens to compare where the spatial term bounds the search, `dpc_whole`
-finds the nearest of all where it does not; `dpc_scan` keeps the distances, `dpc_bounds` draws from them
-what is certain, `dpc_exact` settles the rest.
+Where the spatial term bounds the search, `dpc_grid` says which cells of a grid to compare, `dpc_tiles` which
+tokens off it, whose nearest few `dpc_windows` finds; `dpc_whole` finds those of all where nothing bounds it.
+`dpc_scan` keeps the distances, `dpc_bounds` draws from them what is certain, `dpc_exact` settles the rest.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from torch import Tensor
 from efnet.ops import dpc_bounds, dpc_exact, dpc_static
 from efnet.ops.dpc_bounds import Bounds
 from efnet.ops.dpc_points import Points
-from efnet.ops.dpc_scan import GridScan, ListScan, Scan, WindowScan, suitable_radius
+from efnet.ops.dpc_scan import GridScan, Lattice, ListScan, Near, Scan, suitable_radius
 from efnet.ops.dpc_tiles import Tiles, layout, spatial_tiles
 from efnet.ops.dpc_whole import nearest_of_all
+from efnet.ops.dpc_windows import nearest_in_windows
 from efnet.ops.precision import exact_products, full_precision
 
 _RADII = (4, 6, 9)
@@ -37,7 +38,7 @@ _SAMPLED = 12
 """Of so many tiles one is tried first."""
 
 _TOLERATED = 0.03
-"""Share of tokens whose neighbours may lie beyond their window before a wider one is cheaper."""
+"""Share of tokens whose neighbours may lie beyond a radius before a wider one is cheaper."""
 
 
 class Clusters(NamedTuple):
@@ -187,38 +188,61 @@ def _check(
 
 def _neighbors(points: Points, k: int, grid: tuple[int, int] | None) -> tuple[Scan, Bounds]:
     """Equation 2, by a scan that holds most tokens' neighbours."""
-    scan = _bounded_scan(points, k, grid)
+    scan: Scan | None = _grid_scan(points, k, grid)
     if scan is not None:
-        squares, margin = dpc_bounds.mean_squares(scan, points, k)
+        squares, margin = dpc_bounds.mean_squares(scan, k)
         if (margin < 0).float().mean() < _TOLERATED:
             return scan, squares
-    whole = ListScan(points, *nearest_of_all(points, max(k - 1, 1) + _SPARE))
-    return whole, dpc_bounds.mean_squares(whole, points, k)[0]
+    scan = ListScan(points, _nearest(points, k, max(k - 1, 1) + _SPARE))
+    return scan, dpc_bounds.mean_squares(scan, k)[0]
 
 
-def _bounded_scan(points: Points, k: int, grid: tuple[int, int] | None) -> Scan | None:
-    """The cheapest scan whose bounds a sample of the tokens finds wide enough, if any is."""
+def _grid_scan(points: Points, k: int, grid: tuple[int, int] | None) -> GridScan | None:
+    """The cells of a regular grid within a radius that a sample of the tokens finds wide enough."""
+    if grid is None or points.places is None or points.places.shape[1] != 2:
+        return None
+    lattice = Lattice(points, grid)
+    radius = suitable_radius(lattice, k, _RADII, _TOLERATED)
+    return None if radius is None else GridScan(lattice, radius)
+
+
+def _nearest(points: Points, k: int, count: int) -> Near:
+    """The nearest few of each token: those of its window where they are proved enough, else of all."""
+    tiles = _suitable_tiles(points, k, count)
+    if tiles is None:
+        return nearest_of_all(points, count)
+    near = nearest_in_windows(points, tiles, count)
+    unproved = near.unproved(points, k)
+    left = near.rows[unproved].sort().values
+    if not len(left):
+        return near
+    parts = zip(near, nearest_of_all(points, count, left), strict=True)
+    return Near(*(torch.cat([part[~unproved], whole]) for part, whole in parts))
+
+
+def _suitable_tiles(points: Points, k: int, count: int) -> Tiles | None:
+    """The tiling with fewest distances to measure, by a sample of its tiles; None: compare all with all."""
     places = points.places
     if places is None or places.shape[1] != 2:
         return None
-    if grid is not None:
-        radius = suitable_radius(points, grid, k, _RADII, _TOLERATED)
-        if radius is not None:
-            return GridScan(points, grid, radius)
+    best, fewest = None, float(points.tokens)
     for reach in _REACHES:
         sizes = layout(points.tokens, points.spatial_weight / reach)
-        if sizes is None or 3 * sizes.run < k:
+        if sizes is None or 3 * sizes.run >= fewest:
             break
+        if 3 * sizes.run < count:
+            continue
         tiles = spatial_tiles(places.view(points.batch, -1, 2), points.spatial_weight, sizes)
-        some = WindowScan(points, Tiles(*(part[::_SAMPLED] for part in tiles)))
-        if dpc_bounds.share_beyond(some, k) < _TOLERATED:
-            return WindowScan(points, tiles)
-    return None
+        some = nearest_in_windows(points, Tiles(*(part[::_SAMPLED] for part in tiles)), count)
+        share = float(some.unproved(points, k).float().mean())
+        if 3 * sizes.run + share * points.tokens < fewest:
+            best, fewest = tiles, 3 * sizes.run + share * points.tokens
+    return best
 
 
 def _centers(points: Points, scan: Scan, squares: Bounds, count: int, k: int) -> Tensor:
     """(B, M) the tokens of largest score: those that certainly are, and the best of those that may be."""
-    separation = dpc_bounds.separations(scan, points, squares)
+    separation = dpc_bounds.separations(scan, squares)
     chosen, open_ = dpc_bounds.select(dpc_bounds.scores(squares, separation), points.batch, count)
     score = torch.where(chosen.flatten(), torch.inf, -1.0).double()
     unsure = open_.flatten().nonzero().squeeze(1)
@@ -237,7 +261,7 @@ def _assign(points: Points, scan: Scan, centers: Tensor, k: int) -> Tensor:
     ids = centers + torch.arange(points.batch, device=points.device)[:, None] * points.tokens
     is_center = torch.zeros(points.none, dtype=torch.bool, device=points.device)
     is_center[ids.flatten()] = True
-    nearest, certain = dpc_bounds.nearest_centers(scan, points, is_center)
+    nearest, certain = dpc_bounds.nearest_centers(scan, is_center)
     unsure = (~certain & ~is_center).nonzero().squeeze(1)
     if len(unsure):
         exact = dpc_exact.Exact(points, scan, 1, among=ids)

@@ -21,6 +21,9 @@ _TINY = 1e-30
 _UNDERFLOW = 1e-18
 """More than what squares below the smallest float32 number add to a distance."""
 
+_DENSE = 0.5
+"""From this share of tokens to be compared, all are measured in one rectangle."""
+
 _CHUNK_BYTES = {"cpu": 1 << 19}
 """Differences looked at together: what stays in a core's cache."""
 
@@ -76,6 +79,16 @@ class Points:
                 distance.add_(self._norms(self.places, own, others, exact), alpha=self.spatial_weight)
             out[first : first + step] = distance
         return out
+
+    def apart_where(self, present: Tensor, rows: Tensor, columns: Tensor, exact: bool = False) -> Tensor:
+        """As `apart`, (m, c), infinite where not `present` (m, c)."""
+        if present.float().mean() >= _DENSE:
+            return self.apart(rows, columns, exact).masked_fill_(~present, torch.inf)
+        row, slot = present.nonzero().unbind(1)
+        near = self.apart(rows[row], columns[row, slot][:, None], exact).squeeze(1)
+        distance = near.new_full(columns.shape, torch.inf)
+        distance[row, slot] = near
+        return distance
 
     @staticmethod
     def _norms(values: Tensor, rows: Tensor, columns: Tensor, exact: bool) -> Tensor:

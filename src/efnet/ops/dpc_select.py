@@ -26,28 +26,28 @@ class Few(NamedTuple):
 
 
 def smallest(values: Tensor, count: int) -> list[Tensor]:
-    """The `count` smallest of the columns of a block, ascending: a tournament of sorted lists.
+    """The `count` smallest of each column, ascending: a tournament of sorted lists.
 
     Args:
-        values: (t, S, R).
+        values: (S, R).
         count: 1 or more; what S lacks is infinite.
 
     Returns:
-        `count` tensors (t, R).
+        `count` tensors (R,).
     """
     if count > _TOURNAMENT:
-        padding = (0, 0, 0, max(0, count - values.shape[1]))
+        padding = (0, 0, 0, max(0, count - len(values)))
         padded = torch.nn.functional.pad(values, padding, value=torch.inf)
-        return list(padded.topk(count, 1, largest=False).values.unbind(1))
+        return list(padded.topk(count, 0, largest=False).values.unbind(0))
     lists = [values]
-    while lists[0].shape[1] > 1:
-        width = lists[0].shape[1]
+    while len(lists[0]) > 1:
+        width = len(lists[0])
         if width % 2:
             lists = [torch.nn.functional.pad(v, (0, 0, 0, 1), value=torch.inf) for v in lists]
         half = (width + 1) // 2
-        lists = _merge([v[:, :half] for v in lists], [v[:, half:] for v in lists], count)
+        lists = _merge([v[:half] for v in lists], [v[half:] for v in lists], count)
     missing = [torch.full_like(lists[0], torch.inf)] * (count - len(lists))
-    return [v.squeeze(1) for v in lists + missing]
+    return [v.squeeze(0) for v in lists + missing]
 
 
 def _merge(a: list[Tensor], b: list[Tensor], count: int) -> list[Tensor]:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from efnet.ops.dpc_points import ROUNDED, Points
+from efnet.ops.dpc_scan import Near
 from efnet.ops.dpc_select import Few, fewest, padded_width
+from efnet.ops.linear import linear
 
 _ROW_BYTES = {"cpu": 4 << 20}
 """Size of a block of rows against all columns."""
@@ -27,38 +29,37 @@ _SYMMETRIC_FROM = 4 * _SIDE
 """Tokens from which on half of the products are more than what using their symmetry costs."""
 
 
-def nearest_of_all(points: Points, count: int) -> tuple[Tensor, Tensor]:
-    """The nearest few of every token.
+def nearest_of_all(points: Points, count: int, rows: Tensor | None = None) -> Near:
+    """The nearest few of tokens among all of their sample.
 
     Args:
-        points: the tokens.
+        points: the tokens of the batch.
         count: how many; what a sample lacks is none.
-
-    Returns:
-        (B * N, count) tokens, (B * N,) float32 no other token is nearer.
+        rows: (n,) the tokens asked about, ascending; None: all.
     """
-    columns = torch.full((points.none, count), points.none, device=points.device)
-    floor = torch.empty(points.none, device=points.device)
     symmetric = points.places is None and points.device.type == "cpu" and points.tokens >= _SYMMETRIC_FROM
-    for sample in range(points.batch):
-        tokens = slice(sample * points.tokens, (sample + 1) * points.tokens)
-        few = min(count, points.tokens - 1)
+    few = min(count, points.tokens - 1)
+    parts = []
+    for tokens in points.numbers().unbind(0):
+        own = tokens if rows is None else rows[(rows >= tokens[0]) & (rows <= tokens[-1])]
         if few == 0:
-            floor[tokens] = torch.inf
-        elif symmetric:
-            columns[tokens, :few], floor[tokens] = _by_halves(points, tokens, few)
-        else:
-            columns[tokens, :few], floor[tokens] = _by_rows(points, tokens, few)
-    return columns, floor
+            parts.append((own[:, None][:, :0], torch.full(own.shape, torch.inf, device=own.device)))
+        elif symmetric and rows is None:
+            parts.append(_by_halves(points, tokens, few))
+        elif len(own):
+            parts.append(_by_rows(points, tokens, own, few))
+    columns, floor = (torch.cat(part) for part in zip(*parts, strict=True))
+    columns = torch.nn.functional.pad(columns, (0, count - few), value=points.none)
+    return Near.measured(points, points.numbers().flatten() if rows is None else rows, columns, floor)
 
 
-def _by_rows(points: Points, tokens: slice, count: int) -> tuple[Tensor, Tensor]:
-    """Some rows against all columns at a time."""
-    others = Others(points, torch.arange(tokens.start, tokens.stop, device=points.device), count)
+def _by_rows(points: Points, tokens: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The few of `rows` (m, count) and their floors (m,): some rows against all columns at a time."""
+    others = Others(points, tokens, count)
     found, floors = [], []
     step = max(1, _ROW_BYTES.get(points.device.type, _OTHER_ROW_BYTES) // (4 * len(others.columns)))
-    for rows in torch.split(others.columns[: points.tokens], step):
-        distance, error = others.distances(rows)
+    for part in torch.split(rows, step):
+        distance, error = others.distances(part)
         near = fewest(distance, count)
         found.append(others.columns[near.columns])
         floors.append(others.floor(near, error))
@@ -90,7 +91,7 @@ class Others:
         Without positions they are squares, which `floor` knows, and of no use is the error.
         """
         points = self.points
-        distance = points.partners(rows) @ self.table.T
+        distance = linear(points.partners(rows), self.table)
         if self.complete:
             distance.scatter_(1, (rows % points.tokens)[:, None], torch.inf)
         own = points.table[rows, -2].sqrt()
@@ -119,10 +120,9 @@ def square_floor(points: Points, squares: Tensor, norms: Tensor) -> Tensor:
     return (squares.clamp_min(0).sqrt() * (1 - ROUNDED) - error).nan_to_num(torch.inf, torch.inf).clamp_min(0)
 
 
-def _by_halves(points: Points, tokens: slice, count: int) -> tuple[Tensor, Tensor]:
+def _by_halves(points: Points, tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Each pair of blocks once; first which groups of tokens are near, then which tokens of those."""
-    number = torch.arange(tokens.start, tokens.stop, device=points.device)
-    number = torch.nn.functional.pad(number, (0, -points.tokens % _SIDE), value=points.none)
+    number = torch.nn.functional.pad(tokens, (0, -points.tokens % _SIDE), value=points.none)
     table, partners = points.table[number], points.partners(number)
     groups = fewest(_group_minima(table, partners)[: points.tokens], count + 1).columns
     squares = _members(table, partners, groups)
@@ -138,11 +138,10 @@ def _group_minima(table: Tensor, partners: Tensor) -> Tensor:
     """(P, P / group) least square of every token to the others of each group."""
     blocks, groups = len(table) // _SIDE, _SIDE // _GROUP
     minima = table.new_empty(len(table), blocks * groups)
-    tile = table.new_empty(_SIDE, _SIDE)
     rows, columns = torch.split(table, _SIDE), torch.split(partners, _SIDE)
     for i in range(blocks):
         for j in range(i, blocks):
-            torch.mm(rows[i], columns[j].T, out=tile)
+            tile = linear(rows[i], columns[j])
             own, other = (slice(_SIDE * block, _SIDE * (block + 1)) for block in (i, j))
             if i == j:
                 tile.fill_diagonal_(torch.inf)
@@ -161,7 +160,7 @@ def _members(table: Tensor, partners: Tensor, groups: Tensor) -> Tensor:
     squares = table.new_empty(tokens * count, _GROUP)
     for group, members in enumerate(torch.split(partners, _GROUP)):
         pairs = order[ends[group] : ends[group + 1]]
-        squares[pairs] = table[pairs // count] @ members.T
+        squares[pairs] = linear(table[pairs // count], members)
     token = torch.arange(tokens, device=table.device)
     row, slot = (groups == token[:, None] // _GROUP).nonzero().unbind(1)
     squares.view(tokens, count, _GROUP)[row, slot, row % _GROUP] = torch.inf

@@ -27,14 +27,14 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     Returns:
         (..., D).
     """
-    if not _eligible(features, weight):
+    if not onednn_multiplies(features, weight):
         return F.linear(features, weight, bias)
     if torch.is_grad_enabled():
         return cast(Tensor, _Linear.apply(features, weight, bias))  # type: ignore[no-untyped-call]
     return _onednn(features, weight, bias)
 
 
-def _eligible(features: Tensor, weight: Tensor) -> bool:
+def onednn_multiplies(features: Tensor, weight: Tensor) -> bool:
     """Whether this is a product in float32 on a CPU, run as it stands, where oneDNN is the faster."""
     return (
         # A compiler chooses its own kernels, and an exported graph knows common operators only.

@@ -1,0 +1,48 @@
+"""Scaled dot-product attention by the faster of two ways.
+
+`torch.nn.functional.scaled_dot_product_attention` in float32 multiplies by MKL on every CPU. Where oneDNN
+is the faster (see `efnet.ops.linear`), the same sums are taken by it, for as many queries at a time as keep
+their weights in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from efnet.ops.linear import linear, onednn_multiplies
+
+_BLOCK_BYTES = 1 << 21
+"""Size of the attention weights of the queries that are looked at together."""
+
+
+def attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(d) + bias) V, with gradients.
+
+    Args:
+        queries: (B, heads, N, d).
+        keys: (B, heads, M, d).
+        values: (B, heads, M, d).
+        bias: (B, M) added to the logits of all queries and heads (EFNet, arXiv 2501.10958, eq. 5), or None.
+
+    Returns:
+        (B, heads, N, d).
+    """
+    if torch.is_grad_enabled() or not onednn_multiplies(queries, keys):
+        mask = None if bias is None else bias.to(queries.dtype)[:, None, None, :]
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    batch, heads, tokens, width = queries.shape
+    keys = keys / math.sqrt(width)
+    out = queries.new_empty(batch, tokens, heads, width)
+    step = max(1, _BLOCK_BYTES // (4 * keys.shape[2]))
+    for sample in range(batch):
+        added = None if bias is None else bias[sample]
+        for head in range(heads):
+            columns = values[sample, head].t().contiguous()
+            for first in range(0, tokens, step):
+                logits = linear(queries[sample, head, first : first + step], keys[sample, head], added)
+                out[sample, first : first + step, head] = linear(logits.softmax(-1), columns)
+    return out.transpose(1, 2)
