@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ from PIL import Image
 from efnet.classes import ClassSet
 from efnet.evaluation.protocols import Protocol
 from efnet.evaluation.sheet import SheetRow, error_panel
+from efnet.page import data_uri
 from efnet.prediction.render import index_image, overlay_image, thermal_pixels
 
 if TYPE_CHECKING:
@@ -40,15 +39,3 @@ def panels(sample: GallerySample, classes: ClassSet, protocol: Protocol) -> list
         Panel("truth", "True classes", data_uri(index_image(sample.truth, classes))),
         Panel("errors", "Wrong pixels in red", data_uri(errors)),
     ]
-
-
-def data_uri(image: Image.Image) -> str:
-    """An image as a data URI: photographs as JPEG, label maps (palette images) as lossless PNG."""
-    buffer = io.BytesIO()
-    if image.mode == "P":
-        image.save(buffer, "PNG", optimize=True)
-        kind = "png"
-    else:
-        image.convert("RGB").save(buffer, "JPEG", quality=85, optimize=True)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,7 +1,6 @@
 """One self-contained HTML page about a trained model: figures, pictures, curves, and how they came about.
 
-No scripts and no requests: styles are inlined, charts are SVG, pictures are data URIs. Mail it, open it
-from disk, print it.
+Charts are SVG, pictures are data URIs. Mail it, open it from disk, print it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from efnet.demo.charts import line_chart
 from efnet.demo.pictures import panels
 from efnet.evaluation.protocols import Protocol
 from efnet.files import write_text
+from efnet.page import render_page
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +108,6 @@ def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
 
 def render_report(report: RunReport) -> str:
     """The page as HTML."""
-    style = resources.files("efnet.demo").joinpath("page.css").read_text(encoding="utf-8")
     sections = [
         _gallery(report),
         _class_table(report.evaluation),
@@ -118,26 +116,8 @@ def render_report(report: RunReport) -> str:
         _steps(report.steps),
         _facts(report.facts),
     ]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            '<head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(report.title)}</title>",
-            f"<style>\n{style}</style></head>",
-            "<body>",
-            f"<header><h1>{escape(report.title)}</h1>",
-            f'<p class="lead">{escape(report.summary)}</p>',
-            _tiles(report.evaluation),
-            "</header>",
-            "<main>",
-            *[section for section in sections if section],
-            "</main>",
-            _footer(report.evaluation),
-            "</body></html>",
-            "",
-        ]
+    return render_page(
+        report.title, report.summary, sections, _tiles(report.evaluation), _footer(report.evaluation)
     )
 
 
