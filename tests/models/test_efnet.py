@@ -16,6 +16,7 @@ VARIANTS = {
     "deeplab, even tau": {"decoder": "deeplab", "tau": (0.5, 0.5, 0.5)},
     "rgb alone": {"modality": "rgb"},
     "thermal alone": {"modality": "thermal"},
+    "pooling": {"merging": "pool"},
 }
 
 
@@ -209,3 +210,18 @@ def test_checkpointed_activations_change_no_gradient(drop_path: float) -> None:
     assert len(calls) == 3  # once, then once more in the backward pass
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_compiles_into_one_graph(training: bool) -> None:
+    """Nothing in the network proper breaks a graph; `aot_eager` shows it without a C++ compiler."""
+    torch._dynamo.reset()
+    model = tiny().train(training)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    rgb, thermal = random_pair(32, 64)
+    with torch.set_grad_enabled(training):
+        expected, result = model(rgb, thermal), compiled(rgb, thermal)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    if training:
+        result.sum().backward()
+        assert all(value.grad is not None for value in model.parameters())

@@ -13,6 +13,7 @@ from efnet.models.dbtc import DBTC, halve
 from efnet.models.decoders import MFAD
 from efnet.models.fusion import MIF, ChannelAttention, WindowCrossAttention
 from efnet.models.layers import DropPath
+from efnet.models.pooling import AveragePooling
 from efnet.models.position import PixelCoordinateEncoding, grid_coordinates, pitch
 from efnet.models.tokens import Tokens
 from efnet.ops.tokens import TokenGrid
@@ -249,3 +250,22 @@ def test_a_map_of_the_grid_has_a_layout_that_convolutions_know() -> None:
         features = Tokens(torch.randn(batch, 48, 16), grid, (6, 8)).to_map()
         convolved = F.conv2d(features, torch.randn(16, 1, 3, 3), padding=1, groups=16)
         assert features.stride() == convolved.stride() == (768, 1, 128, 16)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 4)])
+def test_pooling_is_the_mean_of_blocks(size: tuple[int, int]) -> None:
+    """As average pooling that leaves out what lies beyond the border; twice, so that merged tokens merge."""
+    pooling, again = AveragePooling(4, 6), AveragePooling(6, 8)
+    grid = TokenGrid.whole(2, size, torch.device("cpu"))
+    tokens = Tokens(torch.randn(2, grid.num_tokens, 4), grid, size)
+    merged, source, importance = pooling(tokens)
+    assert importance is None
+    cells = source.features.transpose(1, 2).unflatten(2, size)
+    expected = F.avg_pool2d(cells, 2, ceil_mode=True, count_include_pad=False)
+    assert merged.map_size == expected.shape[2:]
+    torch.testing.assert_close(merged.features.transpose(1, 2).unflatten(2, merged.map_size), expected)
+    torch.testing.assert_close(merged.to_map(), expected)
+    twice, source, _ = again(merged)
+    cells = source.features.transpose(1, 2).unflatten(2, merged.map_size)
+    expected = F.avg_pool2d(cells, 2, ceil_mode=True, count_include_pad=False)
+    torch.testing.assert_close(twice.features.transpose(1, 2).unflatten(2, twice.map_size), expected)

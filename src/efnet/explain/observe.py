@@ -59,11 +59,16 @@ def explain_prepared(predictor: Predictor, prepared: Prepared) -> Explanation:
     """As `explain`, of a pair that `Predictor.prepare` returned. Not for several threads at once.
 
     Raises:
-        InputError: the network is not an EFNet.
+        InputError: the network is not an EFNet, or one without clusterings.
     """
     model = predictor.model
     if not isinstance(model, EFNet):
         raise InputError(f"{type(model).__name__}: not an EFNet; only an EFNet can be looked into")
+    if model.config.merging != "dbtc":
+        raise InputError(
+            f"{model.name} merges tokens by `{model.config.merging}`: it has no clusters to draw; explain a "
+            "network with merging `dbtc`"
+        )
     dbtcs = [cast(DBTC, stage.dbtc) for stage in model.token_stages]
     watched: dict[str, nn.Module] = {f"dbtc{place}": dbtc for place, dbtc in enumerate(dbtcs)}
     watched["decoder"] = model.decoder

@@ -10,6 +10,7 @@ Fusion = Literal["mif", "add", "cat"]
 Position = Literal["none", "pe", "pce"]
 Decoder = Literal["mfad", "mlp", "deeplab"]
 Modality = Literal["rgbt", "rgb", "thermal"]
+Merging = Literal["dbtc", "pool"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class EFNetConfig:
     """From the four stages to class scores (table VII)."""
     modality: Modality = "rgbt"
     """Which images the network looks at: both, or one alone (then there is nothing to fuse)."""
+    merging: Merging = "dbtc"
+    """How a stage's tokens become a quarter as many: clustering, or 2x2 average pooling (ours; position and
+    tau have no say then)."""
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -92,6 +96,7 @@ _CHOICES = {
     "position": get_args(Position),
     "decoder": get_args(Decoder),
     "modality": get_args(Modality),
+    "merging": get_args(Merging),
 }
 
 

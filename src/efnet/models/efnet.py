@@ -56,7 +56,8 @@ class EFNet(SegmentationModel):
         self.thermal = GridStage(backbone) if config.modality != "rgb" else None
         self.fusion = make_fusion(config.fusion, widths[0]) if config.modality == "rgbt" else None
         self.token_stages = nn.ModuleList(
-            TokenStage(backbone, stage, config.position, config.tau[stage - 1]) for stage in (1, 2, 3)
+            TokenStage(backbone, stage, config.position, config.tau[stage - 1], config.merging)
+            for stage in (1, 2, 3)
         )
         self.down = nn.ModuleList(DownPath(*widths[stage : stage + 2]) for stage in (0, 1))
         self.decoder = make_decoder(config.decoder, widths, config.num_classes)

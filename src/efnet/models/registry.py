@@ -29,7 +29,7 @@ def create_model(
         name: one of `list_models()`.
         num_classes: K; by default as many as `classes`, else 9.
         classes: names and colours of the classes; numbered ones if None.
-        **options: any of `fusion`, `position`, `tau`, `decoder`, `modality` and `drop_path`.
+        **options: any of `fusion`, `position`, `tau`, `decoder`, `modality`, `merging` and `drop_path`.
 
     Returns:
         the network, in training mode.

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from efnet.models.config import BackboneConfig, Position
+from efnet.models.config import BackboneConfig, Merging, Position
 from efnet.models.dbtc import DBTC
 from efnet.models.layers import Block, PatchEmbedding, layer_norm
+from efnet.models.pooling import AveragePooling
 from efnet.models.tokens import Tokens
 from efnet.ops.tokens import TokenGrid
 
@@ -54,7 +55,7 @@ class GridStage(nn.Module):
     def forward(self, images: Tensor) -> Tokens:
         """Normalised images (B, 3, H, W) to one token per cell of the initial grid."""
         features, size = self.patch_embed(images)
-        tokens = Tokens(features, TokenGrid.whole(len(images), size, images.device), size)
+        tokens = Tokens(features, TokenGrid.whole(images.shape[0], size, images.device), size)
         for block in self.blocks:
             tokens = _run(block, self.checkpoint_activations, tokens)
         return tokens.with_features(self.norm(tokens.features))
@@ -68,17 +69,27 @@ class TokenStage(nn.Module):
         stage: 1 to 3, counted from 0.
         position: what the clustering's spatial distance is measured on.
         tau: the clustering's balance (eq. 1).
+        merging: how the tokens become fewer.
     """
 
     checkpoint_activations = False
     """As of stage 1; the clustering is not repeated."""
 
     def __init__(
-        self, config: BackboneConfig, stage: int, position: Position = "none", tau: float = 1.0
+        self,
+        config: BackboneConfig,
+        stage: int,
+        position: Position = "none",
+        tau: float = 1.0,
+        merging: Merging = "dbtc",
     ) -> None:
         super().__init__()
         before, width = config.widths[stage - 1 : stage + 1]
-        self.dbtc = DBTC(before, width, config.neighbors, config.keep, position, tau)
+        self.dbtc: DBTC | AveragePooling = (
+            DBTC(before, width, config.neighbors, config.keep, position, tau)
+            if merging == "dbtc"
+            else AveragePooling(before, width)
+        )
         self.blocks = _blocks(config, stage)
         self.norm = layer_norm(width)
 

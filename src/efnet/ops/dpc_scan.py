@@ -29,7 +29,7 @@ _ROWS = 4096
 _SAMPLE = 64
 """Tokens whose neighbours tell which radius will do."""
 
-_WIDER = (2.0, 5.0)
+_WIDER = (1.5, 4.0)
 """Disks, in radii, that are looked at for the tokens that a grid's disk leaves open."""
 
 

@@ -82,7 +82,11 @@ class Others:
         self.present = len(columns)
         lacking = padded_width(len(columns), count) - len(columns)
         self.columns = torch.nn.functional.pad(columns, (0, lacking), value=points.none)
-        self.table = points.table[self.columns]
+        if self.complete and not lacking:
+            first = int(columns[0])
+            self.table = points.table[first : first + self.present]
+        else:
+            self.table = points.table[self.columns]
         self.norm = self.table[: self.present, -2].amax().sqrt()
 
     def distances(self, rows: Tensor) -> tuple[Tensor, Tensor]:
