@@ -7,12 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint types guard unit slow clean
+.PHONY: demo test lint types guard unit docs slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/efnet demo --out demo
 
-test: lint types guard unit
+test: lint types guard unit docs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -27,6 +27,10 @@ guard: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -q
+
+# The pages as a site in build/docs; a warning is an error.
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 # Minutes each: memory at full size, the whole demo.
 slow: $(VENV)/.dev
@@ -43,7 +47,7 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,docs]'
 	touch $@
 
 clean:

@@ -26,6 +26,7 @@ COMMANDS = {
     "models": ("models", "list the networks with their sizes"),
     "benchmark": ("benchmark", "measure speed and memory on this machine"),
     "doctor": ("doctor", "show versions, devices and settings, and what to mend"),
+    "completion": ("completion", "write the completion script of a shell"),
     "demo": ("demo", "train, evaluate and predict on generated scenes, with a report"),
 }
 """Command: module in this folder, and one line of help."""

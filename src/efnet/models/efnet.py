@@ -36,6 +36,8 @@ class DownPath(nn.Module):
 class EFNet(SegmentationModel):
     """Two stages 1, one fusion, three clustered stages, one decoder.
 
+    ::
+
         rgb ----> stage 1 -+
                            +- fusion -> F1 -> DBTC, stage 2 -> X2 (+ down F1) -> DBTC, stage 3 -> X3
         thermal > stage 1 -+            X3 (+ down X2) -> DBTC, stage 4 -> X4;   F1, X2, X3, X4 -> decoder
