@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from efnet.benchmark import clustering, dense, growth, machine, memory, plot, timing
-from efnet.benchmark.network import complexity
 from efnet.benchmark.parts import OTHER, PartClock, breakdown
 from efnet.benchmark.subject import Subject, images, make_work, named_shortage, open_model
 from efnet.errors import InputError
 from efnet.models import create_model, dbtc
-from efnet.models.complexity import measure
 from efnet.ops.dpc_knn import dpc_knn
 
 CPU = torch.device("cpu")
@@ -156,15 +154,6 @@ def test_a_step_trains_and_repeats() -> None:
     first, second = images(subject, CPU), images(subject, CPU)
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     assert all(image.min() >= 0 and image.max() <= 1 for image in first)
-
-
-def test_multiply_adds_of_ablations_and_of_networks_that_are_no_preset() -> None:
-    model = create_model("efnet_tiny", 5, fusion="add", drop_path=0.1)
-    assert complexity(model, SIZE) == measure("efnet_tiny", 5, SIZE, fusion="add")
-    model.name = "efnet_light"
-    assert complexity(model, SIZE) is None
-    model.name = "mine"
-    assert complexity(model, SIZE) is None
 
 
 def test_lack_of_memory_is_named() -> None:

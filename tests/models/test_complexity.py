@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import efnet
 from efnet.cli.main import main
-from efnet.models.complexity import measure
+from efnet.models.complexity import count, measure
 
 
 def test_light_at_full_size() -> None:
@@ -19,6 +20,12 @@ def test_light_at_full_size() -> None:
     # All distances of three clusterings: N^2 C of 19,200, 4,800 and 1,200 tokens.
     assert light.clustering == 19_200**2 * 128 + 4_800**2 * 320 + 1_200**2 * 512
     assert light.attention > 0
+
+
+def test_of_a_network_that_is_no_preset() -> None:
+    with torch.device("meta"):
+        model = efnet.create_model("efnet_tiny", 5, fusion="add", drop_path=0.1)
+    assert count(model, (64, 96)) == measure("efnet_tiny", 5, (64, 96), fusion="add")
 
 
 def test_parts_add_up() -> None:

@@ -14,9 +14,7 @@ from efnet.benchmark.parts import breakdown
 from efnet.benchmark.subject import Subject, make_work, named_shortage, open_model
 from efnet.benchmark.timing import Progress, Spread, Work, gemm_contestants, gemm_rates, interleave
 from efnet.models.base import SegmentationModel
-from efnet.models.complexity import Complexity, measure
-from efnet.models.config import EFNetConfig
-from efnet.models.registry import create_model, list_models
+from efnet.models.complexity import count
 
 PASSES = {False: 1, True: 3}
 """Forward passes that a pass, or a step of training, is worth in multiply-adds: the backward pass computes
@@ -115,34 +113,17 @@ def _ready(
 def _row(
     subject: Subject, model: SegmentationModel, spread: Spread, rates: dict[str, float]
 ) -> dict[str, Any]:
-    counted = complexity(model, subject.size)
-    row: dict[str, Any] = {
+    with torch.device("meta"):
+        counted = count(type(model)(model.config), subject.size)
+    one = counted.layers + counted.attention
+    rate = rates["bfloat16" if subject.precision == "bf16" else "float32"]
+    limit = 2 * one * subject.batch * PASSES[subject.training] / rate
+    return {
         "label": subject.label,
         **subject.to_dict(),
         "seconds": spread.to_dict(),
         "pairs_per_second": subject.batch / spread.median,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": None,
-        "times_limit": None,
+        "multiply_adds": one,
+        "times_limit": spread.median / limit,
     }
-    if counted is not None:
-        one = counted.layers + counted.attention
-        rate = rates["bfloat16" if subject.precision == "bf16" else "float32"]
-        limit = 2 * one * subject.batch * PASSES[subject.training] / rate
-        row |= {"multiply_adds": one, "times_limit": spread.median / limit}
-    return row
-
-
-def complexity(model: SegmentationModel, size: tuple[int, int]) -> Complexity | None:
-    """Multiply-adds of a network; None for one that is no preset's with other options."""
-    if model.name not in list_models():
-        return None
-    names = [field.name for field in dataclasses.fields(EFNetConfig)]
-    options = {name: getattr(model.config, name) for name in names if name not in ("backbone", "num_classes")}
-    with torch.device("meta"):
-        preset = create_model(model.name, model.num_classes, **options).config.backbone
-    if dataclasses.replace(preset, drop_path=0.0) != dataclasses.replace(
-        model.config.backbone, drop_path=0.0
-    ):
-        return None
-    return measure(model.name, model.num_classes, size, **options)

@@ -21,6 +21,7 @@ from efnet.benchmark.subject import Subject, TrainingStep, make_work
 from efnet.benchmark.timing import Progress, synchronize
 from efnet.models import dbtc
 from efnet.models.base import SegmentationModel
+from efnet.models.efnet import EFNet
 
 OTHER = "other"
 CLUSTERING = "clustering"
@@ -75,6 +76,8 @@ class PartClock:
 
 def named_parts(model: SegmentationModel) -> dict[str, str]:
     """Label of each module that counts as a part, by the module's name."""
+    if not isinstance(model, EFNet):
+        return {name: name for name, _ in model.named_children()}
     parts: dict[str, str] = {}
     for modality in ("rgb", "thermal"):
         parts[f"{modality}.patch_embed"] = f"stem {modality}"

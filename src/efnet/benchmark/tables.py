@@ -50,14 +50,13 @@ def network_tables(report: dict[str, Any]) -> str:
 
 
 def _network_row(row: dict[str, Any]) -> list[str]:
-    known = row["multiply_adds"] is not None
     return [
         row["label"],
         milliseconds(row["seconds"]["median"]),
         quartiles(row["seconds"]),
         f"{row['pairs_per_second']:.2f}",
-        f"{row['multiply_adds'] / 1e9:.1f}" if known else "-",
-        f"{row['times_limit']:.2f}" if known else "-",
+        f"{row['multiply_adds'] / 1e9:.1f}",
+        f"{row['times_limit']:.2f}",
         f"{row['parameters'] / 1e6:.2f} M",
         megabytes(row.get("memory"), "peak"),
     ]

@@ -22,7 +22,7 @@ from efnet.data.pairs import ThermalScale
 from efnet.errors import InputError
 from efnet.files import replacing, write_json, write_text
 from efnet.models.card import model_card
-from efnet.models.config import EFNetConfig, Modality
+from efnet.models.config import Modality, ModelConfig
 from efnet.models.validation import check_images, check_pair
 from efnet.models.weights import read_state_dict
 
@@ -58,7 +58,8 @@ class InputSpec:
 class SegmentationModel(nn.Module, ModelHubMixin):
     """An RGB-thermal segmentation network with its classes and constants inside.
 
-    A subclass implements `score_cells`. Saved as safetensors and JSON; nothing is unpickled.
+    A subclass names its architecture and configuration and implements `score_cells`. Saved as safetensors
+    and JSON; nothing is unpickled.
 
     Args:
         config: what the network is made of.
@@ -73,8 +74,11 @@ class SegmentationModel(nn.Module, ModelHubMixin):
     mean: Tensor
     std: Tensor
     architecture: ClassVar[str] = ""
+    """Kind of network, by which a checkpoint says what can read it."""
+    config_type: ClassVar[type[ModelConfig]]
+    config: ModelConfig
 
-    def __init__(self, config: EFNetConfig, name: str = "custom", classes: ClassSet | None = None) -> None:
+    def __init__(self, config: ModelConfig, name: str = "custom", classes: ClassSet | None = None) -> None:
         super().__init__()
         if classes is not None and len(classes) != config.num_classes:
             raise ValueError(f"{len(classes)} classes for a network of {config.num_classes}")
@@ -199,23 +203,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             )
         folder = Path(model_id)
         if not folder.is_dir():
-            try:
-                for filename in (WEIGHTS_FILE, CONFIG_FILE):
-                    fetched = huggingface_hub.hf_hub_download(
-                        model_id,
-                        filename,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        force_download=force_download,
-                        local_files_only=local_files_only,
-                        token=token,
-                    )
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
-                raise InputError(
-                    f"{model_id}: neither a checkpoint folder here nor one to be had from the hub "
-                    f"({type(error).__name__}); check the path or the name"
-                ) from error
-            folder = Path(fetched).parent
+            folder = fetch(model_id, revision, cache_dir, force_download, local_files_only, token)
         return cls.read(folder).to(map_location)
 
     @classmethod
@@ -233,7 +221,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
                 f"not of {cls.architecture!r}"
             )
         try:
-            config = EFNetConfig.from_dict(values["config"])
+            config = cls.config_type.from_dict(values["config"])
             model = cls(config, values["name"], ClassSet.from_dict(values["classes"]))
             model.input = InputSpec.from_dict(values["input"])
             model.training_summary = dict(values["training"])
@@ -247,6 +235,38 @@ class SegmentationModel(nn.Module, ModelHubMixin):
                 f"checkpoints ({str(error).splitlines()[-1].strip()})"
             ) from error
         return model.eval()
+
+
+def fetch(
+    name: str,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    """Get weights and JSON of a hub repository; returns the folder they lie in.
+
+    Raises:
+        InputError: there is no such repository, or it cannot be reached.
+    """
+    try:
+        for filename in (WEIGHTS_FILE, CONFIG_FILE):
+            fetched = huggingface_hub.hf_hub_download(
+                name,
+                filename,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise InputError(
+            f"{name}: neither a checkpoint folder here nor one to be had from the hub "
+            f"({type(error).__name__}); check the path or the name"
+        ) from error
+    return Path(fetched).parent
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from efnet.errors import InputError
-from efnet.models.base import CONFIG_FILE, SegmentationModel
-from efnet.models.efnet import EFNet
+from efnet.models.base import CONFIG_FILE, SegmentationModel, fetch, read_config
+from efnet.models.registry import ARCHITECTURES
 
 BEST_FOLDER = "best"
 
@@ -47,14 +47,23 @@ def load_checkpoint(
         raise InputError(f"{folder}: a file; give the folder that holds {CONFIG_FILE}")
     if folder.is_dir():
         best = folder / BEST_FOLDER
-        return EFNet.read(best if (best / CONFIG_FILE).is_file() else folder)
+        return read_network(best if (best / CONFIG_FILE).is_file() else folder)
     # `runs/x` beside an existing `runs` is a slip of the pen, not a repository to be fetched.
     if name.count("/") != 1 or folder.parent.is_dir() or name.startswith("."):
         raise InputError(f"{name}: no such folder; give a run folder or the name of a hub repository")
-    return EFNet._from_pretrained(
-        model_id=name,
-        revision=revision,
-        token=token,
-        cache_dir=None if cache_dir is None else Path(cache_dir).expanduser(),
-        local_files_only=local_files_only,
-    )
+    cached = None if cache_dir is None else Path(cache_dir).expanduser()
+    return read_network(fetch(name, revision, cached, local_files_only=local_files_only, token=token))
+
+
+def read_network(folder: Path) -> SegmentationModel:
+    """Read a checkpoint folder, whatever network is in it.
+
+    Raises:
+        InputError: a file is missing or damaged, or the network is unknown.
+    """
+    architecture = read_config(folder).get("architecture")
+    if architecture not in ARCHITECTURES:
+        raise InputError(
+            f"{folder / CONFIG_FILE}: a checkpoint of {architecture!r}; known are {', '.join(ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[architecture].read(folder)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from efnet.models.base import SegmentationModel
 from efnet.models.dbtc import DBTC
 from efnet.models.registry import create_model
 from efnet.models.tokens import Tokens
@@ -45,8 +46,19 @@ def measure(name: str, num_classes: int, size: tuple[int, int], **options: Any) 
         **options: as of `create_model`.
     """
     with torch.device("meta"):
-        model = create_model(name, num_classes, **options).eval()
-        pair = torch.empty(1, 3, *size), torch.empty(1, 1, *size)
+        model = create_model(name, num_classes, **options)
+    return count(model, size)
+
+
+def count(model: SegmentationModel, size: tuple[int, int]) -> Complexity:
+    """Count a network for one pair of images.
+
+    Args:
+        model: the network, on the `meta` device.
+        size: (H, W) of the images.
+    """
+    model.eval()
+    pair = torch.empty(1, 3, *size, device="meta"), torch.empty(1, 1, *size, device="meta")
     compared: list[int] = []
     for module in model.modules():
         if isinstance(module, DBTC):

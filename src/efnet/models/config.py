@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 Fusion = Literal["mif", "add", "cat"]
 Position = Literal["none", "pe", "pce"]
 Decoder = Literal["mfad", "mlp", "deeplab"]
 Modality = Literal["rgbt", "rgb", "thermal"]
 Merging = Literal["dbtc", "pool"]
+
+
+class ModelConfig(Protocol):
+    """What the configuration of any network tells, whatever else it holds."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+
+    @property
+    def modality(self) -> Modality:
+        """Which images the network looks at."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote; ValueError: it did not."""
 
 
 @dataclass(frozen=True)

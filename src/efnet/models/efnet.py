@@ -49,6 +49,8 @@ class EFNet(SegmentationModel):
     """
 
     architecture = "efnet"
+    config_type = EFNetConfig
+    config: EFNetConfig
 
     def __init__(self, config: EFNetConfig, name: str = "custom", classes: ClassSet | None = None) -> None:
         super().__init__(config, name, classes)

@@ -11,7 +11,7 @@ from efnet.data.augment import AugmentConfig
 from efnet.data.pairs import ThermalScale
 from efnet.devices import Precision
 from efnet.errors import InputError
-from efnet.models.config import Decoder, Fusion, Modality, Position
+from efnet.models.config import Decoder, Fusion, Merging, Modality, Position
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class NetworkConfig:
     """Table VII: mfad, mlp or deeplab."""
     modality: Modality = "rgbt"
     """Which images the network looks at: rgbt, rgb or thermal."""
+    merging: Merging = "dbtc"
+    """How tokens become fewer: dbtc, or pool for 2x2 average pooling (ours)."""
     drop_path: float = 0.0
     """Stochastic depth; the paper names none."""
     checkpoint_activations: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -13,7 +14,10 @@ from efnet.models.checkpoint import load_checkpoint
 from efnet.models.efnet import EFNet
 from efnet.models.official import LoadReport
 from efnet.models.registry import create_model
+from efnet.models.rivals import RIVALS
 from efnet.training.config import NetworkConfig
+
+_EFNET_OPTIONS = ("fusion", "position", "tau", "decoder", "merging", "drop_path")
 
 
 def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[SegmentationModel, str | None]:
@@ -26,27 +30,40 @@ def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[Segmentatio
         InputError: an unknown name or option, or weights that do not fit.
     """
     try:
-        network = create_model(
-            config.name,
-            classes=classes,
-            fusion=config.fusion,
-            position=config.position,
-            tau=config.tau,
-            decoder=config.decoder,
-            modality=config.modality,
-            drop_path=config.drop_path,
-        )
+        network = create_model(config.name, classes=classes, **_options(config))
     except ValueError as error:
         raise InputError(str(error)) from error
-    network.checkpoint_activations = config.checkpoint_activations
+    if isinstance(network, EFNet):
+        network.checkpoint_activations = config.checkpoint_activations
     if config.init is None:
         return network, None
     return network, str(_initialize(network, config.init))
 
 
-def _initialize(network: EFNet, source: str) -> LoadReport:
+def _options(config: NetworkConfig) -> dict[str, Any]:
+    """What `create_model` is told: of a network that is no EFNet, which images it looks at.
+
+    Raises:
+        InputError: an option of EFNet is set for another network.
+    """
+    options = {name: getattr(config, name) for name in _EFNET_OPTIONS}
+    if config.name not in RIVALS:
+        return {"modality": config.modality, **options}
+    default = NetworkConfig()
+    names = (*_EFNET_OPTIONS, "checkpoint_activations")
+    set_ = [f"network.{name}" for name in names if getattr(config, name) != getattr(default, name)]
+    if set_:
+        raise InputError(f"{config.name} has no {', '.join(set_)}; leave it out")
+    return {"modality": config.modality}
+
+
+def _initialize(network: SegmentationModel, source: str) -> LoadReport:
     """From an official TCFormer file, or from a checkpoint of ours, perhaps with other classes."""
     if Path(source).is_file():
+        if not isinstance(network, EFNet):
+            raise InputError(
+                f"{source}: {network.name} starts from a checkpoint folder of ours, not from a file"
+            )
         return network.load_tcformer(source)
     given = load_checkpoint(source)
     return copy_weights(network, given, source)
