@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import efnet
 from efnet.cli.main import main
-from efnet.cli.models import ABLATIONS
+from efnet.cli.models import PAPER, list_ablations
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """What the command writes, and what it prints."""
     path = tmp_path_factory.mktemp("models") / "models.json"
-    assert main(["models", "--size", "64x96", "--json", str(path)]) == 0
-    values = json.loads(path.read_text())
-    assert isinstance(values, dict)
-    return values
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["models", "--size", "64x96", "--json", str(path)]) == 0
+    return json.loads(path.read_text()), printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def written(result: tuple[dict[str, Any], str]) -> dict[str, Any]:
+    return result[0]
 
 
 def test_every_row_counts_the_network_it_names(written) -> None:
     light = sum(p.numel() for p in efnet.create_model("efnet_light", 9).parameters())
     assert written["models"]["efnet_light"]["parameters"] == light
-    assert [row["label"] for row in written["ablations"]] == [row.label for row in ABLATIONS]
+    assert [row["label"] for row in written["ablations"]] == [row.label for row in list_ablations()]
     for row in written["ablations"]:
         model = efnet.create_model("efnet_light", 9, **row["options"])
         assert row["parameters"] == sum(p.numel() for p in model.parameters())
@@ -52,20 +60,43 @@ def test_the_paper_s_figures(written) -> None:
     for key, millions in paper.items():
         assert rows[key]["paper_parameters"] == pytest.approx(millions * 1e6)
         assert rows[key]["paper_difference"] == pytest.approx((millions - 29.54) * 1e6, abs=1)
+        assert rows[key]["to_paper"] == rows[key]["parameters"] - rows[key]["paper_parameters"]
     baseline = rows["III-C", "add, none, mlp"]
     assert baseline["options"] == {"fusion": "add", "position": "none", "decoder": "mlp"}
-    assert baseline["paper_parameters"] is None
+    assert (baseline["paper_parameters"], baseline["to_paper"]) == (None, None)
+    assert PAPER == {"parameters": 29_500_000, "operations": 36_600_000_000}
+    assert written["paper"] == {**PAPER, "full_parameters": 29_540_000}
 
 
-def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "--size", "64x96"]) == 0
-    printed = capsys.readouterr().out
+def test_presets_beside_table_1(written) -> None:
+    for counted in written["models"].values():
+        assert counted["to_paper"] == {
+            "parameters": counted["parameters"] - 29.5e6,
+            "operations_at_one": counted["layers"] - 36.6e9,
+            "operations_at_two": 2 * counted["layers"] - 36.6e9,
+        }
+
+
+def test_ablations_of_another_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "deep" / "models.json"
+    words = ["--size", "32x32", "--num-classes", "2", "--model", "efnet_tiny", "--json", str(path)]
+    assert main(["models", *words]) == 0
+    assert "ablations of efnet_tiny" in capsys.readouterr().out
+    values = json.loads(path.read_text())
+    assert values["num_classes"] == 2
+    (add,) = (row for row in values["ablations"] if row["label"] == "fusion add")
+    model = efnet.create_model("efnet_tiny", 2, fusion="add")
+    assert (add["model"], add["parameters"]) == ("efnet_tiny", sum(p.numel() for p in model.parameters()))
+
+
+def test_printed_table(result: tuple[dict[str, Any], str]) -> None:
+    printed = result[1]
     assert all(name in printed for name in efnet.list_models())
     assert "paper, table I (480x640): 29.5 M parameters, 36.6 G" in printed
     assert "\u2026" not in printed, "no cell is cut short"
     (mlp,) = (line for line in printed.splitlines() if "decoder mlp" in line)
-    assert [cell.strip() for cell in mlp.split("\u2502")][1:7] == [
-        *("VII", "decoder mlp", "15.48 M", "+0.52", "30.06 M", "+0.52")
+    assert [cell.strip() for cell in mlp.split("\u2502")][1:8] == [
+        *("VII", "decoder mlp", "15.48", "+0.52", "30.06", "+0.52", "-14.58")
     ]
 
 
@@ -75,6 +106,7 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--size", "10x10"], "--size 10x10: give height x width, both at least 32, such as 480x640"),
         (["--size", "big"], "--size big: give height x width"),
         (["--num-classes", "1"], "--num-classes 1: give 2 or more"),
+        (["--model", "efnet_huge"], "--model efnet_huge: there are efnet_tiny, efnet_light"),
         (["--json", "."], "--json .: is a folder"),
     ],
 )
@@ -83,9 +115,3 @@ def test_wrong_options(options: list[str], message: str, capsys: pytest.CaptureF
     captured = capsys.readouterr()
     assert captured.err.startswith(f"efnet: error: {message}")
     assert captured.out == ""
-
-
-def test_writes_beside_existing_files(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "models.json"
-    assert main(["models", "--size", "32x32", "--num-classes", "2", "--json", str(path)]) == 0
-    assert json.loads(path.read_text())["num_classes"] == 2

@@ -210,6 +210,9 @@ def test_unlabelled_samples_pass() -> None:
         {"brightness": -1},
         {"hue": 0.6},
         {"contrast": float("nan")},
+        {"rare_crop": -0.1},
+        {"drop_rgb": 0.6, "drop_thermal": 0.6},
+        {"thermal_gain": 2},
     ],
 )
 def test_bad_configuration(values: dict) -> None:
@@ -224,3 +227,89 @@ def test_real_pair_keeps_its_classes(samples: Path) -> None:
     for _ in range(10):
         result = augment(sample, AugmentConfig(), (480, 640), rng)
         assert set(np.unique(result.label)) <= {*np.unique(sample.label), IGNORE_INDEX}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 60), st.floats(1, 4), st.integers(0, 2**16), st.data())
+def test_a_window_around_a_pixel_holds_it(source: int, scale: float, seed: int, data: st.DataObject) -> None:
+    focus = data.draw(st.integers(0, source - 1))
+    window = Window.draw(source, 32, scale, np.random.default_rng(seed), focus)
+    assert 0 <= window.start <= window.stop <= source
+    if source / scale >= 1:
+        assert window.start <= focus + 1e-9
+        assert window.stop >= focus + 1 - 1e-9
+    else:
+        assert focus - 1e-9 <= window.start
+
+
+def test_crops_go_to_the_rare_class() -> None:
+    label = np.zeros((60, 80), dtype=np.uint8)
+    label[3, 70], label[50:, :20], label[20:30, 30:40] = 4, 2, 255
+    sample = replace(make_sample(60, 80), label=label)
+    config = replace(OFF, scale=(3.0, 3.0), rare_crop=1.0)
+    odds = np.array([0.01, 1.0, 1.0, 1.0, 8.0])
+
+    def share(value: int, config: AugmentConfig) -> float:
+        crops = [augment(sample, config, (60, 80), np.random.default_rng(seed), odds) for seed in range(200)]
+        return float(np.mean([(crop.label == value).any() for crop in crops]))
+
+    assert 0.8 < share(4, config) < 0.95  # 8 of 9.01, and by chance
+    assert share(4, replace(config, rare_crop=0.0)) < 0.15
+    assert 0.3 < share(4, replace(config, rare_crop=0.5)) < 0.75
+    # Without odds all classes in the image are alike; what is ignored is no class.
+    crops = [augment(sample, config, (60, 80), np.random.default_rng(seed)) for seed in range(200)]
+    assert 0.2 < np.mean([(crop.label == 4).any() for crop in crops]) < 0.5
+    mirrored = augment(sample, replace(config, flip=1.0), (60, 80), np.random.default_rng(0), np.eye(5)[4])
+    assert (mirrored.label == 4).any()
+
+
+def test_crops_without_a_class_to_go_to() -> None:
+    config = replace(AugmentConfig(), rare_crop=1.0)
+    for label in (None, np.full((24, 32), 255, np.uint8), np.zeros((24, 32), np.uint8)):
+        sample = replace(make_sample(), label=label)
+        augment(sample, config, (24, 32), np.random.default_rng(0), np.array([0.0, 1.0]))
+
+
+def test_thermal_gain_and_offset() -> None:
+    sample = make_sample()
+    sample = replace(sample, thermal=sample.thermal / 2 + np.float32(0.25))
+    gains, offsets = [], []
+    for seed in range(50):
+        config = replace(OFF, thermal_gain=0.2, thermal_offset=0.1)
+        result = augment(sample, config, (24, 32), np.random.default_rng(seed))
+        gain, constant = np.polyfit(sample.thermal.ravel(), result.thermal.ravel(), 1)
+        gains.append(gain - 1)
+        offsets.append(constant + gain * sample.thermal.mean() - sample.thermal.mean())
+        assert np.abs(gain * sample.thermal + constant - result.thermal).max() < 1e-5
+        assert np.array_equal(result.rgb, sample.rgb)
+    assert -0.2 <= min(gains) < -0.1 < 0.1 < max(gains) <= 0.2
+    assert -0.101 <= min(offsets) < -0.05 < 0.05 < max(offsets) <= 0.101
+    wide = augment(sample, replace(OFF, thermal_offset=1.0), (24, 32), np.random.default_rng(0))
+    assert wide.thermal.dtype == np.float32
+    assert 0 <= wide.thermal.min() <= wide.thermal.max() <= 1
+
+
+def test_dropped_modalities_are_grey_and_never_both() -> None:
+    sample, counts = make_sample(), np.zeros(2)
+    for seed in range(400):
+        config = replace(OFF, drop_rgb=0.3, drop_thermal=0.2)
+        result = augment(sample, config, (24, 32), np.random.default_rng(seed))
+        gone = [(result.rgb == PAD_RGB).all(), (result.thermal == np.float32(PAD_THERMAL)).all()]
+        counts += gone
+        assert not all(gone)
+        assert gone[0] or np.array_equal(result.rgb, sample.rgb)
+        assert gone[1] or np.array_equal(result.thermal, sample.thermal)
+        assert np.array_equal(result.label, sample.label)
+    assert np.abs(counts / 400 - (0.3, 0.2)).max() < 0.07
+
+
+@pytest.mark.parametrize("change", [{"rare_crop": 1e-9}, {"drop_rgb": 1e-9}, {"thermal_gain": 1e-9}])
+def test_new_options_leave_other_draws_alone(change: dict) -> None:
+    sample = make_sample()
+    before, after = (
+        augment(sample, config, (24, 32), np.random.default_rng(5))
+        for config in (AugmentConfig(), replace(AugmentConfig(), **change))
+    )
+    assert np.array_equal(before.rgb, after.rgb)
+    assert np.array_equal(before.label, after.label)
+    assert np.abs(before.thermal - after.thermal).max() < 1e-6

@@ -249,7 +249,11 @@ def test_start_from_a_checkpoint_with_other_classes(finished: Path, scenes: Path
 
     network, report = build_network(NetworkConfig(name="efnet_tiny", init=str(finished)), ClassSet.generic(4))
     assert report is not None
-    assert "left over 1" in report
+    assert "left over 1" in str(report)
+    assert report.fresh == ("decoder.class_tokens",)
+    _, report = build_network(NetworkConfig(name="efnet_tiny", init=str(finished)), ClassSet.generic(9))
+    assert report is not None
+    assert report.fresh == ("decoder.class_tokens",), "as many classes, but others"
     given = load_checkpoint(finished)
     assert torch.equal(network.state_dict()["rgb.norm.weight"], given.state_dict()["rgb.norm.weight"])
     with pytest.raises(InputError, match="another network size"):

@@ -17,6 +17,7 @@ DESCRIPTION = (
 
 GROUPS = {
     "data": "look at, convert or generate data sets",
+    "experiment": "the paper's tables, row by row",
 }
 """First words of two-word commands."""
 

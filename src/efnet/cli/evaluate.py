@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
 
 from efnet.cli.options import add_model_arguments, check_folder_writable, parse_size
 from efnet.cli.reporting import (
@@ -101,7 +103,24 @@ def run(args: Namespace) -> int:
         "precision": precision,
     }
     write_report(args, pairset, tally, circumstances, again=lambda chosen, keep: measure(chosen, keep, None))
+    _print_standing(model, tally, circumstances)
     return 0
+
+
+def _print_standing(model: SegmentationModel, tally: Tally, circumstances: Mapping[str, Any]) -> None:
+    """The figure among published ones, or in a line why it is not put there."""
+    from efnet.evaluation.report import build_report
+    from efnet.published.standing import CAVEAT, objection, standing, standing_table
+
+    report = build_report(tally, circumstances)
+    reason = objection(report)
+    if reason is not None:
+        print(f"not among published results: {reason}")
+        return
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(standing_table(standing(report), f"yours ({model.name})", parameters))
+    print(CAVEAT)
 
 
 def input_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +12,23 @@ from rich.table import Table
 
 from efnet.cli.options import check_file_writable, parse_size
 from efnet.errors import InputError
+from efnet.experiments.tables import get_table
 from efnet.files import write_json
 from efnet.models.complexity import Complexity, measure
 from efnet.models.registry import list_models
 from efnet.models.validation import MIN_SIZE
+from efnet.published.results import published_table
 
-PAPER = {"parameters": 29.5e6, "operations": 36.6e9}
+_WIDTH = 118
+"""Columns that the tables need."""
+
+_TABLE_I = published_table("mfnet").row("EFNet")
+
+PAPER = {
+    "parameters": round(1e6 * (_TABLE_I.parameters or 0)),
+    "operations": round(1e9 * (_TABLE_I.operations or 0)),
+}
 """Table I. The text names the backbone of `efnet_light`, this parameter count fits `efnet_base`."""
-
-PAPER_FULL = 29.54e6
-"""Parameters of the paper's full model in tables IV, V and VII."""
-
-ABLATED = "efnet_light"
-"""The preset whose ablations are shown: the backbone that the text names."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +48,32 @@ class Ablation:
     paper: float | None
 
 
-ABLATIONS = (
-    Ablation("IV", "fusion cat", {"fusion": "cat"}, 29.56e6),
-    Ablation("IV", "fusion add", {"fusion": "add"}, 29.46e6),
-    Ablation("IV", "fusion mif (full)", {}, 29.54e6),
-    Ablation("V", "position none", {"position": "none"}, 29.54e6),
-    Ablation("V", "position pe", {"position": "pe"}, 29.55e6),
-    Ablation("V", "position pce (full)", {}, 29.54e6),
-    Ablation("VII", "decoder deeplab", {"decoder": "deeplab"}, 33.28e6),
-    Ablation("VII", "decoder mlp", {"decoder": "mlp"}, 30.06e6),
-    Ablation("VII", "decoder mfad (full)", {}, 29.54e6),
-    Ablation("III-C", "add, none, mlp", {"fusion": "add", "position": "none", "decoder": "mlp"}, None),
-)
-"""Tables IV, V and VII, and the baseline of section III-C. (Table VI varies tau: no parameters.)"""
+def list_ablations() -> tuple[Ablation, ...]:
+    """Tables IV, V and VII, and the baseline of section III-C. (Table VI varies tau: no parameters.)"""
+    rows = [
+        Ablation(
+            table.place or "",
+            row.label.removesuffix(" on MFNet"),
+            row.network_options(),
+            None if row.paper.parameters is None else round(1e6 * row.paper.parameters),
+        )
+        for table in map(get_table, ("table4", "table5", "table7", "baseline"))
+        for row in table.rows
+        if table.name != "baseline" or row.name == "mfnet"  # one network on three data sets
+    ]
+    return tuple(rows)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--num-classes", type=int, default=9, help="classes that the networks tell apart")
     parser.add_argument("--size", type=str, default="480x640", help="height x width of the images")
+    parser.add_argument(
+        "--model",
+        type=str,
+        default="efnet_light",
+        help="preset whose ablations are shown (the paper names efnet_light; its counts are nearer to base)",
+    )
     parser.add_argument("--json", type=str | None, default=None, help="write the tables to this file")
 
 
@@ -72,62 +84,87 @@ def run(args: Namespace) -> int:
         0.
 
     Raises:
-        InputError: a size or number of classes that no network takes, or a file that cannot be written.
+        InputError: a size, preset or number of classes that there is not, or a file that cannot be written.
     """
     size = parse_size(args.size, MIN_SIZE)
     if args.num_classes < 2:
         raise InputError(f"--num-classes {args.num_classes}: give 2 or more")
+    if args.model not in list_models():
+        raise InputError(f"--model {args.model}: there are {', '.join(list_models())}")
     check_file_writable("--json", args.json)
     presets = {name: measure(name, args.num_classes, size) for name in list_models()}
-    full = presets[ABLATED]
+    full = presets[args.model]
     ablations = [
-        (row, measure(ABLATED, args.num_classes, size, **row.options) if row.options else full)
-        for row in ABLATIONS
+        (row, measure(args.model, args.num_classes, size, **row.options) if row.options else full)
+        for row in list_ablations()
     ]
-    console = Console(width=100)
+    console = Console(width=_WIDTH)
     console.print(_preset_table(presets, size))
     print(
         f"paper, table I (480x640): {PAPER['parameters'] / 1e6:.1f} M parameters, "
         f"{PAPER['operations'] / 1e9:.1f} G operations (it does not say what counts as one)\n"
+        "'to paper': ours less these; operations at one, and at two, per multiply-add of layers\n"
     )
-    console.print(_ablation_table(ablations, full))
-    print("difference: to the full model (mif, pce, mfad) of the same column, M parameters")
+    console.print(_ablation_table(args.model, ablations, full))
+    print(
+        "M parameters; 'to full': less the full model (mif, pce, mfad) of the same column; "
+        "'to paper': ours less the paper's"
+    )
     if args.json:
-        write_json(
-            args.json,
-            {
-                "size": size,
-                "num_classes": args.num_classes,
-                "models": {name: counted.to_dict() for name, counted in presets.items()},
-                "ablations": [_ablation_values(row, counted, full) for row, counted in ablations],
-                "paper": {**PAPER, "full_parameters": PAPER_FULL},
-            },
-        )
+        values = _values(args, size, presets, ablations, full)
+        write_json(args.json, values)
     return 0
 
 
 def _preset_table(presets: dict[str, Complexity], size: tuple[int, int]) -> Table:
     table = Table(title=f"presets; multiply-adds at {size[0]}x{size[1]}, one pair", title_justify="left")
-    for heading in ("model", "parameters", "GMAC of layers", "with attention", "with clustering"):
+    headings = (
+        *("model", "parameters", "to paper", "GMAC\nof layers", "with\nattention", "with\nclustering"),
+        *("to paper\nat one", "to paper\nat two"),
+    )
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for name, counted in presets.items():
-        table.add_row(name, _millions(counted.parameters), *_operations(counted))
+        values = _preset_values(counted)["to_paper"]
+        operations = (_difference(values[key] / 1e3, 1) for key in ("operations_at_one", "operations_at_two"))
+        table.add_row(
+            name,
+            _millions(counted.parameters),
+            _difference(values["parameters"]),
+            *_operations(counted),
+            *operations,
+        )
     return table
 
 
-def _ablation_table(ablations: list[tuple[Ablation, Complexity]], full: Complexity) -> Table:
-    table = Table(title=f"ablations of {ABLATED}, beside the paper's tables", title_justify="left")
-    for heading in ("paper", ABLATED):
-        table.add_column(heading)
-    for heading in ("parameters", "difference", "paper's\nparameters", "paper's\ndifference"):
+def _preset_values(counted: Complexity) -> dict[str, Any]:
+    """Plain values for JSON, with the differences to table I."""
+    return {
+        **counted.to_dict(),
+        "to_paper": {
+            "parameters": counted.parameters - PAPER["parameters"],
+            "operations_at_one": counted.layers - PAPER["operations"],
+            "operations_at_two": 2 * counted.layers - PAPER["operations"],
+        },
+    }
+
+
+def _ablation_table(name: str, ablations: list[tuple[Ablation, Complexity]], full: Complexity) -> Table:
+    table = Table(title=f"ablations of {name}, beside the paper's tables", title_justify="left")
+    for heading in ("paper", "network"):
+        table.add_column(heading, no_wrap=True)
+    headings = (
+        *("para-\nmeters", "to full", "paper's", "to full", "to paper"),
+        *("GMAC\nof layers", "with\nattention", "with\nclustering"),
+    )
+    for heading in headings:
         table.add_column(heading, justify="right")
-    table.add_column("GMAC\nof layers", justify="right")
-    before = ABLATIONS[0].place
+    before = ablations[0][0].place
     for row, counted in ablations:
         if row.place != before:
             table.add_section()
         before = row.place
-        values = _ablation_values(row, counted, full)
+        values = _ablation_values(name, row, counted, full)
         table.add_row(
             row.place,
             row.label,
@@ -135,35 +172,60 @@ def _ablation_table(ablations: list[tuple[Ablation, Complexity]], full: Complexi
             _difference(values["difference"]),
             "-" if row.paper is None else _millions(row.paper),
             _difference(values["paper_difference"]),
-            _operations(counted)[0],
+            _difference(values["to_paper"]),
+            *_operations(counted),
         )
     return table
 
 
-def _ablation_values(row: Ablation, counted: Complexity, full: Complexity) -> dict[str, Any]:
+def _values(
+    args: Namespace,
+    size: tuple[int, int],
+    presets: dict[str, Complexity],
+    ablations: list[tuple[Ablation, Complexity]],
+    full: Complexity,
+) -> dict[str, Any]:
+    """Everything that is printed, as plain values."""
+    return {
+        "size": size,
+        "num_classes": args.num_classes,
+        "models": {name: _preset_values(counted) for name, counted in presets.items()},
+        "ablations": [_ablation_values(args.model, row, counted, full) for row, counted in ablations],
+        "paper": {**PAPER, "full_parameters": _full(row for row, _ in ablations)},
+    }
+
+
+def _full(rows: Iterable[Ablation]) -> float | None:
+    """The paper's parameters of its full model in tables IV, V and VII."""
+    return next(row.paper for row in rows if not row.options)
+
+
+def _ablation_values(name: str, row: Ablation, counted: Complexity, full: Complexity) -> dict[str, Any]:
     """Plain values for JSON."""
+    paper_full = _full(list_ablations())
     return {
         "paper_table": row.place,
         "label": row.label,
-        "model": ABLATED,
+        "model": name,
         "options": row.options,
         **counted.to_dict(),
         "difference": counted.parameters - full.parameters,
         "paper_parameters": row.paper,
-        "paper_difference": None if row.paper is None else round(row.paper - PAPER_FULL),
+        "paper_difference": None if row.paper is None or paper_full is None else row.paper - paper_full,
+        "to_paper": None if row.paper is None else counted.parameters - row.paper,
     }
 
 
 def _millions(parameters: float) -> str:
-    return f"{parameters / 1e6:.2f} M"
+    return f"{parameters / 1e6:.2f}"
 
 
-def _difference(parameters: float | None) -> str:
+def _difference(count: float | None, decimals: int = 2) -> str:
     """Signed, in millions; no sign where it rounds to nothing."""
-    if parameters is None:
+    if count is None:
         return "-"
-    text = f"{parameters / 1e6:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text
+    text = f"{count / 1e6:+.{decimals}f}"
+    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def _operations(counted: Complexity) -> tuple[str, str, str]:

@@ -28,6 +28,7 @@ SHORT = {
     "root": "data.root",
     "size": "data.size",
     "batch-size": "data.batch_size",
+    "accumulate": "data.accumulate",
     "workers": "data.workers",
     "cache": "data.cache",
     "thermal-scale": "data.thermal_scale",
@@ -190,7 +191,9 @@ def _config(args: Namespace) -> TrainConfig:
 
 def _refuse_changes(folder: RunFolder, config: TrainConfig) -> None:
     """A run that goes on keeps what decides its result."""
-    before = _flat(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
+    # Options that came after the run began had their defaults.
+    before = _flat(json.loads(json.dumps(dataclasses.asdict(TrainConfig()))))
+    before |= _flat(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
     now = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
     changed = [
         place

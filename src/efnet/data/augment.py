@@ -1,6 +1,7 @@
-"""Augmentation of a sample: geometry alike on colour, thermal and label; photometry on colour alone.
+"""Augmentation of a sample: geometry alike on colour, thermal and label; photometry on colour.
 
-Thermal values are temperatures, not exposures: brightening them would change what they say.
+Thermal values are temperatures, not exposures: varying them changes what they say. So that is off unless
+asked for: it suits cameras that set their gain by the scene.
 """
 
 from __future__ import annotations
@@ -14,17 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from efnet.classes import IGNORE_INDEX
+from efnet.data.photometry import color_matrix, jitter, vary_thermal
 from efnet.data.sample import Sample
 from efnet.errors import InputError
 
 PAD_RGB = (124, 116, 104)
 PAD_THERMAL = 0.45
 """What lies outside the image: about the mean that networks subtract, so that it carries no signal."""
-
-# RGB to YIQ (NTSC): luma and a chroma plane in which a rotation is a change of hue.
-_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-_FROM_YIQ = np.linalg.inv(_TO_YIQ)
-_LUMA = _TO_YIQ[0]
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,13 @@ class AugmentConfig:
         contrast: likewise, the distance from the mean grey.
         saturation: likewise, the distance from each pixel's grey.
         hue: greatest turn of the hue, in full turns (0.5 reaches the complement).
+        thermal_gain: thermal values' distance from their mean is multiplied by 1 - thermal_gain to
+            1 + thermal_gain. Off: with a fixed thermal range it unlearns temperatures.
+        thermal_offset: greatest shift of the thermal values, which span 0 to 1. Off, likewise.
+        rare_crop: probability that a crop is laid over a pixel of a class drawn from those in the image, the
+            rarer in the training split the likelier. At scales up to 1 the whole image is seen anyway.
+        drop_rgb: probability that a sample's colour image is plain grey, as if its camera had failed.
+        drop_thermal: likewise the thermal image; never both at once.
     """
 
     flip: float = 0.5
@@ -46,13 +50,24 @@ class AugmentConfig:
     contrast: float = 0.3
     saturation: float = 0.3
     hue: float = 0.03
+    thermal_gain: float = 0.0
+    thermal_offset: float = 0.0
+    rare_crop: float = 0.0
+    drop_rgb: float = 0.0
+    drop_thermal: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"augment.flip is {self.flip}; give a probability from 0 to 1")
+        for name in ("flip", "rare_crop", "drop_rgb", "drop_thermal"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"augment.{name} is {getattr(self, name)}; give a probability from 0 to 1")
+        if self.drop_rgb + self.drop_thermal > 1:
+            raise InputError(
+                f"augment.drop_rgb {self.drop_rgb} and augment.drop_thermal {self.drop_thermal}: the two are "
+                "never dropped at once, so give probabilities that sum to 1 at most"
+            )
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise InputError(f"augment.scale is {self.scale}; give two positive numbers, low <= high")
-        for name in ("brightness", "contrast", "saturation"):
+        for name in ("brightness", "contrast", "saturation", "thermal_gain", "thermal_offset"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augment.{name} is {getattr(self, name)}; give a number from 0 to 1")
         if not 0 <= self.hue <= 0.5:
@@ -76,11 +91,20 @@ class Window:
     length: int
 
     @classmethod
-    def draw(cls, source: int, size: int, scale: float, rng: np.random.Generator) -> Window:
-        """A random window for an axis of `source` pixels that becomes `size` pixels at scale 1."""
+    def draw(
+        cls, source: int, size: int, scale: float, rng: np.random.Generator, focus: int | None = None
+    ) -> Window:
+        """A random window for an axis of `source` pixels that becomes `size` pixels at scale 1.
+
+        With `focus`, one of those that hold this source pixel.
+        """
         if scale >= 1:
             extent = source / scale
-            start = rng.uniform(0, source - extent)
+            least, most = 0.0, source - extent
+            if focus is not None:
+                most = min(most, focus)
+                least = min(max(least, focus + 1 - extent), most)
+            start = rng.uniform(least, most)
             return cls(start, min(start + extent, source), 0, size)
         length = min(size, max(1, round(size * scale)))
         return cls(0, source, int(rng.integers(0, size - length + 1)), length)
@@ -96,7 +120,13 @@ class Window:
         return np.clip(centres.astype(np.intp), 0, source - 1)
 
 
-def augment(sample: Sample, config: AugmentConfig, size: tuple[int, int], rng: np.random.Generator) -> Sample:
+def augment(
+    sample: Sample,
+    config: AugmentConfig,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    class_odds: NDArray[np.float64] | None = None,
+) -> Sample:
     """Mirror, scale, crop or pad to `size`, and vary the colours.
 
     Args:
@@ -104,22 +134,63 @@ def augment(sample: Sample, config: AugmentConfig, size: tuple[int, int], rng: n
         config: how strongly.
         size: (H, W) of the result.
         rng: all randomness; the same state gives the same result.
+        class_odds: (K,) how likely a class is the focus of a crop (`rare_crop`), in any unit; None: all
+            alike.
 
     Returns:
         a sample of size `size`; where the image does not reach, colour and thermal are grey and the
         label is 255.
     """
-    flip = rng.random() < config.flip
+    # Generators of their own: switching one of these on leaves all other draws as they are.
+    focus_rng, thermal_rng, drop_rng = rng.spawn(3)
+    if rng.random() < config.flip:
+        sample = mirror(sample)
     scale = rng.uniform(*config.scale)
+    focus = _draw_focus(sample.label, config.rare_crop, class_odds, focus_rng)
     height, width = sample.thermal.shape
-    rows = Window.draw(height, size[0], scale, rng)
-    columns = Window.draw(width, size[1], scale, rng)
-    matrix = _color_matrix(config, rng)
-    result = crop(mirror(sample) if flip else sample, rows, columns, size)
+    rows = Window.draw(height, size[0], scale, rng, focus[0])
+    columns = Window.draw(width, size[1], scale, rng, focus[1])
+    matrix = color_matrix((config.brightness, config.contrast, config.saturation, config.hue), rng)
+    result = crop(sample, rows, columns, size)
+    filled = (rows.slice, columns.slice)
     if matrix is not None:
-        inside = result.rgb[rows.slice, columns.slice]
-        result.rgb[rows.slice, columns.slice] = _jitter(inside, *matrix)
+        result.rgb[filled] = jitter(result.rgb[filled], *matrix)
+    if config.thermal_gain or config.thermal_offset:
+        strengths = (config.thermal_gain, config.thermal_offset)
+        result.thermal[filled] = vary_thermal(result.thermal[filled], strengths, thermal_rng)
+    _drop_modality(result, config, drop_rng)
     return result
+
+
+def _draw_focus(
+    label: NDArray[np.uint8] | None,
+    probability: float,
+    odds: NDArray[np.float64] | None,
+    rng: np.random.Generator,
+) -> tuple[int, int] | tuple[None, None]:
+    """Row and column of a pixel to crop around, its class drawn first; none, by chance or for want of one."""
+    if label is None or rng.random() >= probability:
+        return None, None
+    counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    present = (counts > 0).astype(np.float64)
+    if odds is not None:
+        present[: len(odds)] *= odds
+        present[len(odds) :] = 0
+    if not present.any():
+        return None, None
+    chosen = int(rng.choice(IGNORE_INDEX, p=present / present.sum()))
+    place = np.flatnonzero(label == chosen)[rng.integers(counts[chosen])]
+    row, column = divmod(int(place), label.shape[1])
+    return row, column
+
+
+def _drop_modality(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> None:
+    """Make one image plain grey, in place, by chance."""
+    draw = rng.random()
+    if draw < config.drop_rgb:
+        sample.rgb[:] = PAD_RGB
+    elif draw < config.drop_rgb + config.drop_thermal:
+        sample.thermal[:] = PAD_THERMAL
 
 
 def mirror(sample: Sample) -> Sample:
@@ -169,29 +240,3 @@ def _resize(
     """Bilinear (antialiased when shrinking) from `box` = (left, top, right, bottom) to `size` (H, W)."""
     image = Image.fromarray(array)
     return np.array(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
-
-
-def _color_matrix(
-    config: AugmentConfig, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], float] | None:
-    """Brightness, saturation and hue as one matrix (3, 3), and the contrast factor; None: all are off.
-
-    All four are drawn whatever their strength, so that changing one leaves the others' draws alone.
-    """
-    draws = rng.uniform(-1, 1, size=4) * (config.brightness, config.contrast, config.saturation, config.hue)
-    if not draws.any():
-        return None
-    angle = 2 * math.pi * draws[3]
-    cosine, sine = (1 + draws[2]) * math.cos(angle), (1 + draws[2]) * math.sin(angle)
-    chroma = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-    return (1 + draws[0]) * (_FROM_YIQ @ chroma @ _TO_YIQ), 1 + float(draws[1])
-
-
-def _jitter(rgb: NDArray[np.uint8], matrix: NDArray[np.float64], contrast: float) -> NDArray[np.uint8]:
-    """Apply the colour matrix, then the contrast about the mean grey; (H, W, 3) to (H, W, 3)."""
-    mean = float((rgb[::4, ::4].reshape(-1, 3).mean(axis=0) @ matrix.T) @ _LUMA)
-    offset = (1 - contrast) * mean
-    rows = [(*(contrast * row), offset) for row in matrix]
-    return np.asarray(
-        Image.fromarray(rgb).convert("RGB", matrix=tuple(value for row in rows for value in row))
-    )

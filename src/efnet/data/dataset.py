@@ -42,6 +42,10 @@ class PairDataset(Dataset[Item]):
         cache: keep decoded pairs in memory (about 1.5 MB for 480x640 with 8-bit thermal), read on first
             use. Worker processes each keep their own unless `preload` is called before they start.
 
+    Attributes:
+        class_odds: (K,) how likely a class is the focus of a crop, see `augment`; to be set before the first
+            item is read.
+
     Raises:
         InputError: augmentation without a size.
     """
@@ -62,6 +66,7 @@ class PairDataset(Dataset[Item]):
         self.augment = augment
         self.thermal_scale = pairset.thermal_scale if thermal_scale is None else thermal_scale
         self.seed = seed
+        self.class_odds: NDArray[np.float64] | None = None
         self._cache: dict[int, _Packed] | None = {} if cache else None
         # Shared memory: workers that persist over epochs see the change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
@@ -94,7 +99,7 @@ class PairDataset(Dataset[Item]):
             sample = resize_sample(sample, self.size)
         else:
             rng = np.random.default_rng((self.seed, int(self._epoch), index))
-            sample = augment(sample, self.augment, self.size, rng)
+            sample = augment(sample, self.augment, self.size, rng, self.class_odds)
         return to_tensors(sample, index)
 
     def _read(self, index: int) -> Sample:

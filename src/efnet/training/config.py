@@ -12,6 +12,8 @@ from efnet.data.pairs import ThermalScale
 from efnet.devices import Precision
 from efnet.errors import InputError
 from efnet.models.config import Decoder, Fusion, Merging, Modality, Position
+from efnet.training.ema import EmaConfig
+from efnet.training.loss import LossConfig
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class DataConfig:
     size: tuple[int, int] = (480, 640)
     """Height and width of the training crops and of the images at validation."""
     batch_size: int = 2
-    """Pairs per step."""
+    """Pairs per pass through the network, and per step unless `accumulate` says otherwise."""
+    accumulate: int = 1
+    """Passes per step: gradients of so many batches are summed up, as of one large batch."""
     workers: int = 2
     """Processes that read and augment; 0: the main one."""
     thermal_scale: ThermalScale | None = None
@@ -39,6 +43,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least("data.batch_size", self.batch_size, 1)
+        _at_least("data.accumulate", self.accumulate, 1)
         _at_least("data.workers", self.workers, 0)
         if min(self.size) < 32:
             raise InputError(f"data.size is {self.size[0]}x{self.size[1]}; give at least 32x32")
@@ -84,10 +89,13 @@ class OptimizerConfig:
     """Ours: the usual ones."""
     clip: float | None = None
     """Largest gradient norm; null: no clipping."""
+    fresh_lr: float = 1.0
+    """Multiplies the rate of the parameters that `network.init` left fresh; without `init` of none."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise InputError(f"optimizer.lr is {self.lr}; give a positive number")
+        for name in ("lr", "fresh_lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}; give a positive number")
 
 
 @dataclass(frozen=True)
@@ -129,9 +137,11 @@ class TrainConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     recipe: str = "paper"
     """Name of the recipe that the defaults came from."""
@@ -144,6 +154,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)
+        for modality in ("rgb", "thermal"):
+            name = f"drop_{modality}"
+            if self.network.modality == modality and getattr(self.augment, name) > 0:
+                raise InputError(
+                    f"augment.{name} is {getattr(self.augment, name)}, but the network looks at {modality} "
+                    f"alone; give --augment.{name} 0"
+                )
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from efnet.classes import ClassSet
 from efnet.errors import InputError
 from efnet.models.base import SegmentationModel
@@ -19,8 +17,11 @@ from efnet.training.config import NetworkConfig
 
 _EFNET_OPTIONS = ("fusion", "position", "tau", "decoder", "merging", "drop_path")
 
+_PER_CLASS = ("decoder.class_tokens", "decoder.classify.")
+"""Where a decoder keeps a row per class."""
 
-def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[SegmentationModel, str | None]:
+
+def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[SegmentationModel, LoadReport | None]:
     """Build the network for a class set and fill it from `config.init`, if there is one.
 
     Returns:
@@ -37,7 +38,7 @@ def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[Segmentatio
         network.checkpoint_activations = config.checkpoint_activations
     if config.init is None:
         return network, None
-    return network, str(_initialize(network, config.init))
+    return network, _initialize(network, config.init)
 
 
 def _options(config: NetworkConfig) -> dict[str, Any]:
@@ -69,14 +70,20 @@ def _initialize(network: SegmentationModel, source: str) -> LoadReport:
     return copy_weights(network, given, source)
 
 
-def copy_weights(network: nn.Module, given: nn.Module, source: str) -> LoadReport:
+def copy_weights(network: SegmentationModel, given: SegmentationModel, source: str) -> LoadReport:
     """Copy every tensor that both networks have in the same shape; class tokens of other classes stay fresh.
 
     Raises:
         InputError: the networks differ in more than their classes.
     """
     own, theirs = network.state_dict(), given.state_dict()
-    loaded = {name: value for name, value in theirs.items() if name in own and own[name].shape == value.shape}
+    # As many classes may be other classes.
+    left = () if network.classes.names == given.classes.names else _PER_CLASS
+    loaded = {
+        name: value
+        for name, value in theirs.items()
+        if name in own and own[name].shape == value.shape and not name.startswith(left)
+    }
     blocks = [name for name in own if ".blocks." in name]
     missing = [name for name in blocks if name not in loaded]
     if missing:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from efnet.data.augment import AugmentConfig
 from efnet.errors import InputError
 from efnet.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from efnet.training.ema import EmaConfig
+from efnet.training.loss import LossConfig
 
 
 def paper() -> TrainConfig:
@@ -25,7 +27,36 @@ def scratch() -> TrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {"paper": paper, "scratch": scratch}
+def strong() -> TrainConfig:
+    """For a network that starts from weights: `paper`, clipped, with what `_strengthen` adds.
+
+    What is new gets ten times the rate, as the decoder does in SegFormer's published configurations.
+    """
+    base = TrainConfig(recipe="strong", optimizer=OptimizerConfig(clip=5.0, fresh_lr=10.0))
+    return _strengthen(base)
+
+
+def strong_scratch() -> TrainConfig:
+    """For fresh weights: `scratch` with what `_strengthen` adds."""
+    return _strengthen(dataclasses.replace(scratch(), recipe="strong-scratch"))
+
+
+def _strengthen(base: TrainConfig) -> TrainConfig:
+    """Averaged weights, crops around rare classes, a wider range of scales, and a term for rare classes."""
+    return dataclasses.replace(
+        base,
+        loss=LossConfig(lovasz=1.0),
+        ema=EmaConfig(decay=0.999),
+        augment=dataclasses.replace(base.augment, scale=(0.5, 2.0), rare_crop=0.5),
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "paper": paper,
+    "scratch": scratch,
+    "strong": strong,
+    "strong-scratch": strong_scratch,
+}
 
 
 def get_recipe(name: str) -> TrainConfig:

@@ -38,18 +38,28 @@ class Progress:
     seconds: float = 0.0
 
 
-def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write the state, whole or not at all."""
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    average: nn.Module | None = None,
+) -> None:
+    """Write the state, whole or not at all; `average` is the network of averaged weights, if there is one."""
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
     }
+    if average is not None:
+        state["average"] = average.state_dict()
     with replacing(path) as temporary:
         torch.save(state, temporary)
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def load_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> Progress:
     """Restore what `save_state` wrote.
 
     Raises:
@@ -59,6 +69,8 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
         progress = Progress(**state["progress"])
     except (
         RuntimeError,

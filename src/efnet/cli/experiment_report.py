@@ -1,0 +1,60 @@
+"""`efnet experiment report`: the table that a folder of experiments makes, beside the paper's figures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from efnet.experiments.tables import ExperimentTable
+
+DESCRIPTION = (
+    "Write one of the paper's tables from finished runs: mean and deviation over seeds, beside the paper's "
+    "figures where the protocol is the same. Rows that were not run are named."
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("table", type=str, help="table1 to table7, or baseline (efnet experiment list)")
+    parser.add_argument("--out", type=str, required=True, help="folder of the runs")
+
+
+def run(args: Namespace) -> int:
+    """Write the report.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: no such table, or no run of it is done.
+    """
+    from efnet.experiments.tables import get_table
+
+    return report_table(get_table(args.table), Path(args.out))
+
+
+def report_table(table: ExperimentTable, out: Path) -> int:
+    """Print the report of a table and write it beside its runs, as Markdown and JSON.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: no run of it is done.
+    """
+    from efnet.experiments.report import markdown, to_dict
+    from efnet.experiments.results import collect
+    from efnet.files import write_json, write_text
+
+    result = collect(table, out)
+    text = markdown(result)
+    print(text, end="")
+    files = [out / f"{table.name}.md", out / f"{table.name}.json"]
+    write_text(files[0], text)
+    write_json(files[1], to_dict(result))
+    print(f"wrote {files[0]}, {files[1]}", file=sys.stderr)
+    return 0

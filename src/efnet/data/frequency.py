@@ -1,0 +1,87 @@
+"""How often each class occurs in a split: for weights in the loss and for crops around rare classes."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efnet.classes import IGNORE_INDEX
+from efnet.data.images import read_label
+from efnet.data.pairs import Pair, PairSet
+
+ClassWeighting = Literal["enet", "median"]
+"""Rule by which frequencies become weights, see `ClassFrequency.weights`."""
+
+
+@dataclass(frozen=True)
+class ClassFrequency:
+    """Pixels of each of K classes in a split; unscored classes have none.
+
+    Attributes:
+        pixels: (K,) of the class.
+        pixels_around: (K,) scored pixels of the images in which the class occurs.
+    """
+
+    pixels: NDArray[np.int64]
+    pixels_around: NDArray[np.int64]
+
+    def weights(self, rule: ClassWeighting) -> NDArray[np.float64]:
+        """Weights (K,) of the classes in a loss; 1 for a class that does not occur.
+
+        `enet`: 1 / ln(1.02 + share of the scored pixels), at most 50 (ENet, arXiv 1606.02147).
+        `median`: median frequency over the class's, where a frequency counts only the images in which the
+        class occurs (arXiv 1411.4734); without a bound.
+
+        Raises:
+            ValueError: another rule.
+        """
+        if rule not in get_args(ClassWeighting):
+            raise ValueError(f"no rule {rule!r} for class weights; there are {get_args(ClassWeighting)}")
+        weights = np.ones(len(self.pixels))
+        there = self.pixels > 0
+        if not there.any():
+            return weights
+        if rule == "enet":
+            weights[there] = 1 / np.log(1.02 + self.pixels[there] / self.pixels.sum())
+        else:
+            frequency = self.pixels[there] / self.pixels_around[there]
+            weights[there] = np.median(frequency) / frequency
+        return weights
+
+    def odds(self) -> NDArray[np.float64]:
+        """How likely a crop has each class for its focus (K,): the inverse of its pixels, 0 without any."""
+        odds = np.zeros(len(self.pixels))
+        there = self.pixels > 0
+        odds[there] = 1 / self.pixels[there]
+        return odds
+
+
+def count_classes(pairset: PairSet) -> ClassFrequency:
+    """Read every label of a split and count.
+
+    Raises:
+        InputError: a label cannot be read.
+    """
+    classes = pairset.classes
+
+    def count(pair: Pair) -> NDArray[np.int64]:
+        assert pair.label is not None
+        values = np.bincount(read_label(pair.label, classes).ravel(), minlength=IGNORE_INDEX + 1)
+        values[list(pairset.unscored)] = 0
+        return values[: len(classes)]
+
+    pixels = np.zeros(len(classes), dtype=np.int64)
+    around = np.zeros(len(classes), dtype=np.int64)
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    try:
+        for values in pool.map(count, pairset.pairs):
+            pixels += values
+            around[values > 0] += values.sum()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return ClassFrequency(pixels, around)

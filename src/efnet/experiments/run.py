@@ -1,0 +1,190 @@
+"""Train and evaluate the rows of a table, one after another; what is done stays done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from efnet.data.layouts import open_split
+from efnet.data.synthesize import write_dataset
+from efnet.data.verify import verify
+from efnet.errors import InputError
+from efnet.experiments.evaluation import evaluate_run
+from efnet.experiments.plan import TINY, Plan, claim, refuse_changes
+from efnet.experiments.tables import ExperimentRow, ExperimentTable
+from efnet.files import write_json
+from efnet.training.config import TrainConfig
+from efnet.training.logs import Reporter
+from efnet.training.loop import train
+from efnet.training.run_folder import RunFolder
+
+EVALUATION = "evaluation.json"
+"""The report on the test split, in the folder of a run; it is there when the run is done."""
+
+SCENES = "scenes"
+"""Generated scenes, in the folder of the experiments."""
+
+Advance = Callable[[int, int], None]
+"""Told what is done and of how many."""
+
+Bar = Callable[[str], AbstractContextManager[Advance]]
+"""Opens a progress bar."""
+
+Stage = Literal["new", "begun", "trained", "done"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row with one seed.
+
+    Attributes:
+        row: of the table.
+        seed: of the run.
+        config: of the run.
+        folder: of the run.
+    """
+
+    row: ExperimentRow
+    seed: int
+    config: TrainConfig
+    folder: RunFolder
+
+    @property
+    def evaluation(self) -> Path:
+        """The report on the test split."""
+        return self.folder.path / EVALUATION
+
+    def stage(self) -> Stage:
+        """How far it is."""
+        if self.evaluation.is_file():
+            return "done"
+        if not self.folder.config.is_file() or not self.folder.state.is_file():
+            return "new"
+        if "result" in self.folder.read_facts() or self._epochs() >= self.config.schedule.epochs:
+            return "trained"
+        return "begun"
+
+    def _epochs(self) -> int:
+        """Finished epochs: a run that was stopped in its last one has them all, and no result yet."""
+        try:
+            state = torch.load(self.folder.state, map_location="cpu", weights_only=True, mmap=True)
+            return int(state["progress"]["epoch"])
+        except (RuntimeError, KeyError, TypeError, OSError, EOFError, ValueError):
+            return 0  # training says what is wrong with the file
+
+
+def run_folder(out: Path, row: ExperimentRow, seed: int) -> RunFolder:
+    """Where a row is trained with a seed; rows that are one network share it."""
+    return RunFolder(out / row.config / f"seed{seed}")
+
+
+def run_table(
+    table: ExperimentTable,
+    out: Path,
+    plan: Plan,
+    roots: Mapping[str, Path],
+    *,
+    seeds: Sequence[int] = (0,),
+    rows: list[str] | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    reporter: Reporter | None = None,
+    bar: Bar,
+) -> list[Cell]:
+    """Train and evaluate rows of a table; the same call goes on after an interruption.
+
+    Every row is trained with the first seed before any is with the second.
+
+    Args:
+        table: which.
+        out: folder of the experiments; several tables may share it, and then their common rows.
+        plan: what all runs share.
+        roots: folder of each data set that is needed; none for generated scenes.
+        seeds: of the runs.
+        rows: names of rows; None: all.
+        device: as of `efnet train`.
+        workers: processes that read images.
+        reporter: told of the progress.
+        bar: opens the progress bars of what is not training.
+
+    Returns:
+        the runs, all done.
+
+    Raises:
+        InputError: wrong options, data that cannot be used, or runs that began otherwise.
+        KeyboardInterrupt: stopped; the message says that the same command goes on.
+    """
+    reporter = reporter or Reporter()
+    _check_seeds(seeds)
+    chosen = table.choose(rows)
+    _require_roots(plan, chosen, roots)
+    claim(out, plan)
+    if plan.generated:
+        roots = {"mfnet": out / SCENES}
+    cells = [
+        Cell(row, seed, plan.config(row, seed, roots[plan.dataset(row)], device, workers), folder)
+        for seed in seeds
+        for row in chosen
+        for folder in (run_folder(out, row, seed),)
+    ]
+    for cell in cells:
+        refuse_changes(cell.folder, cell.config)
+    if plan.generated:
+        _write_scenes(out / SCENES, bar)
+    for dataset in {plan.dataset(row) for row in chosen}:
+        # What is used last is looked at first: not after days of training.
+        verify(open_split(dataset, roots[dataset], "test"), headers_only=True)
+    for number, cell in enumerate(cells, 1):
+        _run(cell, f"[{number}/{len(cells)}] {table.name} {cell.row.name}, seed {cell.seed}", reporter, bar)
+    return cells
+
+
+def _run(cell: Cell, name: str, reporter: Reporter, bar: Bar) -> None:
+    """Whatever is left to do of a cell."""
+    stage = cell.stage()
+    try:
+        if stage == "done":
+            reporter.say(f"{name}: done before ({cell.folder.path})")
+            return
+        if stage in ("new", "begun"):
+            reporter.say(f"{name}: {'training' if stage == 'new' else 'going on with'} {cell.folder.path}")
+            if stage == "new":
+                cell.folder.config.unlink(missing_ok=True)  # of a start that ended before there was a state
+            train(cell.config, cell.folder.path, resume=stage == "begun", reporter=reporter)
+        reporter.say(f"{name}: evaluating on the test split")
+        with bar("evaluate") as advance:
+            report = evaluate_run(cell.config, cell.folder, advance)
+        write_json(cell.evaluation, report)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped at {name}; what is done is saved, the same command goes on"
+        ) from None
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {' '.join(map(str, seeds))}: give different numbers, each 0 or more")
+
+
+def _require_roots(plan: Plan, rows: Sequence[ExperimentRow], roots: Mapping[str, Path]) -> None:
+    """Refuse to start where a row's data set has no folder."""
+    if plan.generated:
+        return
+    for row in rows:
+        if plan.dataset(row) not in roots:
+            raise InputError(
+                f"row {row.name} needs {plan.dataset(row)}: give --root {plan.dataset(row)}=DIR, or leave it "
+                "out with --rows"
+            )
+
+
+def _write_scenes(root: Path, bar: Bar) -> None:
+    with bar("rendering scenes") as advance:
+        write_dataset(root, TINY.train, TINY.val, TINY.test, size=TINY.scene_size, progress=advance)

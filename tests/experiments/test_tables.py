@@ -1,0 +1,148 @@
+"""The tables and configurations in the package, against the paper and against `efnet train`."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from efnet.cli.main import main
+from efnet.errors import InputError
+from efnet.experiments.tables import PaperFigures, get_table, list_tables, plain, read_config
+from efnet.published.results import published_table
+
+ROWS = [(table.name, row) for table in list_tables() for row in table.rows]
+OF_THE_PAPER = [(table, row) for table, row in ROWS if table != "study"]
+
+PAPER = {
+    "table1": {"efnet": (57.9, None, 29.5, 36.6)},
+    "table2": {"efnet": (85.6, None, 29.5, None)},
+    "table3": {"efnet": (55.2, None, 29.5, None)},
+    "table4": {
+        "cat": (54.0, None, 29.56, None),
+        "add": (56.7, None, 29.46, None),
+        "mif": (57.9, None, 29.54, None),
+    },
+    "table5": {
+        "none": (55.9, None, 29.54, None),
+        "pe": (57.0, None, 29.55, None),
+        "pce": (57.9, None, 29.54, None),
+    },
+    "table6": {
+        "falling": (56.1, 65.7, None, None),
+        "even": (56.9, 71.2, None, None),
+        "rising": (57.7, 66.9, None, None),
+    },
+    "table7": {
+        "deeplab": (57.1, None, 33.28, None),
+        "mlp": (56.3, None, 30.06, None),
+        "mfad": (57.9, None, 29.54, None),
+    },
+    "baseline": {
+        "mfnet": (54.5, None, None, None),
+        "pst900": (80.4, None, None, None),
+        "fmb": (51.6, None, None, None),
+    },
+}
+"""mIoU, mAcc, parameters and operations as printed."""
+
+OPTIONS = {
+    "cat": {"fusion": "cat"},
+    "add": {"fusion": "add"},
+    "none": {"position": "none"},
+    "pe": {"position": "pe"},
+    "falling": {"tau": (1.0, 0.7, 0.3)},
+    "even": {"tau": (0.5, 0.5, 0.5)},
+    "deeplab": {"decoder": "deeplab"},
+    "mlp": {"decoder": "mlp"},
+}
+"""What a row changes of the full model."""
+
+
+def test_figures_are_the_paper_s() -> None:
+    ours = {
+        table.name: {
+            row.name: (row.paper.miou, row.paper.macc, row.paper.parameters, row.paper.operations)
+            for row in table.rows
+        }
+        for table in list_tables()
+        if table.place is not None
+    }
+    assert ours == PAPER
+    assert all(row.paper == PaperFigures() for row in get_table("study").rows)
+
+
+def test_published_rows_agree() -> None:
+    for table, dataset in (("table1", "mfnet"), ("table2", "pst900"), ("table3", "fmb")):
+        (row,) = get_table(table).rows
+        published = published_table(dataset).row("EFNet")
+        assert row.load().data.dataset == dataset
+        assert (published.miou, published.parameters) == (row.paper.miou, row.paper.parameters)
+        assert published.operations == row.paper.operations
+
+
+@pytest.mark.parametrize(("table", "row"), OF_THE_PAPER, ids=lambda value: getattr(value, "name", value))
+def test_a_row_changes_what_it_names(table: str, row) -> None:
+    baseline = {"fusion": "add", "position": "none", "decoder": "mlp"}
+    assert row.network_options() == (baseline if table == "baseline" else OPTIONS.get(row.name, {}))
+    config = row.load()
+    assert (config.recipe, config.network.name, config.data.size) == ("paper", "efnet_light", (480, 640))
+    assert (config.optimizer.lr, config.data.batch_size, config.schedule.epochs) == (6e-5, 2, 300)
+
+
+STUDY = {
+    "full": {},
+    "baseline": {"fusion": "add", "position": "none", "decoder": "mlp"},
+    "falling": {"tau": (1.0, 0.7, 0.3)},
+    "even": {"tau": (0.5, 0.5, 0.5)},
+    "pe": {"position": "pe"},
+    "none": {"position": "none"},
+    "pool": {"merging": "pool"},
+    "rgb": {"modality": "rgb"},
+    "thermal": {"modality": "thermal"},
+}
+
+
+def test_rows_of_the_study_differ_in_what_they_name_alone() -> None:
+    rows = {row.name: row for row in get_table("study").rows}
+    assert {name: row.network_options() for name, row in rows.items()} == STUDY
+    rest = {str({**plain(row.load()), "network": None}) for row in rows.values()}
+    assert len(rest) == 1
+    assert {row.load().network.name for row in rows.values()} == {"efnet_light"}
+
+
+def test_train_reads_the_same_from_the_files(capsys: pytest.CaptureFixture[str]) -> None:
+    for row in {row.config: row for _, row in ROWS}.values():
+        words = ["train", "--config", str(row.path), "--out", "unused", "--print_config"]
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+        printed = yaml.safe_load(capsys.readouterr().out)
+        expected = plain(row.load())
+        assert {key: printed[key] for key in expected} == expected
+
+
+def test_rows_of_one_network_share_a_configuration() -> None:
+    full = [(table, row.name) for table, row in ROWS if row.config == "mfnet"]
+    assert full == [
+        *[("table1", "efnet"), ("table4", "mif"), ("table5", "pce"), ("table6", "rising"), ("table7", "mfad")]
+    ]
+    assert len({row.config for _, row in ROWS}) == len({str(plain(row.load())) for _, row in ROWS}) == 23
+
+
+def test_wrong_names_and_values() -> None:
+    with pytest.raises(InputError, match="no table 'table9'; there are table1"):
+        get_table("table9")
+    with pytest.raises(InputError, match="--rows sum: table4 has the rows cat, add, mif"):
+        get_table("table4").choose(["add", "sum"])
+    assert [row.name for row in get_table("table4").choose(["mif", "cat"])] == ["cat", "mif"]
+    with pytest.raises(InputError, match=r"mine\.yaml: .*fusin"):
+        read_config({"network": {"fusin": "add"}}, "mine.yaml")
+    with pytest.raises(InputError, match=r"mine\.yaml: "):
+        read_config({"network": {"fusion": "sum"}}, "mine.yaml")
+    with pytest.raises(InputError, match="no recipe 'secret'"):
+        read_config({"recipe": "secret"}, "mine.yaml")
+
+
+def test_a_file_changes_its_recipe_key_by_key() -> None:
+    config = read_config({"recipe": "scratch", "optimizer": {"lr": 0.1}}, "mine.yaml")
+    assert (config.optimizer.lr, config.optimizer.clip, config.recipe) == (0.1, 5.0, "scratch")
