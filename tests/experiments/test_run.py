@@ -18,6 +18,7 @@ from efnet.errors import InputError
 from efnet.experiments import run as module
 from efnet.experiments.plan import Plan
 from efnet.experiments.tables import get_table
+from efnet.training.state import read_state
 from efnet.training.validation import Validator
 
 FIGURES = ("miou", "macc", "iou", "acc", "day", "night", "confusion", "trivial", "images", "data")
@@ -29,7 +30,7 @@ def figures(out: Path, row: str) -> dict[str, Any]:
 
 
 def weights(out: Path, row: str) -> dict[str, torch.Tensor]:
-    state = torch.load(out / row / "seed0" / "last" / "state.pt", weights_only=True)
+    state = read_state(out / row / "seed0" / "last" / "state.pt")
     model: dict[str, torch.Tensor] = state["model"]
     return model
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "score a checkpoint on a labelled split"),
     "predict": ("predict", "segment images without labels"),
     "explain": ("explain", "draw what a network does with a pair"),
+    "serve": ("serve", "answer over HTTP, with a page to try a network"),
     "score": ("score", "score label maps that any program wrote"),
     "data check": ("data_check", "look for faults in a data set and count what it holds"),
     "data convert": ("data_convert", "bring a data set into another layout"),

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from efnet.data.layouts import open_split
 from efnet.data.synthesize import write_dataset
 from efnet.data.verify import verify
@@ -22,6 +20,7 @@ from efnet.training.config import TrainConfig
 from efnet.training.logs import Reporter
 from efnet.training.loop import train
 from efnet.training.run_folder import RunFolder
+from efnet.training.state import read_progress
 
 EVALUATION = "evaluation.json"
 """The report on the test split, in the folder of a run; it is there when the run is done."""
@@ -63,7 +62,7 @@ class Cell:
         """How far it is."""
         if self.evaluation.is_file():
             return "done"
-        if not self.folder.config.is_file() or not self.folder.state.is_file():
+        if not self.folder.config.is_file() or not self.folder.has_state():
             return "new"
         if "result" in self.folder.read_facts() or self._epochs() >= self.config.schedule.epochs:
             return "trained"
@@ -71,11 +70,8 @@ class Cell:
 
     def _epochs(self) -> int:
         """Finished epochs: a run that was stopped in its last one has them all, and no result yet."""
-        try:
-            state = torch.load(self.folder.state, map_location="cpu", weights_only=True, mmap=True)
-            return int(state["progress"]["epoch"])
-        except (RuntimeError, KeyError, TypeError, OSError, EOFError, ValueError):
-            return 0  # training says what is wrong with the file
+        progress = read_progress(self.folder.state)
+        return 0 if progress is None else progress.epoch  # training says what is wrong with the file
 
 
 def run_folder(out: Path, row: ExperimentRow, seed: int) -> RunFolder:

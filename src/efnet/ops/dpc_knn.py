@@ -75,7 +75,7 @@ def dpc_knn(
 
     Ties are ordered by index (of equally dense tokens the first counts as denser, of equal scores or
     distances the first wins), so the result does not depend on noise or on the run. Distances that
-    decide are evaluated in float64. No gradient passes.
+    decide are evaluated in float64. No gradient passes. A token that holds NaN or infinity counts as zeros.
 
     For `torch.compile` this is one operator. In an exported program and in a CUDA graph, where nothing may
     depend on the data, all tokens are compared with all in float32 and ties are ordered after that rounding.
@@ -121,6 +121,7 @@ def _cluster(
     grid: tuple[int, int] | None,
 ) -> Clusters:
     k = min(k, features.shape[1])
+    features = _numbers(features)
     points = Points(features, None if spatial_weight == 0 else positions, spatial_weight)
     # Under autocast or with TF32 the products would be rounded beyond their proven bound.
     with full_precision(features.device), exact_products():
@@ -129,6 +130,14 @@ def _cluster(
         scan, squares = _neighbors(points, k, grid)
         centers = _centers(points, scan, squares, num_clusters, k)
         return Clusters(_assign(points, scan, centers, k), centers)
+
+
+def _numbers(features: Tensor) -> Tensor:
+    """The features (B, N, C), tokens that hold NaN or infinity as zeros: they compare with nothing."""
+    # A sum tells on a CPU, where asking does not have to wait for a device.
+    if features.device.type == "cpu" and bool(features.sum().isfinite()):
+        return features
+    return features.where(features.isfinite().all(-1, keepdim=True), 0)
 
 
 @torch.library.custom_op(
@@ -267,7 +276,6 @@ def _assign(points: Points, scan: Scan, centers: Tensor, k: int) -> Tensor:
         exact = dpc_exact.Exact(points, scan, 1, among=ids)
         nearest[unsure] = dpc_exact.nearest_centers(exact, unsure, is_center)
     nearest[ids.flatten()] = ids.flatten()
-    # Of features that are not numbers nothing is nearest: they join the first cluster.
     number = nearest.new_zeros(points.none + 1)
     number[ids.flatten()] = torch.arange(centers.shape[1], device=ids.device).repeat(points.batch)
     return number[nearest].view(points.batch, -1)

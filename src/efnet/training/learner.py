@@ -109,8 +109,8 @@ class Learner:
         average = None if self.average is None else self.average.network
         save_state(path, self.network, self.optimizer, progress, average)
 
-    def restore(self, path: Path) -> Progress:
-        """Go back to what `save` wrote.
+    def restore(self, path: Path) -> tuple[Progress, str | None]:
+        """Go back to what `save` wrote, or wrote before if that is damaged; and what was damaged.
 
         Raises:
             InputError: the file is damaged or of another network.

@@ -4,7 +4,7 @@ config.yaml      the whole configuration; feeding it back repeats the run
 run.json         versions, machine, data fingerprint, best checkpoint
 metrics.csv      a row per epoch; metrics.jsonl holds the same and per-class IoU
 best/            checkpoint of the best validation (safetensors and JSON)
-last/state.pt    what `--resume` goes on from
+last/state.pt    what `--resume` goes on from; state.previous.pt the one before
 samples/         picture sheets of validations
 tensorboard/     the same for TensorBoard
 """
@@ -28,6 +28,7 @@ from efnet.data.pairs import PairSet
 from efnet.errors import InputError
 from efnet.files import write_json, write_text
 from efnet.training.config import TrainConfig
+from efnet.training.state import previous
 
 
 class RunFolder:
@@ -54,19 +55,26 @@ class RunFolder:
         Raises:
             InputError: the folder holds a run.
         """
-        if self.config.exists():
+        # One that was killed before its first state was written has nothing to lose.
+        if self.config.exists() and self.has_state():
             raise InputError(
                 f"{self.path}: holds a run already; add --resume to go on with it, or choose another --out"
             )
 
     def require_resumable(self) -> None:
         """Raise InputError unless there is a run to go on with."""
-        for needed in (self.config, self.state):
-            if not needed.is_file():
+        for needed, there in ((self.config, self.config.is_file()), (self.state, self.has_state())):
+            if not there:
                 raise InputError(
                     f"{needed}: not there, so there is no run to resume in {self.path}; "
                     "start it without --resume"
                 )
+        for leftover in self.state.parent.glob(".state-*"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
+
+    def has_state(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.state.is_file() or previous(self.state).is_file()
 
     def write_config(self, config: TrainConfig) -> None:
         """Write the configuration as YAML that `--config` reads."""

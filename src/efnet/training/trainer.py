@@ -96,7 +96,9 @@ class Trainer:
             self.reporter.say(init)
 
     def _restore(self) -> None:
-        self.progress = self.learner.restore(self.folder.state)
+        self.progress, fault = self.learner.restore(self.folder.state)
+        if fault:
+            self.reporter.say(f"{fault}; going on from the state before (epoch {self.progress.epoch} done)")
         if self.progress.epoch >= self.config.schedule.epochs:
             raise InputError(
                 f"{self.folder.path}: all {self.config.schedule.epochs} epochs are done; "

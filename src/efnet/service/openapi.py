@@ -1,0 +1,51 @@
+"""What FastAPI cannot read off the routes: the upload, which is parsed by hand, and the errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from efnet.service.schemas import ErrorAnswer
+from efnet.service.uploads import FIELDS
+
+DESCRIPTION = (
+    "RGB-thermal semantic segmentation. Send a pair, get the class of every pixel. Every error is JSON "
+    "with one sentence that says what is wrong and what helps."
+)
+
+_REASONS = {
+    400: "A field or parameter is missing, unknown or given twice, or the form breaks off.",
+    408: "The upload took too long.",
+    413: "Too many bytes or too many pixels.",
+    415: "Not a multipart form, or not an image format that is read.",
+    422: "An image is damaged, does not fit its partner, or is not what its field is for.",
+    503: "Too many requests under way, or the service is stopping; Retry-After says when to come back.",
+    504: "No answer in time.",
+}
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Done.", "content": {"image/png": {}}},
+    **{status: {"model": ErrorAnswer, "description": reason} for status, reason in _REASONS.items()},
+}
+
+_MEANINGS = {
+    "rgb": "Colour image.",
+    "thermal": "Thermal image: 8-bit, 16-bit, or three equal channels.",
+    "rgbt": "One file of four channels, thermal last; instead of the other two.",
+}
+
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        field: {"type": "string", "format": "binary", "description": _MEANINGS[field]}
+                        for field in FIELDS
+                    },
+                }
+            }
+        },
+    }
+}
