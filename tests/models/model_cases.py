@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from efnet.models import SegmentationModel
+from efnet.models.checkpoint import load_checkpoint
 
 
 def random_pair(height: int = 64, width: int = 96, batch: int = 1) -> tuple[Tensor, Tensor]:
@@ -59,3 +62,14 @@ def check_determinism(model: SegmentationModel) -> None:
         for index in range(3):
             alone = model(rgb[index : index + 1], thermal[index : index + 1])
             torch.testing.assert_close(alone[0], together[index], rtol=1e-3, atol=1e-3)
+
+
+def check_round_trip(model: SegmentationModel, folder: Path) -> None:
+    """Saved and loaded by what a user calls it, a network answers with the same bits."""
+    model.eval().save_pretrained(folder)
+    again = load_checkpoint(folder)
+    assert type(again) is type(model)
+    assert (again.name, again.config, again.classes) == (model.name, model.config, model.classes)
+    pair = random_pair(64, 64)
+    with torch.inference_mode():
+        assert torch.equal(model(*pair), again(*pair))

@@ -62,7 +62,7 @@ def test_parameters_of_parts() -> None:
 
 
 def test_names() -> None:
-    assert efnet.list_models() == ["efnet_tiny", "efnet_light", "efnet_base", "efnet_large"]
+    assert efnet.list_models()[:4] == ["efnet_tiny", "efnet_light", "efnet_base", "efnet_large"]
     with pytest.raises(ValueError, match="efnet_light"):
         efnet.create_model("efnet_huge")
     with pytest.raises(ValueError, match="fusion"):

@@ -12,13 +12,16 @@ from efnet.models.checkpoint import load_checkpoint
 from efnet.models.efnet import EFNet
 from efnet.models.official import LoadReport
 from efnet.models.registry import create_model
-from efnet.models.rivals import RIVALS
+from efnet.models.rivals import RIVALS, Rival
 from efnet.training.config import NetworkConfig
 
 _EFNET_OPTIONS = ("fusion", "position", "tau", "decoder", "merging", "drop_path")
 
-_PER_CLASS = ("decoder.class_tokens", "decoder.classify.")
-"""Where a decoder keeps a row per class."""
+_PER_CLASS = (
+    *("decoder.class_tokens", "decoder.classify."),
+    *("rgb.decoder.classify.", "fusion.encoder.0.", "fusion.classify."),  # PSTNet's two streams
+)
+"""Where networks keep a row or a column per class."""
 
 
 def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[SegmentationModel, LoadReport | None]:
@@ -59,14 +62,14 @@ def _options(config: NetworkConfig) -> dict[str, Any]:
 
 
 def _initialize(network: SegmentationModel, source: str) -> LoadReport:
-    """From an official TCFormer file, or from a checkpoint of ours, perhaps with other classes."""
-    if Path(source).is_file():
-        if not isinstance(network, EFNet):
-            raise InputError(
-                f"{source}: {network.name} starts from a checkpoint folder of ours, not from a file"
-            )
+    """From a file of published weights, or from a checkpoint of ours, perhaps with other classes."""
+    if Path(source).is_file() and isinstance(network, EFNet):
         return network.load_tcformer(source)
+    if Path(source).is_file() and isinstance(network, Rival):
+        return network.load_encoder(source)
     given = load_checkpoint(source)
+    if given.architecture != network.architecture:
+        raise InputError(f"{source}: a checkpoint of {given.name}, which cannot start {network.name}")
     return copy_weights(network, given, source)
 
 

@@ -1,8 +1,26 @@
 """Networks of other papers, written from those papers, behind the interface of `SegmentationModel`."""
 
 from efnet.models.rivals.base import Rival, RivalConfig
+from efnet.models.rivals.cmx import CMXB0, CMXB2
+from efnet.models.rivals.eaefnet import EAEFNet
+from efnet.models.rivals.lasnet import LASNet
+from efnet.models.rivals.mfnet import MFNet
+from efnet.models.rivals.pstnet import PSTNet
+from efnet.models.rivals.rtfnet import RTFNet50, RTFNet152
+from efnet.models.rivals.segformer import SegFormerB0, SegFormerB2
 
-RIVALS: dict[str, type[Rival]] = {}
+RIVALS: dict[str, type[Rival]] = {
+    "cmx_b0": CMXB0,
+    "cmx_b2": CMXB2,
+    "eaefnet": EAEFNet,
+    "lasnet": LASNet,
+    "mfnet": MFNet,
+    "pstnet": PSTNet,
+    "rtfnet152": RTFNet152,
+    "rtfnet50": RTFNet50,
+    "segformer_b0": SegFormerB0,
+    "segformer_b2": SegFormerB2,
+}
 """Name of `create_model`: the network."""
 
 __all__ = ["RIVALS", "Rival", "RivalConfig"]

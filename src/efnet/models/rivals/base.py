@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
 from efnet.classes import ClassSet
+from efnet.errors import InputError
 from efnet.models.base import SegmentationModel
 from efnet.models.config import Modality
+from efnet.models.official import LoadReport
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,13 @@ class Rival(SegmentationModel):
 
     def __init__(self, config: RivalConfig, name: str = "", classes: ClassSet | None = None) -> None:
         super().__init__(config, name or self.architecture, classes)
+
+    def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
+        """Start the encoder, or each of them, from a file of published weights.
+
+        Raises:
+            InputError: the file cannot be read or does not fit, or no weights are published for this network.
+        """
+        raise InputError(
+            f"{path}: no pretrained encoder is known for {self.name}; give a checkpoint folder of ours"
+        )

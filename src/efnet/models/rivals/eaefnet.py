@@ -1,0 +1,117 @@
+"""EAEFNet (Liang 2023, arXiv 2303.15710): two ResNet-152, their maps fused at all five levels, and a decoder.
+
+The fusion is in `efnet.models.rivals.eaef`. The decoder is ours: an atrous pyramid on the deepest map, as
+DeepLabV3+ has it (arXiv 1802.02611), then one step per level that appends the fused map in few channels.
+Its widths were chosen so that parameters and multiply-adds of the whole lie beside the official code's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from efnet.classes import ClassSet
+from efnet.models.official import LoadReport
+from efnet.models.rivals.base import RivalConfig
+from efnet.models.rivals.eaef import EAEF
+from efnet.models.rivals.padded import PaddedRival
+from efnet.models.rivals.resnet import ConvNorm, ResNet, encode_alone, enlarge, init_convolution
+from efnet.models.rivals.resnet_weights import load_resnets
+
+
+class AtrousPyramid(nn.Module):
+    """Views of several reaches at once, and the mean of the whole map."""
+
+    rates = (6, 12, 18)
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList([ConvNorm(in_channels, width, 1)])
+        self.branches.extend(ConvNorm(in_channels, width, 3, dilation=rate) for rate in self.rates)
+        self.context = nn.Sequential(nn.Conv2d(in_channels, width, 1), nn.ReLU())
+        self.project = ConvNorm(width * (len(self.rates) + 2), width, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) to (B, width, h, w)."""
+        context = self.context(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
+        views = [*(branch(features) for branch in self.branches), context]
+        projected: Tensor = self.project(torch.cat(views, dim=1))
+        return projected
+
+
+class StepDecoder(nn.Module):
+    """From the pyramid up to stride 2.
+
+    Args:
+        widths: channels of the fused maps, strides 2 to 32.
+        num_classes: K.
+        width: channels from stride 32 to 4.
+        detail: channels of what a step appends, and of stride 2.
+    """
+
+    def __init__(self, widths: Sequence[int], num_classes: int, width: int = 256, detail: int = 64) -> None:
+        super().__init__()
+        self.pyramid = AtrousPyramid(widths[-1], width)
+        self.details = nn.ModuleList(ConvNorm(channels, detail, 1) for channels in widths[-2:0:-1])
+        self.steps = nn.ModuleList(ConvNorm(width + detail, width, 3) for _ in self.details)
+        self.narrow = ConvNorm(width, detail, 3)
+        self.last = ConvNorm(detail, detail, 3)
+        self.classify = nn.Conv2d(detail, num_classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Five maps to logits (B, K, H / 2, W / 2)."""
+        features = self.pyramid(maps[-1])
+        for fused, detail, step in zip(maps[-2:0:-1], self.details, self.steps, strict=True):
+            features = step(torch.cat([enlarge(features, fused.shape[2:]), detail(fused)], dim=1))
+        features = self.narrow(enlarge(features, maps[0].shape[2:])) + maps[0]
+        logits: Tensor = self.classify(self.last(features))
+        return logits
+
+
+class EAEFNet(PaddedRival):
+    """Encoders, five fusions, decoder; of one modality alone, its encoder and the decoder."""
+
+    architecture = "eaefnet"
+
+    def __init__(self, config: RivalConfig, name: str = "", classes: ClassSet | None = None) -> None:
+        super().__init__(config, name, classes)
+        self.rgb = ResNet(152) if config.modality != "thermal" else None
+        self.thermal = ResNet(152, in_channels=1) if config.modality != "rgb" else None
+        encoder = self.rgb or self.thermal
+        assert encoder is not None
+        fused = encoder.widths if config.modality == "rgbt" else ()
+        self.fuse = nn.ModuleList(EAEF(width) for width in fused)
+        self.decoder = StepDecoder(encoder.widths, config.num_classes)
+        self.fuse.apply(init_convolution)
+        self.decoder.apply(init_convolution)
+
+    def score_padded(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Normalised images to logits (B, K, H / 2, W / 2)."""
+        logits: Tensor = self.decoder(self._encode(rgb, None if thermal is None else thermal[:, :1]))
+        return logits
+
+    def _encode(self, rgb: Tensor | None, thermal: Tensor | None) -> list[Tensor]:
+        """Images to the fused maps of all levels."""
+        if self.rgb is None:
+            assert self.thermal is not None
+            return encode_alone(self.thermal, thermal)
+        if self.thermal is None:
+            return encode_alone(self.rgb, rgb)
+        assert rgb is not None
+        assert thermal is not None
+        maps = []
+        for level, fuse in enumerate(self.fuse):
+            rgb, thermal, fused = fuse(self.rgb.level(level, rgb), self.thermal.level(level, thermal))
+            maps.append(fused)
+        return maps
+
+    def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
+        """Start the encoders from a published ResNet-152.
+
+        Raises:
+            InputError: the file cannot be read, is no ResNet, or is one of another depth.
+        """
+        return load_resnets(self, path)
