@@ -31,7 +31,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["tr"], ["train"]),
         (["data", "c"], ["check", "convert"]),
         (["data", "check", "--ro"], ["--root"]),
-        (["predict", "--over"], ["--overwrite"]),
+        (["predict", "--overw"], ["--overwrite"]),
         (["completion", ""], ["bash", "zsh"]),
     ],
 )

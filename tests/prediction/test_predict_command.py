@@ -217,7 +217,7 @@ class TestFaults:
 
     def test_video(self, run, folders):
         (folders / "drive.mp4").write_bytes(b"")
-        with pytest.raises(InputError, match="video is not supported yet"):
+        with pytest.raises(InputError, match="there is no four-channel video"):
             run(rgb=None, thermal=None, rgbt=folders / "drive.mp4")
 
     @pytest.mark.parametrize("batch_size", [1, 3])

@@ -104,10 +104,10 @@ def test_duplicates_of_four_channel_files(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["mp4", "AVI", "mov"])
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_videos_are_not_supported_yet(tmp_path, suffix, kind):
+def test_videos_are_not_images(tmp_path, suffix, kind):
     touch(tmp_path, f"drive.{suffix}")
     given = tmp_path / f"drive.{suffix}" if kind == "file" else tmp_path
-    with pytest.raises(InputError, match="video is not supported yet in this version"):
+    with pytest.raises(InputError, match="a video is no image; efnet predict takes a pair"):
         find_pairs(rgbt=str(given))
 
 

@@ -58,6 +58,9 @@ def print_report(report: DatasetReport) -> None:
     console.print(_splits_table(report))
     if any(split.label_pixels.any() for split in report.splits):
         console.print(_classes_table(report))
+    if report.misalignment is not None:
+        off = report.misalignment
+        print(f"thermal is off by {off.x:+.1f}, {off.y:+.1f} pixels (x, y; median of {off.pairs} pairs)")
     for warning in report.warnings:
         print(f"warning: {warning}")
     for problem in report.problems:

@@ -25,9 +25,10 @@ OPTIONAL = {
     "tensorboard": ("curves of training runs", "pip install tensorboard"),
     "matplotlib": ("efnet benchmark --plot", "pip install matplotlib"),
     "av": ("video", "pip install av"),
-    "onnx": ("ONNX files", "pip install onnx"),
+    "onnx": ("efnet export --format onnx", "pip install onnx"),
+    "onnxscript": ("efnet export --format onnx", "pip install onnxscript"),
     "onnxruntime": ("running ONNX files", "pip install onnxruntime"),
-    "openvino": ("OpenVINO", "pip install openvino"),
+    "openvino": ("efnet export --format openvino, and running it", "pip install openvino"),
     "fastapi": ("a service", "pip install fastapi"),
 }
 """Package: what it is for, and how to get it."""

@@ -24,12 +24,13 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--precision", type=str, default="32", help="32 or bf16 (autocast)")
 
 
-def parse_size(text: str, minimum: int = 1) -> tuple[int, int]:
-    """Read the value of `--size`.
+def parse_size(text: str, minimum: int = 1, option: str = "--size") -> tuple[int, int]:
+    """Read the value of `--size`, or of an option like it.
 
     Args:
         text: height x width, such as 480x640.
         minimum: least height and width.
+        option: how messages call it.
 
     Returns:
         (H, W).
@@ -41,7 +42,7 @@ def parse_size(text: str, minimum: int = 1) -> tuple[int, int]:
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if min(size) < minimum:
         least = f", both at least {minimum}" if minimum > 1 else ""
-        raise InputError(f"--size {text}: give height x width{least}, such as 480x640")
+        raise InputError(f"{option} {text}: give height x width{least}, such as 480x640")
     return size
 
 

@@ -1,4 +1,4 @@
-"""`efnet predict`: label maps, colour pictures and overlays of files, folders and globs."""
+"""`efnet predict`: label maps, colour pictures and overlays of files, folders, globs and videos."""
 
 from __future__ import annotations
 
@@ -12,11 +12,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from efnet.cli.options import add_model_arguments
+from efnet.cli.predict_inputs import (
+    NONE,
+    InputOptions,
+    MissingCount,
+    add_input_arguments,
+    given,
+    mark_absent,
+)
+from efnet.cli.predict_video import (
+    add_video_arguments,
+    is_video_run,
+    prepare_outputs,
+    read_options,
+    run_video,
+)
 from efnet.errors import InputError, ManyInputsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from efnet.prediction.inputs import InputPair
     from efnet.prediction.journal import Journal
+    from efnet.prediction.modality import Camera
     from efnet.prediction.predictor import Predictor
 
 DESCRIPTION = "Segment images without labels. Takes an interrupted run up again where it stopped."
@@ -25,17 +43,32 @@ DESCRIPTION = "Segment images without labels. Takes an interrupted run up again 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_model_arguments(parser)
-    parser.add_argument("--rgb", type=str | None, default=None, help="colour images: file, folder or glob")
     parser.add_argument(
-        "--thermal", type=str | None, default=None, help="thermal images: file, folder or glob"
+        "--runtime",
+        type=str | None,
+        default=None,
+        help="what runs a file of efnet export given as --checkpoint: torch (.pt2), onnx (.onnx) or openvino "
+        "(.xml); default: by its suffix",
     )
+    parser.add_argument(
+        "--threads", type=int | None, default=None, help="of the computation (default: PyTorch's choice)"
+    )
+    parser.add_argument(
+        "--rgb",
+        type=str | None,
+        default=None,
+        help="colour images: file, folder or glob; video, stream's URL, /dev/video0; none: no such camera",
+    )
+    parser.add_argument("--thermal", type=str | None, default=None, help="thermal images, likewise")
     parser.add_argument(
         "--rgbt",
         type=str | None,
         default=None,
         help="four-channel images, thermal last: file, folder or glob",
     )
-    parser.add_argument("--out", type=str, required=True, help="output folder")
+    parser.add_argument(
+        "--out", type=str, required=True, help="output folder; for videos a file (.mp4, .mkv, .mov)"
+    )
     parser.add_argument(
         "--save",
         type=str,
@@ -48,6 +81,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="threads that read and write files")
     parser.add_argument("--overwrite", action="store_true", help="redo what is there already")
+    add_input_arguments(parser)
+    add_video_arguments(parser)
 
 
 def run(args: Namespace) -> int:
@@ -73,25 +108,57 @@ def run(args: Namespace) -> int:
     for option, value in (("--batch-size", args.batch_size), ("--workers", args.workers)):
         if value < 1:
             raise InputError(f"{option} {value} is below 1")
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"--threads {args.threads} is below 1")
     out = Path(args.out)
-    pairs = find_pairs(args.rgb, args.thermal, args.rgbt, exclude=out)
-    return _predict(args, pairs, outputs, out)
+    inputs = InputOptions.read(args)
+    if is_video_run(args):
+        prepare_outputs(args, out, read_options(args))
+        return run_video(args, _load(args, inputs), inputs)
+    pairs = find_pairs(given(args.rgb), given(args.thermal), args.rgbt, exclude=out)
+    return _predict(args, mark_absent(args, pairs), outputs, out, inputs)
 
 
-def _predict(args: Namespace, pairs: tuple[InputPair, ...], outputs: tuple[str, ...], out: Path) -> int:
-    import efnet
+def _load(args: Namespace, inputs: InputOptions) -> Predictor:
+    """The predictor that the options ask for."""
+    import torch
+
     from efnet.devices import check_precision
-    from efnet.prediction.journal import Journal, fingerprint
     from efnet.prediction.predictor import Predictor
+    from efnet.prediction.runtime import check_runtime
 
-    predictor = Predictor.from_pretrained(args.checkpoint, args.device, check_precision(args.precision))
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    predictor = Predictor.from_pretrained(
+        args.checkpoint,
+        args.device,
+        check_precision(args.precision),
+        runtime=None if args.runtime is None else check_runtime(args.runtime),
+    )
     _check_modality(args, predictor.modality)
+    inputs.apply(predictor)
+    return predictor
+
+
+def _predict(
+    args: Namespace,
+    pairs: tuple[InputPair, ...],
+    outputs: tuple[str, ...],
+    out: Path,
+    inputs: InputOptions,
+) -> int:
+    import efnet
+    from efnet.prediction.journal import Journal, fingerprint
+
+    predictor = _load(args, inputs)
     settings = {
         "model": fingerprint(predictor.model),
         "precision": predictor.precision,
         "input_size": predictor.size,
         "thermal_scale": predictor.thermal_scale,
-    } | ({"opacity": args.opacity} if "overlay" in outputs else {})
+    }
+    settings |= {"opacity": args.opacity} if "overlay" in outputs else {}
+    settings |= inputs.settings()
     about = {
         "checkpoint": args.checkpoint,
         "efnet": efnet.__version__,
@@ -101,11 +168,12 @@ def _predict(args: Namespace, pairs: tuple[InputPair, ...], outputs: tuple[str, 
     left = journal.unfinished(pairs, outputs)
     started = time.perf_counter()
     with journal:
-        faults = _write_all(args, predictor, left, outputs, journal)
+        faults, missing = _write_all(args, predictor, left, outputs, journal)
     done, seconds = len(left) - len(faults), time.perf_counter() - started
     skipped = f", {len(pairs) - len(left)} finished before" if len(left) < len(pairs) else ""
     rate = f" in {seconds:.1f} s ({done / seconds:.1f} per second)" if done else ""
-    print(f"predicted {done} of {len(pairs)} images{rate}{skipped}: {out}/{{{','.join(outputs)}}}")
+    remarks = f"{rate}{skipped}{inputs.described()}{missing.described()}"
+    print(f"predicted {done} of {len(pairs)} images{remarks}: {out}/{{{','.join(outputs)}}}")
     if faults:
         error = ManyInputsError("some images were left out; mend them and run the same command again", faults)
         print(f"efnet: error: {error}", file=sys.stderr)
@@ -118,7 +186,8 @@ def _check_modality(args: Namespace, modality: str) -> None:
     if args.rgbt is not None:
         return
     wanted = {"rgbt": ("rgb", "thermal"), "rgb": ("rgb",), "thermal": ("thermal",)}[modality]
-    missing = [f"--{option}" for option in wanted if args[option] is None]
+    absent = (None, NONE) if len(wanted) == 1 else (None,)
+    missing = [f"--{option}" for option in wanted if args[option] in absent]
     if missing:
         raise InputError(f"the model of {args.checkpoint} needs {' and '.join(missing)} too (or --rgbt)")
 
@@ -129,21 +198,25 @@ def _write_all(
     pairs: list[InputPair],
     outputs: tuple[str, ...],
     journal: Journal,
-) -> list[str]:
-    """Predict and write `pairs`; returns a line for each that could not be read."""
+) -> tuple[list[str], MissingCount]:
+    """Predict and write `pairs`; returns a line for each that could not be read, and what showed nothing."""
     from efnet.prediction.arrays import Prepared
     from efnet.prediction.result import Prediction
     from efnet.prediction.stream import predict_files
 
     def save(
         pair: InputPair, prediction: Prediction, prepared: Prepared
-    ) -> tuple[tuple[int, int], dict[str, float]]:
+    ) -> tuple[tuple[int, int], dict[str, float], Mapping[Camera, str]]:
         prediction.save(journal.folder, pair.name, outputs, rgb=prepared.original, opacity=args.opacity)
-        return prepared.size, prediction.shares()
+        return prepared.size, prediction.shares(), prepared.missing
 
     faults: list[str] = []
     finished = 0
     with _progress() as progress:
+        missing = MissingCount(
+            predictor.spared,
+            lambda line: progress.console.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
         task = progress.add_task("predict", total=len(pairs), rate="")
         started = time.perf_counter()
         stream = predict_files(
@@ -160,6 +233,7 @@ def _write_all(
                     faults.append(_named(pair, result))
                 else:
                     journal.add(pair, *result)
+                    missing.add(" and ".join(_files(pair)), result[2])
                     finished += 1
                 rate = finished / (time.perf_counter() - started)
                 progress.update(task, advance=1, rate=f"{rate:.1f}/s")
@@ -176,7 +250,7 @@ def _write_all(
             ) from error
         finally:
             stream.close()
-    return faults
+    return faults, missing
 
 
 def _unwritable(folder: Path, error: OSError) -> str:
@@ -185,9 +259,13 @@ def _unwritable(folder: Path, error: OSError) -> str:
 
 def _named(pair: InputPair, error: InputError) -> str:
     """The error, with the file's name in front where it lacks one (sizes that do not fit, for example)."""
-    files = [str(path) for path in (pair.rgb, pair.thermal) if path is not None]
+    files = _files(pair)
     text = str(error)
     return text if any(file in text for file in files) else f"{' and '.join(files)}: {text}"
+
+
+def _files(pair: InputPair) -> list[str]:
+    return [str(path) for path in (pair.rgb, pair.thermal) if path is not None]
 
 
 def _progress() -> Progress:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from efnet.classes import IGNORE_INDEX, ClassSet
 from efnet.data.layouts import find_layout
 from efnet.data.layouts.listing import ImageFolder, Layout
+from efnet.data.misalignment import Misalignment, estimate_misalignment
 from efnet.data.pairs import PairSet
 from efnet.data.verify import Inspection, Progress, inspect, split_faults
 
@@ -84,6 +85,7 @@ class DatasetReport:
         classes: of its labels.
         splits: in the layout's order.
         warnings: what is odd but no fault, such as files on no list.
+        misalignment: how far thermal is off colour, by the edges of a sample of pairs; None: not clear.
     """
 
     dataset: str
@@ -91,6 +93,7 @@ class DatasetReport:
     classes: ClassSet
     splits: tuple[SplitReport, ...]
     warnings: tuple[str, ...] = field(default=())
+    misalignment: Misalignment | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -106,6 +109,7 @@ class DatasetReport:
             "splits": {split.split: split.to_dict(self.classes) for split in self.splits},
             "problems": list(self.problems),
             "warnings": list(self.warnings),
+            "misalignment": None if self.misalignment is None else self.misalignment.to_dict(),
         }
 
 
@@ -146,7 +150,10 @@ def check(
         for report in reports
         if report.pairs and not report.labelled
     ]
-    return DatasetReport(layout.name, root, layout.class_set(root), reports, tuple(warnings))
+    off = estimate_misalignment(pairsets)
+    if off is not None and (line := off.warning()):
+        warnings.append(line)
+    return DatasetReport(layout.name, root, layout.class_set(root), reports, tuple(warnings), off)
 
 
 def _inspect_all(pairsets: Sequence[PairSet], progress: Progress | None) -> list[Inspection]:

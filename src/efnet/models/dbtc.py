@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from fractions import Fraction
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +19,15 @@ from efnet.ops.tokens import Size, merge_tokens
 def halve(size: Size) -> Size:
     """Size of a map after a 3x3 convolution of stride 2 and padding 1."""
     return (size[0] - 1) // 2 + 1, (size[1] - 1) // 2 + 1
+
+
+def kept(count: int, share: float) -> int:
+    """A share of some tokens, rounded up: at least one.
+
+    In whole numbers, which an exported program can work out for any number of tokens.
+    """
+    part = Fraction(share).limit_denominator(1 << 16)
+    return (count * part.numerator + part.denominator - 1) // part.denominator
 
 
 class DBTC(nn.Module):
@@ -70,7 +79,7 @@ class DBTC(nn.Module):
             attention bias of the next stage's first block.
         """
         features = self.norm(self.conv(tokens))
-        num_clusters = max(1, math.ceil(self.keep * features.shape[1]))
+        num_clusters = kept(features.shape[1], self.keep)
         importance = self.score(features)
         positions = None
         if self.position is not None:

@@ -43,7 +43,7 @@ class MFAD(nn.Module):
         # Below the square root a floor, where its slope would be infinite.
         logits = -total.clamp_min(1e-6).sqrt()
         height, width = stages[0].grid.size
-        return logits.transpose(1, 2).reshape(len(logits), -1, height, width)
+        return logits.transpose(1, 2).reshape(logits.shape[0], -1, height, width)
 
 
 def _read(values: Tensor, stage: Tokens) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from efnet.models.config import Fusion
 from efnet.models.layers import Linear, layer_norm
+from efnet.ops.exporting import is_exporting
 from efnet.ops.tokens import Size
 from efnet.ops.windows import merge_windows, split_windows
 
@@ -55,7 +56,8 @@ class WindowCrossAttention(nn.Module):
 
     def _padding(self, size: Size, batch: int, like: Tensor) -> Tensor | None:
         """(B * windows, 1, 1, cells) bias that hides padded keys; None where nothing is padded."""
-        if size[0] % self.window == 0 and size[1] % self.window == 0:
+        # An exported program is for any size.
+        if not is_exporting() and size[0] % self.window == 0 and size[1] % self.window == 0:
             return None
         real = torch.ones(batch, *size, 1, dtype=torch.bool, device=like.device)
         cells = split_windows(real, self.window).squeeze(-1).flatten(0, 1)[:, None, None, :]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from efnet.models.tokens import Tokens
 from efnet.ops.attention import attention
+from efnet.ops.exporting import is_exporting
 from efnet.ops.linear import linear
 
 CHUNK = 128
@@ -125,7 +126,8 @@ class MLP(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Tokens to features (B, N, C)."""
-        if not torch.is_grad_enabled():
+        # An exported program leaves it to its runtime what stays in the cache.
+        if not torch.is_grad_enabled() and not is_exporting():
             return self._by_chunks(tokens)
         hidden = self.dwconv(tokens.with_features(self.fc1(tokens.features)))
         features: Tensor = self.fc2(F.gelu(hidden))

@@ -9,14 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.models.config import Position
+from efnet.ops.exporting import is_exporting
 from efnet.ops.precision import full_precision
 from efnet.ops.tokens import Size, TokenGrid, map_to_token
 
 
 def grid_coordinates(size: Size, device: torch.device) -> Tensor:
     """(1, 2, h, w) row and column of every cell, from the middle of the grid, in cells."""
-    rows, columns = (torch.arange(cells, device=device) - (cells - 1) / 2 for cells in size)
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None].float()
+    axes = (torch.arange(cells, device=device).float() for cells in size)
+    rows, columns = (axis - axis[-1] / 2 for axis in axes)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
 
 
 class PixelCoordinateEncoding(nn.Module):
@@ -47,9 +49,10 @@ class PixelCoordinateEncoding(nn.Module):
             return F.linear(coordinates / pitch(grid.size, num_clusters), self.map.weight.float())
 
     @staticmethod
-    def image_unit(size: Size, num_clusters: int) -> float:
+    def image_unit(size: Size, num_clusters: int) -> float | Tensor:
         """Factor to units of the image: there a weight means the same at every stage and resolution."""
-        return pitch(size, num_clusters) / max(size)
+        longer = torch.sym_max(*size)  # type: ignore[no-untyped-call]
+        return pitch(size, num_clusters) / (torch.scalar_tensor(longer) if is_exporting() else longer)
 
 
 class PositionEmbedding(nn.Module):
@@ -78,8 +81,10 @@ class PositionEmbedding(nn.Module):
         return 1.0
 
 
-def pitch(size: Size, num_clusters: int) -> float:
-    """Spacing, in cells, of clusters spread evenly over a grid."""
+def pitch(size: Size, num_clusters: int) -> float | Tensor:
+    """Spacing, in cells, of clusters spread evenly over a grid; a tensor in a program for any size."""
+    if is_exporting():
+        return (torch.scalar_tensor(size[0] * size[1]) / torch.scalar_tensor(num_clusters)).sqrt()
     return math.sqrt(size[0] * size[1] / num_clusters)
 
 

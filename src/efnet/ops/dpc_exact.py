@@ -96,8 +96,9 @@ class Exact:
             others = self._others[sample]
             columns = others.columns
             few = min(count, others.present)
-            for rows in torch.split(own, max(1, _ROWS_BYTES // (4 * len(columns)))):
-                distance, error = others.distances(rows)
+            step = max(1, _ROWS_BYTES // (4 * len(columns)))
+            for rows in torch.split(own, step):
+                distance, error = others.distances(rows, repeated=len(rows) == step)
                 if not self.restricted:
                     distance.masked_fill_(~eligible(rows, columns[None]), torch.inf)
                 near = fewest(distance, few)

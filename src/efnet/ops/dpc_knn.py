@@ -10,19 +10,19 @@ tokens off it, whose nearest few `dpc_windows` finds; `dpc_whole` finds those of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from efnet.ops import dpc_bounds, dpc_exact, dpc_static
+from efnet.ops import dpc_bounds, dpc_exact, dpc_exported, dpc_static
 from efnet.ops.dpc_bounds import Bounds
 from efnet.ops.dpc_points import Points
 from efnet.ops.dpc_scan import GridScan, Lattice, ListScan, Near, Scan, suitable_radius
 from efnet.ops.dpc_tiles import Tiles, layout, spatial_tiles
 from efnet.ops.dpc_whole import nearest_of_all
 from efnet.ops.dpc_windows import nearest_in_windows
+from efnet.ops.exporting import is_exporting
 from efnet.ops.precision import exact_products, full_precision
 
 _RADII = (4, 6, 9)
@@ -96,20 +96,14 @@ def dpc_knn(
         ValueError: a shape, M, k or the weight is out of its range.
     """
     _check(features, num_clusters, k, positions, spatial_weight, grid)
-    if _is_exporting():
-        points = Points(features, None if spatial_weight == 0 else positions, spatial_weight)
-        return Clusters(*dpc_static.cluster(points, num_clusters, min(k, features.shape[1])))
+    if is_exporting():
+        used = None if spatial_weight == 0 else positions
+        return Clusters(*dpc_exported.cluster(features, used, spatial_weight, num_clusters, k, grid))
     if torch.compiler.is_compiling():
         return Clusters(*_operator(features, num_clusters, k, positions, spatial_weight, grid))
     if features.is_meta:  # somebody counts operations or shapes
         return Clusters(*_shapes(features, num_clusters, k, positions, spatial_weight, grid))
     return _cluster(features, num_clusters, k, positions, spatial_weight, grid)
-
-
-def _is_exporting() -> bool:
-    """Whether `torch.export` traces; PyTorch 2.6 cannot tell it from `torch.compile`."""
-    asked: Callable[[], bool] | None = getattr(torch.compiler, "is_exporting", None)
-    return asked is not None and asked()
 
 
 def _cluster(

@@ -59,7 +59,7 @@ def _by_rows(points: Points, tokens: Tensor, rows: Tensor, count: int) -> tuple[
     found, floors = [], []
     step = max(1, _ROW_BYTES.get(points.device.type, _OTHER_ROW_BYTES) // (4 * len(others.columns)))
     for part in torch.split(rows, step):
-        distance, error = others.distances(part)
+        distance, error = others.distances(part, repeated=len(rows) == len(tokens))
         near = fewest(distance, count)
         found.append(others.columns[near.columns])
         floors.append(others.floor(near, error))
@@ -89,13 +89,19 @@ class Others:
             self.table = points.table[self.columns]
         self.norm = self.table[: self.present, -2].amax().sqrt()
 
-    def distances(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def distances(self, rows: Tensor, repeated: bool = False) -> tuple[Tensor, Tensor]:
         """Of tokens (m,): distances (m, S), infinite to themselves and to none, and their error (m,).
 
         Without positions they are squares, which `floor` knows, and of no use is the error.
+
+        Args:
+            rows: the tokens.
+            repeated: m is the same for every image of a size. For each other m oneDNN would compile and keep
+                a kernel.
         """
         points = self.points
-        distance = linear(points.partners(rows), self.table)
+        partners = points.partners(rows)
+        distance = linear(partners, self.table) if repeated else partners @ self.table.T
         if self.complete:
             distance.scatter_(1, (rows % points.tokens)[:, None], torch.inf)
         own = points.table[rows, -2].sqrt()
@@ -164,7 +170,7 @@ def _members(table: Tensor, partners: Tensor, groups: Tensor) -> Tensor:
     squares = table.new_empty(tokens * count, _GROUP)
     for group, members in enumerate(torch.split(partners, _GROUP)):
         pairs = order[ends[group] : ends[group + 1]]
-        squares[pairs] = linear(table[pairs // count], members)
+        squares[pairs] = table[pairs // count] @ members.T
     token = torch.arange(tokens, device=table.device)
     row, slot = (groups == token[:, None] // _GROUP).nonzero().unbind(1)
     squares.view(tokens, count, _GROUP)[row, slot, row % _GROUP] = torch.inf

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import torch
 
+from efnet.ops.exporting import is_exporting
+
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """A context without autocast on `device`; the `meta` device knows none."""
-    if device.type == "meta":
+    """A context without autocast on `device`; the `meta` device knows none, an export has none."""
+    if device.type == "meta" or is_exporting():
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from efnet.ops.exporting import is_exporting
+from efnet.ops.segments import Segments, segments, sum_segments
+
 Size = tuple[int, int]
 
 
@@ -23,10 +26,12 @@ class Groups(NamedTuple):
     Attributes:
         order: (rows,) row numbers, those of the first group first.
         starts: (groups,) where each group begins in `order`.
+        segments: what takes the place of `starts` in an exported program.
     """
 
     order: Tensor
     starts: Tensor
+    segments: Segments | None = None
 
 
 def group_rows(group: Tensor, num_groups: int) -> Groups:
@@ -41,6 +46,9 @@ def group_rows(group: Tensor, num_groups: int) -> Groups:
     """
     flat = (group + sample_offsets(group.shape[0], num_groups, group.device)).flatten()
     ordered, order = flat.sort(stable=True)
+    if is_exporting():
+        parts = segments(ordered, group.shape[0] * num_groups)
+        return Groups(order, parts.start, parts)
     starts = torch.searchsorted(ordered, torch.arange(group.shape[0] * num_groups, device=group.device))
     return Groups(order, starts)
 
@@ -66,6 +74,7 @@ class TokenGrid:
         self.size = size
         self.regular = regular
         self._cells: Groups | None = None
+        self._maps: dict[str, Groups] = {}
 
     @classmethod
     def whole(cls, batch: int, size: Size, device: torch.device) -> TokenGrid:
@@ -81,21 +90,43 @@ class TokenGrid:
             self._cells = group_rows(self.assignment, self.num_tokens)
         return self._cells
 
+    def cells_of_map(self, map_size: Size) -> Groups:
+        """The cells of the batch, grouped by the map cell they fall into, for an exported program.
+
+        There sizes are symbols, which cannot be looked up in a cache but by their names.
+        """
+        name = str(map_size)
+        if name not in self._maps:
+            cells = _index_cells(self.size, map_size, self.assignment.device)
+            batch = self.assignment.shape[0]
+            self._maps[name] = group_rows(cells.expand(batch, -1), map_size[0] * map_size[1])
+        return self._maps[name]
+
     def merged(self, clusters: Tensor, num_clusters: int) -> TokenGrid:
         """The grid after tokens joined clusters: `clusters` (B, N) holds each token's."""
         return TokenGrid(clusters.gather(1, self.assignment), num_clusters, self.size)
 
 
-@lru_cache(maxsize=64)
 def cell_index(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
     """(n,) the map cell that each initial cell falls into, by nearest-neighbour index."""
+    if is_exporting():
+        return _index_cells(grid_size, map_size, device)
+    return _cached_cell_index(grid_size, map_size, device)
+
+
+@lru_cache(maxsize=64)
+def _cached_cell_index(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
     # In inference mode the cached tensor could not serve a later training step.
     with torch.inference_mode(False):
-        rows, columns = (
-            torch.arange(cells, device=device) * parts // cells
-            for cells, parts in zip(grid_size, map_size, strict=True)
-        )
-        return (rows[:, None] * map_size[1] + columns).flatten()
+        return _index_cells(grid_size, map_size, device)
+
+
+def _index_cells(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
+    rows, columns = (
+        torch.arange(cells, device=device) * parts // cells
+        for cells, parts in zip(grid_size, map_size, strict=True)
+    )
+    return (rows[:, None] * map_size[1] + columns).flatten()
 
 
 @lru_cache(maxsize=64)
@@ -121,10 +152,16 @@ def token_to_map(features: Tensor, grid: TokenGrid, map_size: Size) -> Tensor:
         # Not a view of the transpose: of one sample that has a stride by which convolutions do not
         # know the layout, and they copy the map twice.
         return features.view(batch, *map_size, channels).permute(0, 3, 1, 2)
-    groups = _cells_of_map(grid.size, map_size, features.device)
-    rows = grid.assignment[:, groups.order] + sample_offsets(batch, tokens, features.device)
-    starts = groups.starts + sample_offsets(batch, len(groups.order), features.device)
-    cells = _sum_rows(features.flatten(0, 1), rows.flatten(), starts.flatten(), mean=True)
+    offsets = sample_offsets(batch, tokens, features.device)
+    if is_exporting():
+        groups = grid.cells_of_map(map_size)
+        rows = (grid.assignment + offsets).flatten()[groups.order]
+    else:
+        of_sample = _cells_of_map(grid.size, map_size, features.device)
+        rows = (grid.assignment[:, of_sample.order] + offsets).flatten()
+        starts = of_sample.starts + sample_offsets(batch, len(of_sample.order), features.device)
+        groups = Groups(of_sample.order, starts.flatten())
+    cells = _sum_rows(features.flatten(0, 1), rows, groups, mean=True)
     return cells.view(batch, *map_size, channels).permute(0, 3, 1, 2)
 
 
@@ -146,7 +183,7 @@ def map_to_token(features: Tensor, grid: TokenGrid) -> Tensor:
     if grid.regular:
         return rows.view(batch, -1, channels).index_select(1, cells)
     index = (cells + sample_offsets(batch, height * width, features.device)).flatten()
-    tokens = _sum_rows(rows, index[grid.cells.order], grid.cells.starts, mean=True)
+    tokens = _sum_rows(rows, index[grid.cells.order], grid.cells, mean=True)
     return tokens.view(batch, grid.num_tokens, channels)
 
 
@@ -170,17 +207,20 @@ def merge_tokens(features: Tensor, importance: Tensor, clusters: Tensor, num_clu
     weight = (importance - largest.gather(1, clusters)).exp()
     groups = group_rows(clusters, num_clusters)
     # In the order of the rows: a scattered sum has none on a GPU, and its last bit would vary.
-    total = _sum_rows(weight.view(-1, 1), groups.order, groups.starts).view(batch, num_clusters)
+    total = _sum_rows(weight.view(-1, 1), groups.order, groups).view(batch, num_clusters)
     weight = weight / total.gather(1, clusters)
     rows = features.flatten(0, 1)
-    merged = _sum_rows(rows, groups.order, groups.starts, weights=weight.flatten()[groups.order])
+    merged = _sum_rows(rows, groups.order, groups, weights=weight.flatten()[groups.order])
     return merged.view(batch, num_clusters, channels)
 
 
 def _sum_rows(
-    rows: Tensor, index: Tensor, starts: Tensor, mean: bool = False, weights: Tensor | None = None
+    rows: Tensor, index: Tensor, groups: Groups, mean: bool = False, weights: Tensor | None = None
 ) -> Tensor:
-    """(groups, C) sum, mean or weighted sum of `rows[index]` over the groups that begin at `starts`."""
+    """(groups, C) sum, mean or weighted sum of `rows[index]` over the groups."""
     weights = weights if weights is None else weights.to(rows.dtype)
+    if groups.segments is not None:
+        total = sum_segments(rows, index, groups.segments, weights)
+        return total / groups.segments.size if mean else total
     mode = "mean" if mean else "sum"
-    return F.embedding_bag(index, rows, starts, mode=mode, per_sample_weights=weights)
+    return F.embedding_bag(index, rows, groups.starts, mode=mode, per_sample_weights=weights)

@@ -17,8 +17,8 @@ def split_windows(features: Tensor, size: int) -> Tensor:
         (B, windows, size * size, C), windows and cells in row-major order.
     """
     batch, height, width, channels = features.shape
-    features = F.pad(features, (0, 0, 0, -width % size, 0, -height % size))
-    rows, columns = features.shape[1] // size, features.shape[2] // size
+    rows, columns = (height + size - 1) // size, (width + size - 1) // size
+    features = F.pad(features, (0, 0, 0, columns * size - width, 0, rows * size - height))
     features = features.view(batch, rows, size, columns, size, channels)
     return features.transpose(2, 3).reshape(batch, rows * columns, size * size, channels)
 
@@ -36,6 +36,6 @@ def merge_windows(windows: Tensor, size: int, map_size: tuple[int, int]) -> Tens
     """
     batch, _, _, channels = windows.shape
     height, width = map_size
-    rows, columns = -(-height // size), -(-width // size)
+    rows, columns = (height + size - 1) // size, (width + size - 1) // size
     features = windows.view(batch, rows, columns, size, size, channels).transpose(2, 3)
     return features.reshape(batch, rows * size, columns * size, channels)[:, :height, :width]

@@ -7,7 +7,8 @@ to wait for its device to tell.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from efnet.data.images import (
     scale_thermal,
 )
 from efnet.errors import InputError
+from efnet.prediction.modality import Camera
 
 ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
 """A PIL image, a numpy array with channels last, or the path of an image file."""
@@ -144,12 +146,14 @@ class Prepared:
         size: (H, W) of the image given, and so of the prediction.
         original: the image given, uint8 (H, W, 3), for overlays: the RGB image, or the thermal image
             as grey where there is no RGB.
+        missing: why an image was replaced by plain grey, by camera; empty: none was.
     """
 
     rgb: NDArray[np.uint8] | None
     thermal: NDArray[np.float32] | None
     size: tuple[int, int]
     original: NDArray[np.uint8]
+    missing: Mapping[Camera, str] = field(default_factory=dict)
 
     @property
     def network_size(self) -> tuple[int, int]:

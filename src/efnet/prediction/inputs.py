@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from efnet.data.images import IMAGE_SUFFIXES
 from efnet.errors import InputError, ManyInputsError
+from efnet.prediction.modality import Camera
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".seq")
 
@@ -26,11 +27,13 @@ class InputPair:
         rgb: the colour image, or the four-channel image if `thermal` is None and the model wants both;
             None for thermal alone.
         thermal: the thermal image.
+        absent: the camera that there is not, for a model of both; None: it has all that it wants.
     """
 
     name: str
     rgb: Path | None
     thermal: Path | None
+    absent: Camera | None = None
 
 
 def find_pairs(
@@ -130,8 +133,8 @@ def _check_suffix(option: str, file: Path) -> None:
 def _check_video(option: str, file: Path) -> None:
     if file.suffix.lower() in VIDEO_SUFFIXES:
         raise InputError(
-            f"{option} {file}: video is not supported yet in this version; "
-            "extract the frames to a folder first (ffmpeg -i video.mp4 frames/%06d.png)"
+            f"{option} {file}: a video is no image; efnet predict takes a pair of videos, "
+            "--rgb rgb.mp4 --thermal thermal.mp4"
         )
 
 

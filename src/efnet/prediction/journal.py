@@ -18,6 +18,7 @@ from torch import nn
 from efnet.errors import InputError, ManyInputsError
 from efnet.files import write_text
 from efnet.prediction.inputs import InputPair
+from efnet.prediction.modality import Camera
 from efnet.prediction.result import output_paths
 
 FILE_NAME = "predictions.jsonl"
@@ -84,7 +85,13 @@ class Journal:
             )
         return left
 
-    def add(self, pair: InputPair, size: tuple[int, int], shares: Mapping[str, float]) -> None:
+    def add(
+        self,
+        pair: InputPair,
+        size: tuple[int, int],
+        shares: Mapping[str, float],
+        missing: Mapping[Camera, str] | None = None,
+    ) -> None:
         """Record a finished image, at once on disk."""
         record = {
             "name": pair.name,
@@ -92,7 +99,7 @@ class Journal:
             "shares": {name: round(share, 6) for name, share in shares.items()},
             "files": _files(pair),
             "stamps": _stamps(pair),
-        }
+        } | ({"missing": dict(missing)} if missing else {})
         self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._stream.flush()
 

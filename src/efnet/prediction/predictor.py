@@ -6,7 +6,7 @@ Shapes: B batch, H W size of the image given, h w size that the network sees, K 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from efnet.classes import ClassSet
+from efnet.data.homography import Homography
 from efnet.data.images import ThermalScale
 from efnet.devices import Precision, autocast, check_precision, pick_device
 from efnet.errors import InputError
@@ -26,16 +27,24 @@ from efnet.models.validation import MIN_SIZE
 from efnet.prediction.arrays import (
     ImageLike,
     Prepared,
-    as_rgb,
-    as_rgbt,
-    as_thermal,
     check_aspect,
-    has_four_channels,
     resize_rgb,
     resize_thermal,
 )
+from efnet.prediction.modality import (
+    Camera,
+    MissingPolicy,
+    blank_rgb,
+    blank_thermal,
+    find_dead,
+    refuse_missing,
+    spared,
+)
+from efnet.prediction.reading import read_given, read_pair
 from efnet.prediction.render import thermal_pixels
 from efnet.prediction.result import Prediction
+from efnet.prediction.runtime import ExportedModel, Runtime, is_exported, load_exported
+from efnet.prediction.tiles import Tiling, tiled_logits
 
 Value = TypeVar("Value", np.uint8, np.float32)
 
@@ -62,18 +71,34 @@ class Predictor:
         device: `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:1`.
         precision: `32`, or `bf16` for autocast to bfloat16 (distances stay float32).
 
+    Attributes:
+        tiling: cut images into tiles, at their own size whatever `model.input.size`; None: do not.
+        homography: brings thermal images into the colour camera's view first; None: they are there.
+        missing: what is done about an image that shows nothing (`efnet.prediction.modality`); `ignore`
+            unless set.
+        spared: cameras without which the network was trained to go on; a dead image of such a one is
+            replaced by grey, that of another is seen as it is.
+
     Raises:
         InputError: an unknown or absent device, or an unknown precision.
     """
 
-    def __init__(self, model: SegmentationModel, device: str = "auto", precision: Precision = "32") -> None:
+    def __init__(
+        self, model: SegmentationModel | ExportedModel, device: str = "auto", precision: Precision = "32"
+    ) -> None:
         self.precision: Precision = check_precision(precision)
+        if isinstance(model, ExportedModel):
+            device = _of_exported(device, self.precision)
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
         self.classes: ClassSet = model.classes
         self.modality: Modality = model.modality
         self.size: tuple[int, int] | None = model.input.size
         self.thermal_scale: ThermalScale = model.input.thermal_scale
+        self.tiling: Tiling | None = None
+        self.homography: Homography | None = None
+        self.missing: MissingPolicy = "ignore"
+        self.spared = spared(model.training_summary)
 
     @classmethod
     def from_pretrained(
@@ -86,21 +111,26 @@ class Predictor:
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        runtime: Runtime | None = None,
     ) -> Self:
-        """Load a run folder, a checkpoint folder, or a model of the Hugging Face hub.
+        """Load a run folder, a checkpoint folder, a model of the Hugging Face hub, or an exported file.
 
         Args:
-            path_or_hub_id: a local path, or `owner/name` on the hub.
+            path_or_hub_id: a local path, or `owner/name` on the hub; or a file that `efnet export` wrote.
             device: see the class.
             precision: see the class.
             revision: branch, tag or commit of a hub repository; its main branch if None.
             token: for a private repository; None: the one that the user is logged in with.
             cache_dir: where fetched files are kept.
             local_files_only: take what was fetched before, and do not go to the network.
+            runtime: what runs an exported file; None: what its suffix says.
 
         Raises:
             InputError: no checkpoint there, or one that does not load.
         """
+        # `torch` runs checkpoints too.
+        if is_exported(path_or_hub_id) or runtime not in (None, "torch"):
+            return cls(load_exported(path_or_hub_id, runtime), device=device, precision=precision)
         model = load_checkpoint(
             path_or_hub_id,
             revision=revision,
@@ -165,17 +195,41 @@ class Predictor:
             predictions += self.run(prepared, probabilities)
         return predictions
 
-    def prepare(self, rgb: ImageLike | None, thermal: ImageLike | None = None) -> Prepared:
+    def prepare(
+        self,
+        rgb: ImageLike | None,
+        thermal: ImageLike | None = None,
+        absent: Mapping[Camera, str] | None = None,
+    ) -> Prepared:
         """Read, check, scale and resize one pair; no device is touched, so threads may do it ahead.
 
-        Args and errors are those of a call.
+        Args and errors are those of a call, and
+
+        Args:
+            rgb: as in a call.
+            thermal: as in a call.
+            absent: why an image is not to be looked at, by camera; a model of both sees grey in its place.
         """
-        colors, heat = self._read(rgb, thermal)
-        if colors is not None and heat is not None:
-            check_aspect(colors, heat)
+        missing = dict(absent or {}) if self.modality == "rgbt" else {}
+        refuse_missing(missing, self.missing)
+        if missing:
+            colors, heat = read_given(rgb, thermal, self.thermal_scale)
+        else:
+            colors, heat = read_pair(rgb, thermal, self.modality, self.thermal_scale)
+        replaced = set(missing)
+        if self.missing != "ignore":
+            missing |= find_dead(colors, heat, self.missing)
+            replaced |= missing.keys() & self.spared
         original = colors if colors is not None else thermal_pixels(_given(heat))
         size = (original.shape[0], original.shape[1])
-        network_size = self.size or size
+        if "thermal" in replaced:
+            heat = blank_thermal(size)
+        elif colors is not None and heat is not None:
+            heat = heat if self.homography is None else self.homography.warp(heat, size)
+            check_aspect(colors, heat)
+        if "rgb" in replaced:
+            colors = blank_rgb(size)
+        network_size = size if self.tiling is not None else self.size or size
         if min(network_size) < MIN_SIZE:
             raise InputError(
                 f"the image is {size[1]}x{size[0]}; the network needs at least {MIN_SIZE} pixels each way, "
@@ -186,6 +240,7 @@ class Predictor:
             thermal=None if heat is None else resize_thermal(heat, network_size),
             size=size,
             original=original,
+            missing=missing,
         )
 
     def run(self, prepared: Sequence[Prepared], probabilities: bool = False) -> list[Prediction]:
@@ -198,6 +253,10 @@ class Predictor:
         Returns:
             one prediction per pair, in their order.
         """
+        if probabilities and isinstance(self.model, ExportedModel) and self.model.outputs == "classes":
+            raise InputError("this file gives classes alone; export it again without --outputs classes")
+        if self.tiling is not None:
+            return [self._run_tiled(pair, self.tiling, probabilities, len(prepared)) for pair in prepared]
         groups: dict[tuple[int, int], list[int]] = {}
         for place, pair in enumerate(prepared):
             groups.setdefault(pair.network_size, []).append(place)
@@ -208,23 +267,16 @@ class Predictor:
                 predictions[place] = self._decide(logit, prepared[place].size, probabilities)
         return [predictions[place] for place in range(len(prepared))]
 
-    def _read(
-        self, rgb: ImageLike | None, thermal: ImageLike | None
-    ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None]:
-        """The images that the model uses, as arrays; an image it does not use is not even read."""
-        if self.modality == "thermal":
-            if thermal is None and rgb is not None and has_four_channels(rgb):
-                return None, as_rgbt(rgb, self.thermal_scale)[1]
-            if thermal is None:
-                raise InputError("the thermal image is missing, and this model segments thermal images")
-            return None, as_thermal(thermal, self.thermal_scale)
-        if rgb is None:
-            raise InputError("the RGB image is missing, and this model needs it")
-        if self.modality == "rgb":
-            return as_rgb(rgb), None
-        if thermal is None:
-            return as_rgbt(rgb, self.thermal_scale)
-        return as_rgb(rgb), as_thermal(thermal, self.thermal_scale)
+    def _run_tiled(self, pair: Prepared, tiling: Tiling, probabilities: bool, batch_size: int) -> Prediction:
+        """One pair in tiles; classes are taken as soon as the rows of an image are done."""
+        rows = tiled_logits(pair, tiling, self._logits, batch_size)
+        parts = [self._decide(part, (part.shape[1], part.shape[2]), probabilities) for part in rows]
+        shares = [part.probabilities for part in parts if part.probabilities is not None]
+        return Prediction(
+            index=np.concatenate([part.index for part in parts]),
+            classes=self.classes,
+            probabilities=np.concatenate(shares, axis=1) if shares else None,
+        )
 
     @torch.inference_mode()
     def _logits(self, pairs: Sequence[Prepared]) -> Tensor:
@@ -254,6 +306,15 @@ class Predictor:
         index = full[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
         share = full[0].softmax(dim=0).cpu().numpy() if probabilities else None
         return Prediction(index=index, classes=self.classes, probabilities=share)
+
+
+def _of_exported(device: str, precision: Precision) -> str:
+    """The device of an exported file: always the CPU."""
+    if device not in ("auto", "cpu"):
+        raise InputError(f"device {device!r}: exported files run on the CPU here; use --device cpu")
+    if precision != "32":
+        raise InputError(f"precision {precision!r}: that of an exported file was chosen when it was exported")
+    return "cpu"
 
 
 def _given(image: NDArray[Value] | None) -> NDArray[Value]:

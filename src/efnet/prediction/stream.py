@@ -16,6 +16,7 @@ import torch
 from efnet.errors import InputError
 from efnet.prediction.arrays import Prepared
 from efnet.prediction.inputs import InputPair
+from efnet.prediction.modality import NOT_GIVEN
 from efnet.prediction.predictor import Predictor
 from efnet.prediction.result import Prediction
 
@@ -55,6 +56,9 @@ def predict_files(
 
     def read(pair: InputPair) -> tuple[InputPair, Future[Prepared]]:
         image = pair.rgb if pair.rgb is not None else pair.thermal
+        if pair.absent is not None and predictor.modality == "rgbt":
+            absent = {pair.absent: NOT_GIVEN}
+            return pair, pool.submit(predictor.prepare, pair.rgb, pair.thermal, absent)
         if predictor.modality == "thermal" and pair.rgb is None:
             return pair, pool.submit(predictor.prepare, None, image)
         return pair, pool.submit(predictor.prepare, image, pair.thermal)
@@ -72,7 +76,7 @@ def predict_files(
             except InputError as error:
                 yield pair, error
             if batch and (len(batch) == batch_size or not reading):
-                predictions = _run(predictor, [prepared for _, prepared in batch], probabilities)
+                predictions = run_in_memory(predictor, [prepared for _, prepared in batch], probabilities)
                 for (pair, prepared), prediction in zip(batch, predictions, strict=True):
                     finishing.append((pair, pool.submit(finish, pair, prediction, prepared)))
                 batch = []
@@ -91,11 +95,26 @@ def predict_files(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run(predictor: Predictor, prepared: Sequence[Prepared], probabilities: bool) -> list[Prediction]:
+def run_in_memory(
+    predictor: Predictor, prepared: Sequence[Prepared], probabilities: bool
+) -> list[Prediction]:
+    """As `Predictor.run`; where memory does not suffice, the message says what helps.
+
+    Raises:
+        InputError: it does not suffice.
+    """
     try:
         return predictor.run(prepared, probabilities)
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"{len(prepared)} images at once do not fit the memory of {predictor.device}; "
-            "use a smaller --batch-size"
-        ) from error
+    except RuntimeError as error:
+        # On the CPU it is a plain RuntimeError, and often the kernel ends the process before.
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        height, width = prepared[0].network_size
+        count = f"{len(prepared)} images at once" if len(prepared) > 1 else f"an image of {width}x{height}"
+        if len(prepared) > 1:
+            remedy = "use a smaller --batch-size"
+        elif predictor.tiling is not None:
+            remedy = "use a smaller --tile"
+        else:
+            remedy = "cut it into tiles: --tile 480x640"
+        raise InputError(f"{count} exceeds the memory of {predictor.device}; {remedy}") from error

@@ -226,6 +226,9 @@ class Trainer:
             "epochs": self.config.schedule.epochs,
             "seed": self.config.seed,
         }
+        dropped = [camera for camera in ("rgb", "thermal") if getattr(self.config.augment, f"drop_{camera}")]
+        if dropped:
+            network.training_summary["dropped"] = dropped
         if self.learner.average is not None:
             network.training_summary["ema"] = self.config.ema.decay
         network.write(self.folder.best)

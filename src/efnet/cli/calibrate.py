@@ -1,0 +1,201 @@
+"""`efnet calibrate`: how a thermal camera's image maps onto the colour camera's, written to a file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.progress import Progress
+
+from efnet.cli.options import check_file_writable
+from efnet.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from efnet.data.homography import Homography, Points
+
+    Images = list[tuple[NDArray[np.uint8], NDArray[np.float32]]]
+
+DESCRIPTION = (
+    "Find how thermal images map onto colour images, from point pairs or from edges, and write it to a file "
+    "for efnet predict --homography."
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--rgb", type=str, required=True, help="colour images of one camera: file, folder or glob"
+    )
+    parser.add_argument(
+        "--thermal", type=str, required=True, help="thermal images of the other: file, folder or glob"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the file to write (JSON)")
+    parser.add_argument(
+        "--point",
+        action="append",
+        type=str,
+        help="x,y,X,Y: a point in the thermal image and the same one in the colour image, in pixels; four "
+        "times or more. Without points, edges are used",
+    )
+    parser.add_argument(
+        "--points", type=Path | None, default=None, help="CSV file of such points, a line each: x,y,X,Y"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=5.0, help="pixels of the colour image that point pairs may be off"
+    )
+    parser.add_argument("--pairs", type=int, default=8, help="image pairs used for edges, evenly spaced")
+    parser.add_argument(
+        "--preview", type=Path | None, default=None, help="picture of the first pair before and after (PNG)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+
+
+def run(args: Namespace) -> int:
+    """Calibrate; see `efnet calibrate --help`.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: options, files or points are wrong, or edges do not tell with confidence.
+    """
+    from efnet.data.align_preview import preview
+    from efnet.files import write_image
+
+    check_file_writable("--out", args.out)
+    check_file_writable("--preview", args.preview)
+    if args.out.exists() and not args.overwrite:
+        raise InputError(f"--out {args.out}: is there already; choose another name, or use --overwrite")
+    if args.pairs < 1:
+        raise InputError(f"--pairs {args.pairs} is below 1")
+    if not 0 < args.tolerance < float("inf"):
+        raise InputError(f"--tolerance {args.tolerance}: give a number of pixels above 0")
+    points = read_points(args.point, args.points)
+    images = _read_images(args.rgb, args.thermal, 1 if points is not None else args.pairs)
+    homography = _from_edges(images) if points is None else _from_points(points, images, args.tolerance)
+    homography.save(args.out)
+    if args.preview is not None:
+        write_image(args.preview, preview(*images[0], homography, points))
+    _report(homography, points, args.out)
+    return 0
+
+
+def read_points(given: list[str] | None, file: Path | None) -> tuple[Points, Points] | None:
+    """The point pairs of `--point` and `--points` together.
+
+    Returns:
+        thermal points (N, 2) and colour points (N, 2); None: neither option was given.
+
+    Raises:
+        InputError: a line that is not four numbers, or a file that cannot be read.
+    """
+    if given is None and file is None:
+        return None
+    rows = [_four_numbers(text, f"--point {text}") for text in given or ()]
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--points {file}: cannot be read ({error})") from error
+        for number, line in enumerate(lines, start=1):
+            text = line.split("#")[0].strip()
+            if text and not (number == 1 and re.search(r"[A-DF-Za-df-z]", text)):  # a heading, but no 1e3
+                rows.append(_four_numbers(text, f"--points {file}, line {number}"))
+    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    return table[:, :2], table[:, 2:]
+
+
+def _four_numbers(text: str, where: str) -> list[float]:
+    try:
+        numbers = [float(word) for word in re.split(r"[,;\s]+", text.strip())]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not np.isfinite(numbers).all():
+        raise InputError(f"{where}: give four numbers: thermal x, y, then colour x, y")
+    return numbers
+
+
+def _read_images(rgb: str, thermal: str, limit: int) -> Images:
+    """Some of the pairs, evenly spaced."""
+    from efnet.data.images import read_rgb, read_thermal
+    from efnet.prediction.inputs import find_pairs
+
+    pairs = find_pairs(rgb, thermal)
+    step = -(-len(pairs) // limit)
+    images = []
+    for pair in pairs[::step]:
+        assert pair.rgb is not None
+        assert pair.thermal is not None
+        images.append((read_rgb(pair.rgb), read_thermal(pair.thermal)))
+    return images
+
+
+def _from_points(points: tuple[Points, Points], images: Images, tolerance: float) -> Homography:
+    from efnet.data.homography import Homography
+    from efnet.data.homography_fit import fit_homography
+
+    rgb, thermal = images[0]
+    _check_inside("thermal", points[0], (thermal.shape[0], thermal.shape[1]))
+    _check_inside("colour", points[1], (rgb.shape[0], rgb.shape[1]))
+    fit = fit_homography(*points, tolerance)
+    about = {
+        "method": "points",
+        "pairs": np.column_stack(points).tolist(),
+        "used": fit.inliers.tolist(),
+        "residuals": [round(float(residual), 3) for residual in fit.residuals],
+        "rms": round(fit.rms, 3),
+        "tolerance": tolerance,
+    }
+    return Homography(fit.matrix, (thermal.shape[0], thermal.shape[1]), (rgb.shape[0], rgb.shape[1]), about)
+
+
+def _check_inside(what: str, points: Points, size: tuple[int, int]) -> None:
+    """Refuse points beyond their image: most often the two were given in the wrong order."""
+    height, width = size
+    beyond = (points < -0.5).any(axis=1) | (points[:, 0] > width - 0.5) | (points[:, 1] > height - 0.5)
+    for place in np.flatnonzero(beyond)[:1]:
+        x, y = points[place]
+        raise InputError(
+            f"point pair {place + 1}: {x:g}, {y:g} lies outside the {what} image of {width}x{height} (width "
+            "x height); the order is thermal x, y, then colour x, y"
+        )
+
+
+def _from_edges(images: Images) -> Homography:
+    from efnet.data.align_views import estimate_homography
+
+    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("comparing edges", total=None)
+        return estimate_homography(
+            images, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+
+
+def _report(homography: Homography, points: tuple[Points, Points] | None, out: Path) -> None:
+    """Print what was found."""
+    about = homography.about
+    if points is not None:
+        for number, (used, residual) in enumerate(
+            zip(about["used"], about["residuals"], strict=True), start=1
+        ):
+            print(f"pair {number}: {residual:.2f} pixels off{'' if used else ', left out'}")
+        print(
+            f"{sum(about['used'])} of {len(points[0])} point pairs used, {about['rms']:.2f} pixels off (rms)"
+        )
+        if len(points[0]) == 4:
+            print("four pairs fit exactly whatever they are: look at --preview, or give more")
+    else:
+        print(
+            f"{about['model']} from the edges of {about['pairs']} image pairs: {about['parts']} of 30 image "
+            f"parts agree, {about['rms']:.2f} pixels off (rms)"
+        )
+        if about["model"] == "similarity":
+            print("shift, scale and turn only: the parts that agree span too little for a homography")
+    print(f"thermal moves by {homography.displacement():.1f} pixels (rms of corners and centre): {out}")

@@ -1,0 +1,205 @@
+"""The plane-to-plane mapping that brings a thermal image into the view of its colour image, and its file.
+
+Two cameras side by side see one plane, or whatever is far away, through a homography; things nearer or
+farther are off by the parallax, which no single mapping removes.
+
+Coordinates are (x, y) in pixels; (0, 0) is the centre of the top left pixel, as in OpenCV.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from efnet.errors import InputError
+from efnet.files import write_json
+
+Points = NDArray[np.float64]
+"""(N, 2), x and y."""
+
+_ASPECT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Homography:
+    """Where each thermal pixel lies in the colour image.
+
+    Attributes:
+        matrix: float64 (3, 3), thermal to colour, its last entry 1.
+        thermal_size: (H, W) of the thermal images it was made for.
+        rgb_size: (H, W) of the colour images.
+        about: how it was made, plain values: method, point pairs, residuals in colour pixels.
+
+    Raises:
+        InputError: the matrix mirrors or folds the thermal image, or is no matrix at all.
+    """
+
+    matrix: NDArray[np.float64]
+    thermal_size: tuple[int, int]
+    rgb_size: tuple[int, int]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        matrix = np.asarray(self.matrix, dtype=np.float64)
+        if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(matrix[2, 2]) < 1e-12:
+            raise InputError("a homography is a 3x3 matrix of finite numbers with a last entry other than 0")
+        object.__setattr__(self, "matrix", matrix / matrix[2, 2])
+        depths = np.c_[corners(self.thermal_size), np.ones(4)] @ self.matrix[2]
+        if depths.min() <= 1e-6 or np.linalg.det(self.matrix) <= 0:
+            raise InputError(
+                "the homography mirrors or folds the thermal image; check the point pairs (thermal x, y, "
+                "then colour x, y, in the same order)"
+            )
+
+    @classmethod
+    def stretched(cls, thermal_size: tuple[int, int], rgb_size: tuple[int, int]) -> Homography:
+        """The mapping that takes the thermal image's borders to the colour image's: views already aligned."""
+        return cls(resize_matrix(thermal_size, rgb_size), thermal_size, rgb_size, {"method": "stretched"})
+
+    def resized(self, thermal_size: tuple[int, int], rgb_size: tuple[int, int]) -> Homography:
+        """The same mapping for the same cameras at another resolution.
+
+        Raises:
+            InputError: an aspect ratio differs by more than 1 %: a crop, not another resolution.
+        """
+        for what, made, size in (
+            ("thermal", self.thermal_size, thermal_size),
+            ("rgb", self.rgb_size, rgb_size),
+        ):
+            if abs(made[1] * size[0] / (made[0] * size[1]) - 1) > _ASPECT_TOLERANCE:
+                raise InputError(
+                    f"the homography was made for {what} images of {made[1]}x{made[0]} (width x height), and "
+                    f"{size[1]}x{size[0]} is of another shape; calibrate again with images of that size"
+                )
+        matrix = (
+            resize_matrix(self.rgb_size, rgb_size)
+            @ self.matrix
+            @ resize_matrix(thermal_size, self.thermal_size)
+        )
+        return Homography(matrix, thermal_size, rgb_size, self.about)
+
+    def map(self, points: Points) -> Points:
+        """Thermal points (N, 2) in the colour image."""
+        return apply_matrix(self.matrix, points)
+
+    def warp(self, thermal: NDArray[np.float32], rgb_size: tuple[int, int]) -> NDArray[np.float32]:
+        """A thermal image (H, W) as the colour camera would see it, bilinear.
+
+        What the thermal camera does not see gets the value of the nearest pixel of its border.
+
+        Args:
+            thermal: at any resolution of the thermal camera.
+            rgb_size: (H, W) of the colour image, and so of the result.
+
+        Raises:
+            InputError: as `resized`.
+        """
+        size = (thermal.shape[0], thermal.shape[1])
+        matrix = self.matrix
+        if (size, rgb_size) != (self.thermal_size, self.rgb_size):
+            matrix = self.resized(size, rgb_size).matrix
+        return warp_matrix(thermal, matrix, rgb_size)
+
+    def displacement(self) -> float:
+        """Root mean square distance, in colour pixels, from `stretched` at the corners and the centre."""
+        points = np.r_[corners(self.thermal_size), corners(self.thermal_size).mean(axis=0, keepdims=True)]
+        plain = apply_matrix(resize_matrix(self.thermal_size, self.rgb_size), points)
+        return float(np.sqrt(((self.map(points) - plain) ** 2).sum(axis=1).mean()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "matrix": self.matrix.tolist(),
+            "maps": "thermal pixel (x, y, 1) to rgb pixel, (0, 0) the centre of the top left pixel",
+            "thermal_size": list(self.thermal_size),
+            "rgb_size": list(self.rgb_size),
+            "about": dict(self.about),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the JSON file."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Homography:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no such file, or not one of these.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            matrix = np.asarray(values["matrix"], dtype=np.float64)
+            sizes = [(int(values[key][0]), int(values[key][1])) for key in ("thermal_size", "rgb_size")]
+            if min(min(size) for size in sizes) < 1:
+                raise ValueError("a size below 1")
+            return cls(matrix, sizes[0], sizes[1], dict(values.get("about", {})))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise InputError(
+                f"{path}: not a homography file ({error}); `efnet calibrate` writes one"
+            ) from error
+
+
+def corners(size: tuple[int, int]) -> Points:
+    """The centres of the corner pixels of an image of `size` (H, W), clockwise from the top left."""
+    bottom, right = size[0] - 1.0, size[1] - 1.0
+    return np.array([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]])
+
+
+def resize_matrix(old: tuple[int, int], new: tuple[int, int]) -> NDArray[np.float64]:
+    """Pixels of an image of size `old` (H, W) to those of the same image resized to `new`."""
+    y, x = new[0] / old[0], new[1] / old[1]
+    return np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2], [0.0, 0.0, 1.0]])
+
+
+def apply_matrix(matrix: NDArray[np.float64], points: Points) -> Points:
+    """Map points (N, 2) by a 3x3 matrix."""
+    mapped = np.c_[points, np.ones(len(points))] @ matrix.T
+    result: Points = mapped[:, :2] / mapped[:, 2:]
+    return result
+
+
+def warp_matrix(
+    image: NDArray[np.float32], matrix: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Image (H, W) warped to `size` by the 3x3 matrix that takes its pixels there; borders are continued."""
+    # Shrinking: average first, else bilinear sampling leaps over pixels.
+    shrink = math.sqrt(abs(float(np.linalg.det(matrix[:2, :2]))))
+    if shrink < 0.67:
+        smaller = (max(1, round(image.shape[0] * shrink)), max(1, round(image.shape[1] * shrink)))
+        matrix = matrix @ resize_matrix(smaller, (image.shape[0], image.shape[1]))
+        image = np.asarray(Image.fromarray(image).resize(smaller[::-1], Image.Resampling.BILINEAR))
+    grid = _grid(matrix.tobytes(), (image.shape[0], image.shape[1]), size)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))[None, None]
+    warped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return warped[0, 0].numpy()
+
+
+@lru_cache(maxsize=2)
+def _grid(matrix: bytes, source: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Where each pixel of the result comes from, in `grid_sample`'s units; kept for the next video frame."""
+    inverse = np.linalg.inv(np.frombuffer(matrix, dtype=np.float64).reshape(3, 3))
+    rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float64)
+    x, y, depth = (inverse[k, 0] * columns + inverse[k, 1] * rows + inverse[k, 2] for k in range(3))
+    # Behind the camera nothing is seen: such pixels get the border, like all beyond it.
+    depth = np.maximum(depth, 1e-9)
+    last = (max(source[0] - 1, 1), max(source[1] - 1, 1))
+    grid = np.stack([2 * x / depth / last[1] - 1, 2 * y / depth / last[0] - 1], axis=-1)
+    return torch.from_numpy(np.clip(grid, -4.0, 4.0).astype(np.float32))[None]

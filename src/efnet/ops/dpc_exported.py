@@ -1,0 +1,131 @@
+"""Clustering for exported programs: plain operators and loops, for any batch and any number of tokens.
+
+Each of the three searches of a clustering (neighbours, nearest denser token, nearest centre) first asks what
+is cheap: on a regular grid the window around a token (`dpc_exported_window`), elsewhere the neighbours
+already found. What that leaves open is compared with all tokens (`dpc_loop`), so the result is the exact one
+and no N x N matrix exists. Distances are float32 products, about the mean of a sample's features; equal
+densities, scores and distances are ordered by index after that rounding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from efnet.ops.dpc_exported_window import Window, window_of
+from efnet.ops.dpc_loop import HUGE, Table, assign_open, masked_by_rank, neighbors_of_open, separate_open
+
+
+class Nearest(NamedTuple):
+    """The k nearest tokens, the token itself among them, nearest first.
+
+    Attributes:
+        distance: (B, N, k).
+        token: (B, N, k) int64.
+    """
+
+    distance: Tensor
+    token: Tensor
+
+
+def cluster(
+    features: Tensor,
+    positions: Tensor | None,
+    spatial_weight: float,
+    num_clusters: int,
+    k: int,
+    grid: tuple[int, int] | None,
+) -> tuple[Tensor, Tensor]:
+    """Equations 1-3 of EFNet (arXiv 2501.10958).
+
+    Args:
+        features: (B, N, C).
+        positions: (B, N, P), or None without a spatial term.
+        spatial_weight: its weight.
+        num_clusters: M.
+        k: neighbours that make the density, the token itself one of them; at most N.
+        grid: size of the regular grid whose cells the tokens are, positions linear in row and column.
+
+    Returns:
+        assignment (B, N) and centres (B, M), as of `dpc_knn`.
+    """
+    table = Table.of(features, positions, spatial_weight)
+    window = None if grid is None or table.places is None else window_of(table, grid)
+    nearest = _neighbors(table, window, k)
+    squares = nearest.distance.square().mean(2)
+    rank = _ranks(squares)
+    density = (-squares).exp()
+    delta = _separation(table, window, nearest, rank, density, num_clusters)
+    score = density * delta
+    # A stable sort, not top-k: of equal scores the first wins.
+    centers = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters].sort(1).values
+    return _assign(table, window, nearest, centers), centers
+
+
+def _neighbors(table: Table, window: Window | None, k: int) -> Nearest:
+    batch, tokens = table.values.shape[:2]
+    if window is None:
+        start = table.values.new_zeros(batch, tokens, k)
+        nearest = Nearest(start, start.long())
+        open_ = torch.ones_like(start[..., 0])
+    else:
+        distance, token = window.nearest(k)
+        nearest = Nearest(distance, token)
+        open_ = (distance[..., -1] > window.bound).float()
+    distance, token = neighbors_of_open(table, open_, *nearest)
+    # By products a token is not quite nought from itself.
+    itself = token == torch.arange(tokens, device=token.device)[:, None]
+    return Nearest(distance.masked_fill(itself, 0.0), token)
+
+
+def _ranks(squares: Tensor) -> Tensor:
+    """(B, N) float32 0 for the densest token, 1 for the next; of equally dense ones the first is denser."""
+    order = squares.argsort(dim=1, stable=True)
+    number = torch.arange(squares.shape[1], device=squares.device).expand_as(order)
+    return torch.zeros_like(order).scatter(1, order, number).float()
+
+
+def _separation(
+    table: Table, window: Window | None, nearest: Nearest, rank: Tensor, density: Tensor, num_clusters: int
+) -> Tensor:
+    """(B, N) equation 3; of tokens that are centres for sure perhaps a lower bound of it."""
+    if window is None:
+        # What is farther than the neighbours is no nearer than they are.
+        theirs = rank.gather(1, nearest.token.flatten(1)).view(nearest.token.shape)
+        delta = masked_by_rank(nearest.distance, theirs, rank[..., None]).amin(2)
+        return separate_open(table, (delta > HUGE / 4).float(), delta, rank)
+    delta = window.nearest_denser(rank)
+    unsure = delta > window.bound
+    low = torch.where(unsure, window.bound, delta)
+    low = torch.where(rank == 0, torch.minimum(low, _reach(table, window)), low)
+    # Where all unsure ones are centres even so, nothing depends on how far they are.
+    order = (density * low).argsort(dim=1, descending=True, stable=True)
+    beyond = torch.arange(rank.shape[1], device=rank.device) >= num_clusters
+    missed = (unsure.gather(1, order) & beyond).any(1, keepdim=True)
+    return separate_open(table, (unsure & missed).float(), low, rank)
+
+
+def _reach(table: Table, window: Window) -> Tensor:
+    """(B, N) every token is at least so far from the farthest one: that many from the farthest corner."""
+    assert table.places is not None
+    corners = table.places[:, window.corners]  # (B, 4, P)
+    return (table.places[:, :, None] - corners[:, None]).square().sum(-1).sqrt().amax(2)
+
+
+def _assign(table: Table, window: Window | None, nearest: Nearest, centers: Tensor) -> Tensor:
+    batch, tokens = table.values.shape[:2]
+    number = torch.arange(centers.shape[1], device=centers.device).expand_as(centers)
+    of_token = centers.new_full((batch, tokens), -1).scatter(1, centers, number)
+    barred = (of_token < 0).float() * HUGE
+    if window is None:
+        theirs = barred.gather(1, nearest.token.flatten(1)).view(nearest.token.shape)
+        distance, place = (nearest.distance + theirs).min(2)
+        token = nearest.token.gather(2, place[..., None]).squeeze(2)
+        unsure = distance > HUGE / 4
+    else:
+        distance, token = window.nearest_allowed(barred)
+        unsure = distance > window.bound
+    assignment = torch.where(of_token < 0, of_token.gather(1, token), of_token)
+    return assign_open(table, (unsure & (of_token < 0)).float(), assignment, centers)

@@ -1,0 +1,128 @@
+"""Exported files as a user hands them over: what is refused, and with which remedy."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from efnet.cli.main import main
+from efnet.errors import InputError
+from efnet.prediction.predictor import Predictor
+from efnet.prediction.runtime import load_exported
+
+
+def test_no_such_file(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"street.onnx: no such file; write it with efnet export"):
+        Predictor.from_pretrained(tmp_path / "street.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "message"),
+    [
+        ("a.onnx", "torch", r"runtime torch runs .pt2 files"),
+        ("a.pt2", "onnx", r"runtime onnx runs .onnx files"),
+        ("run", "openvino", r"runtime openvino runs .xml files"),
+        ("a.zip", None, r"runs .onnx or .xml or .pt2 files"),
+    ],
+)
+def test_file_and_runtime_do_not_fit(tmp_path, name: str, runtime, message: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=message):
+        load_exported(tmp_path / name, runtime)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("a.onnx", "onnxruntime"), ("a.xml", "openvino"), ("a.pt2", "torch")]
+)
+def test_a_damaged_file(tmp_path, name: str, package: str) -> None:
+    pytest.importorskip(package)
+    (tmp_path / name).write_bytes(b"nothing that can be run")
+    if name == "a.xml":
+        (tmp_path / "a.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"cannot read it|not a program"):
+        load_exported(tmp_path / name)
+
+
+def test_openvino_without_its_weights(tmp_path) -> None:
+    (tmp_path / "a.xml").write_text("<net/>")
+    with pytest.raises(InputError, match=r"its weights a.bin are not beside it; copy both"):
+        load_exported(tmp_path / "a.xml")
+
+
+def test_a_program_of_somebody_else(tmp_path) -> None:
+    class Double(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    torch.export.save(torch.export.export(Double(), (torch.ones(2),)), tmp_path / "other.pt2")
+    with pytest.raises(InputError, match=r"other.pt2: was not written by efnet export"):
+        load_exported(tmp_path / "other.pt2")
+
+
+def test_an_onnx_file_of_somebody_else(tmp_path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Abs", ["x"], ["y"])], "g", [value("x", 1, [1])], [value("y", 1, [1])]
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"other.onnx: was not written by efnet export"):
+        load_exported(tmp_path / "other.onnx")
+
+
+def test_a_runtime_that_is_not_installed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "a.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match=r"onnxruntime is not installed.*pip install 'efnet\[onnx\]'"):
+        load_exported(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "a.pt2"], "--format onnx writes .onnx files; name it so (or choose --format torch)"),
+        (["--out", "a.onnx", "--format", "tensorrt"], "--format"),
+        (["--out", "a.onnx", "--precision", "4"], "--precision 4: --format onnx comes in 32, 16, int8"),
+        (["--out", "a.pt2", "--format", "torch", "--precision", "16"], "--format torch comes in 32"),
+        (["--out", "a.onnx", "--checkpoint", "b.onnx"], "is an exported file; give the run it came from"),
+        (["--out", "a.onnx", "--check-pairs", "0"], "--check-pairs 0 is below 1"),
+        (["--out", "a.onnx"], "neither a checkpoint folder here nor one to be had from the hub"),
+        (["--out", "file/a.onnx"], "is not a folder"),
+    ],
+)
+def test_bad_export_options(tmp_path, monkeypatch, capsys, options: list[str], message: str) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert main(["export", "--checkpoint", "nowhere/run", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("efnet: error: ")
+    assert message in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_extra_that_is_not_installed(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert main(["export", "--checkpoint", "nowhere/run", "--out", str(tmp_path / "a.onnx")]) == 2
+    assert "needs onnxscript, which is not installed; pip install 'efnet[onnx]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--runtime", "tensorrt"], "runtime 'tensorrt' is unknown; choose torch, onnx, openvino"),
+        (["--runtime", "onnx"], "runtime onnx runs .onnx files"),
+        (["--threads", "0"], "--threads 0 is below 1"),
+    ],
+)
+def test_bad_predict_options(tmp_path, capsys, options: list[str], message: str) -> None:
+    from PIL import Image
+
+    Image.new("RGBA", (64, 64)).save(tmp_path / "a.png")
+    words = ["--checkpoint", str(tmp_path), "--rgbt", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
+    assert main(["predict", *words, *options]) == 2
+    assert message in capsys.readouterr().err

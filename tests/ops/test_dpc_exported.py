@@ -1,0 +1,107 @@
+"""Clustering by operators that can be exported: the same clusters as `dpc_knn`, in ONNX Runtime too."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from efnet.ops import dpc_exported
+from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.exporting import is_exporting
+
+
+def smooth(height: int, width: int, channels: int, batch: int = 1, noise: float = 0.3) -> Tensor:
+    coarse = torch.randn(batch, channels, height // 4, width // 4)
+    tokens = (
+        torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").flatten(2).transpose(1, 2)
+    )
+    return torch.nn.functional.layer_norm(tokens + noise * torch.randn_like(tokens), (channels,))
+
+
+def cells(height: int, width: int, batch: int = 1) -> Tensor:
+    grid = torch.cartesian_prod(torch.arange(float(height)), torch.arange(float(width)))
+    return grid.expand(batch, -1, -1) / 2
+
+
+def assert_same(
+    features: Tensor, positions: Tensor | None, weight: float, k: int, grid: tuple | None
+) -> None:
+    count = -(-features.shape[1] // 4)
+    found, centers = dpc_exported.cluster(features, positions, weight, count, k, grid)
+    expected = dpc_knn(features, count, k, positions, weight, grid)
+    assert torch.equal(centers, expected.centers)
+    assert torch.equal(found, expected.assignment)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "weight", "k"),
+    [(24, 32, 0.7, 5), (19, 27, 0.7, 5), (8, 8, 0.7, 5), (9, 8, 0.7, 1), (24, 19, 0.05, 5), (17, 40, 0.7, 9)],
+)
+def test_on_a_grid(height: int, width: int, weight: float, k: int) -> None:
+    """Windows, and beyond them the loop: at a weight of 0.05 a window proves next to nothing."""
+    assert_same(smooth(height, width, 16, 2), cells(height, width, 2), weight, k, (height, width))
+
+
+def test_under_a_map_that_is_no_isometry() -> None:
+    positions = cells(24, 32) @ torch.tensor([[0.4, 0.3], [-0.2, 1.5]])
+    assert_same(smooth(24, 32, 16), positions, 0.7, 5, (24, 32))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("k", [1, 5])
+def test_of_loose_tokens(weight: float, k: int) -> None:
+    assert_same(smooth(24, 28, 32, 2), cells(24, 28, 2) if weight else None, weight, k, None)
+
+
+def test_of_positions_with_many_axes() -> None:
+    assert_same(smooth(20, 24, 32), 0.1 * torch.randn(1, 480, 12), 0.3, 5, None)
+
+
+def test_a_flat_image_still_gives_whole_clusters() -> None:
+    found, centers = dpc_exported.cluster(torch.zeros(1, 384, 8), cells(16, 24), 0.7, 96, 5, (16, 24))
+    assert torch.equal(found[0, centers[0]], torch.arange(96))
+    assert found.min() == 0
+    assert found.max() == 95
+
+
+class Cells(torch.nn.Module):
+    def forward(self, maps: Tensor) -> tuple[Tensor, ...]:
+        batch, _, height, width = maps.shape
+        axes = torch.meshgrid(*(torch.arange(n).float() for n in (height, width)), indexing="ij")
+        positions = torch.stack(axes, -1).flatten(0, 1).expand(batch, -1, -1) / 2
+        tokens = maps.flatten(2).transpose(1, 2)
+        return dpc_knn(tokens, (height * width + 3) // 4, 5, positions, 0.7, (height, width))
+
+
+def test_in_onnx_runtime_for_any_size() -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from torch.export import Dim
+    from torch.fx.experimental import _config
+
+    from efnet.export.translations import translations
+
+    axes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    with torch.no_grad(), _config.patch(backed_size_oblivious=True):
+        program = torch.export.export(
+            Cells(),
+            (torch.randn(2, 16, 25, 33),),
+            dynamic_shapes=axes,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    assert not any("efnet" in str(node.target) for node in program.graph.nodes)
+    made = torch.onnx.export(
+        program, (), None, opset_version=20, custom_translation_table=translations(), verbose=False
+    )
+    session = runtime.InferenceSession(made.model_proto.SerializeToString())
+    (given,) = session.get_inputs()
+    for batch, height, width in ((1, 24, 32), (3, 17, 20), (1, 8, 9)):
+        maps = smooth(height, width, 16, batch).transpose(1, 2).unflatten(2, (height, width))
+        found = session.run(None, {given.name: maps.numpy()})
+        for ours, theirs in zip(Cells()(maps), found, strict=True):
+            assert torch.equal(ours, torch.from_numpy(theirs))
+
+
+def test_outside_an_export_nothing_is_exporting() -> None:
+    assert not is_exporting()

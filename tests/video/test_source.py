@@ -1,0 +1,174 @@
+"""Videos read as what they are, and written so that players show them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from video_helpers import HEIGHT, WIDTH, blobs, moving, read_video, write_video
+
+from efnet.errors import InputError
+from efnet.video.reader import Reader
+from efnet.video.source import Source, check_clock, is_video
+from efnet.video.writer import VideoWriter
+
+
+def frames_of(path, camera, clock="start"):
+    with Source(str(path), camera, clock) as source:
+        return list(source)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("a.mp4", True),
+        ("A.MKV", True),
+        ("rtsp://10.0.0.5/stream", True),
+        ("/dev/video0", True),
+        ("frames", False),
+        ("frames/*.png", False),
+        ("none", False),
+        (None, False),
+    ],
+)
+def test_what_counts_as_video(where, expected):
+    assert is_video(where) is expected
+
+
+class TestThermal:
+    @pytest.mark.parametrize(
+        ("pixels", "bits"), [("gray", 8), ("gray10le", 10), ("gray12le", 12), ("gray16le", 16)]
+    )
+    def test_grey_codecs_keep_every_bit(self, tmp_path, pixels, bits):
+        dtype = np.uint8 if bits == 8 else np.uint16
+        images = [
+            np.random.default_rng(seed).integers(0, 1 << bits, (HEIGHT, WIDTH)).astype(dtype)
+            for seed in range(3)
+        ]
+        path = write_video(tmp_path / "t.mkv", images, codec="ffv1", source=pixels, pixels=pixels)
+        for frame, image in zip(frames_of(path, "thermal"), images, strict=True):
+            assert frame.image.dtype == dtype
+            np.testing.assert_array_equal(frame.image, image)
+
+    def test_grey_stored_as_colour(self, tmp_path):
+        image = blobs(2)
+        path = write_video(tmp_path / "t.mp4", [image] * 3, source="gray")
+        [frame, *_] = frames_of(path, "thermal")
+        assert frame.image.shape == image.shape
+        assert np.abs(frame.image.astype(int) - image).mean() < 2
+
+    def test_false_colours_are_refused(self, tmp_path):
+        path = write_video(tmp_path / "t.mp4", moving(blobs(1, 3), 3))
+        with pytest.raises(InputError, match=r"t\.mp4: its three channels differ"):
+            frames_of(path, "thermal")
+
+
+class TestTimes:
+    def test_a_steady_rate(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", moving(blobs(1, 3), 5), Fraction(30000, 1001))
+        with Source(str(path), "rgb") as source:
+            assert source.rate == Fraction(30000, 1001)
+            assert source.expected == 5
+            assert source.size == (HEIGHT, WIDTH)
+            assert not source.live
+            assert [frame.time for frame in source] == pytest.approx(
+                [n * 1.001 / 30 for n in range(5)], abs=1e-4
+            )
+
+    def test_the_two_clocks(self, tmp_path):
+        stamps = [2.0, 2.1, 2.4, 2.45]
+        path = write_video(tmp_path / "v.mkv", moving(blobs(1, 3), 4), 10, times=stamps)
+        assert [frame.time for frame in frames_of(path, "rgb", "stamp")] == pytest.approx(stamps)
+        assert [frame.time for frame in frames_of(path, "rgb")] == pytest.approx([0, 0.1, 0.4, 0.45])
+        with pytest.raises(InputError, match="--clock wall is unknown; choose start or stamp"):
+            check_clock("wall")
+
+
+class TestFaults:
+    def test_absent_file(self, tmp_path):
+        with pytest.raises(InputError, match=r"none\.mp4: cannot be opened as video"):
+            Source(str(tmp_path / "none.mp4"), "rgb")
+
+    def test_no_video_at_all(self, tmp_path):
+        (tmp_path / "text.mp4").write_text("not a video")
+        with pytest.raises(InputError, match=r"text\.mp4: cannot be opened as video"):
+            Source(str(tmp_path / "text.mp4"), "rgb")
+
+    def test_sound_alone(self, tmp_path):
+        with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+            stream = container.add_stream("pcm_s16le", rate=8000)
+            stream.layout = "mono"
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+            sound.rate = 8000
+            container.mux(stream.encode(sound))
+            container.mux(stream.encode())
+        with pytest.raises(InputError, match="holds no video stream"):
+            Source(str(tmp_path / "sound.mkv"), "rgb")
+
+    def test_a_cut_file_ends_early(self, tmp_path):
+        path = write_video(tmp_path / "v.mkv", moving(blobs(1, 3), 30))
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) * 2 // 3])
+        assert 5 < len(frames_of(path, "rgb")) < 30
+
+
+class TestReader:
+    def test_all_frames_in_order(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", moving(blobs(1, 3), 20))
+        reader = Reader(Source(str(path), "rgb"), ahead=2)
+        assert [round(frame.time * 25) for frame in reader] == list(range(20))
+        assert reader.dropped == 0
+        reader.close()
+
+    def test_closing_early_does_not_wait(self, tmp_path):
+        reader = Reader(Source(str(write_video(tmp_path / "v.mp4", moving(blobs(1, 3), 20))), "rgb"), ahead=2)
+        next(reader)
+        reader.close()
+        assert not reader._thread.is_alive()
+
+    def test_faults_reach_whoever_reads(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", moving(blobs(1, 3), 3))
+        reader = Reader(Source(str(path), "thermal"))
+        with pytest.raises(InputError, match="three channels differ"):
+            next(reader)
+        reader.close()
+
+
+class TestWriter:
+    def test_what_players_need(self, tmp_path):
+        path = tmp_path / "v.mp4"
+        writer = VideoWriter(path, (33, 51), Fraction(25))
+        for number, image in enumerate(moving(blobs(1, 3, 33, 51), 6)):
+            writer.add(image, number / 25)
+        writer.close()
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+            assert (stream.width, stream.height) == (52, 34)
+            assert stream.average_rate == 25
+        content = path.read_bytes()
+        assert 0 < content.index(b"moov") < content.index(b"mdat"), "the index comes first"
+
+    def test_colours_and_times_come_back(self, tmp_path):
+        image = blobs(1, 3)
+        writer = VideoWriter(tmp_path / "v.mp4", image.shape[:2], Fraction(25))
+        for time in (0, 0.04, 0.2, 0.2, 0.6):
+            writer.add(image, time)
+        writer.close()
+        times, frames = read_video(tmp_path / "v.mp4")
+        assert times == pytest.approx([0, 0.04, 0.2, 0.2, 0.6], abs=1e-4)
+        assert times[2] < times[3], "no two frames at one time"
+        assert np.abs(frames[2].astype(int) - image).mean() < 6
+
+    def test_a_stream_that_changes_its_size(self, tmp_path):
+        writer = VideoWriter(tmp_path / "v.mp4", (64, 96), Fraction(25))
+        writer.add(blobs(1, 3), 0)
+        writer.add(blobs(1, 3, 32, 48), 0.04)
+        writer.close()
+        assert [frame.shape for frame in read_video(tmp_path / "v.mp4")[1]] == [(64, 96, 3)] * 2
+
+    def test_other_suffixes(self, tmp_path):
+        with pytest.raises(InputError, match=r"--out .*v\.gif: give a video file, \.mp4, \.mkv, \.mov"):
+            VideoWriter(tmp_path / "v.gif", (64, 96), Fraction(25))
