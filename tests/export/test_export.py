@@ -1,8 +1,9 @@
-"""A checkpoint through every format, as a user types it. Exporting takes a minute or more each."""
+"""A checkpoint through every format, as a user types it. Exporting takes half a minute or more each."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,9 +56,13 @@ def export(checkpoint: Path, out: Path, *options: str) -> dict:
     return json.loads(Path(f"{out}.json").read_text())
 
 
-def assert_predicts_alike(checkpoint: Path, pairs: Path, out: Path, least: float = 0.999) -> None:
+def assert_predicts_alike(
+    checkpoint: Path, pairs: Path, out: Path, least: float = 0.999, size: tuple[int, int] | None = None
+) -> None:
     ours, theirs = Predictor.from_pretrained(checkpoint, "cpu"), Predictor.from_pretrained(out)
     assert theirs.classes == ours.classes
+    assert theirs.size == size
+    ours.size = size
     for path in sorted(pairs.iterdir()):
         assert (ours(path).index == theirs(path).index).mean() >= least
 
@@ -69,7 +74,7 @@ def test_onnx(checkpoint, pairs, tmp_path, capsys) -> None:
     report = export(checkpoint, out, "--check-rgbt", str(pairs))
     assert report["check"]["source"] == "given"
     assert report["check"]["agreement"] >= 0.999
-    assert [2, 101, 75] in report["check"]["sizes"]
+    assert [2, 96, 75] in report["check"]["sizes"]
     assert "classes agree on" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.onnx", "small.onnx.json"]
     held = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
@@ -100,29 +105,38 @@ def test_onnx(checkpoint, pairs, tmp_path, capsys) -> None:
 def test_onnx_with_pixels_in_and_classes_out(checkpoint, pairs, tmp_path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     out = tmp_path / "small.onnx"
-    report = export(checkpoint, out, "--inputs", "uint8", "--outputs", "classes", "--precision", "16")
-    assert report["check"]["agreement"] >= 0.99
+    report = export(checkpoint, out, "--inputs", "uint8", "--outputs", "classes", "--size", "101x75")
+    assert report["check"]["agreement"] >= 0.999
     image = np.asarray(Image.open(pairs / "1.png"))
     session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
     (classes,) = session.run(None, {"rgb": image[None, ..., :3], "thermal": image[None, ..., 3]})
     assert classes.dtype == np.uint8
     expected = Predictor.from_pretrained(checkpoint, "cpu")(pairs / "1.png").index
-    assert (classes[0] == expected).mean() >= 0.99
+    assert (classes[0] == expected).mean() >= 0.999
 
 
-def test_openvino(checkpoint, pairs, tmp_path, capsys) -> None:
-    """A file that runs, or none and the reason: OpenVINO 2026.4 ends its process on it."""
-    pytest.importorskip("openvino")
-    out = tmp_path / "small.xml"
-    words = ["--format", "openvino", "--check-rgbt", str(pairs)]
+@pytest.mark.parametrize(("form", "precision"), [("onnx", "16"), ("onnx", "int8"), ("openvino", "16")])
+def test_fewer_bits(checkpoint, pairs, tmp_path, capsys, form: str, precision: str) -> None:
+    """A file that agrees with fresh weights, which tell classes hardly apart, or none and the reason."""
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[form])
+    out = tmp_path / {"onnx": "small.onnx", "openvino": "small.xml"}[form]
+    words = ["--format", form, "--precision", precision, "--size", "96x128", "--check-rgbt", str(pairs)]
     if main(["export", "--checkpoint", str(checkpoint), "--out", str(out), *words]) == 2:
-        assert "not written: OpenVINO cannot run it" in capsys.readouterr().err
+        assert re.search(r"agree .* on 9\d\.\d\d% of the pixels, less than 99%", capsys.readouterr().err)
         assert not list(tmp_path.iterdir())
         return
-    report = json.loads(Path(f"{out}.json").read_text())
+    assert json.loads(Path(f"{out}.json").read_text())["check"]["agreement"] >= 0.99
+    assert_predicts_alike(checkpoint, pairs, out, 0.9, (96, 128))
+
+
+def test_openvino(checkpoint, pairs, tmp_path) -> None:
+    pytest.importorskip("openvino")
+    out = tmp_path / "small.xml"
+    words = ["--format", "openvino", "--size", "96x128", "--check-rgbt", str(pairs)]
+    report = export(checkpoint, out, *words)
     assert report["check"]["agreement"] >= 0.999
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.bin", "small.xml", "small.xml.json"]
-    assert_predicts_alike(checkpoint, pairs, out)
+    assert_predicts_alike(checkpoint, pairs, out, size=(96, 128))
 
 
 def test_torch_program_loads_without_this_package(checkpoint, pairs, tmp_path) -> None:

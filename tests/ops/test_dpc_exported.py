@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from efnet.ops import dpc_exported
+from efnet.ops.dpc_exported_window import window_of
 from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.dpc_loop import Table
 from efnet.ops.exporting import is_exporting
 
 
@@ -63,6 +65,19 @@ def test_a_flat_image_still_gives_whole_clusters() -> None:
     assert torch.equal(found[0, centers[0]], torch.arange(96))
     assert found.min() == 0
     assert found.max() == 95
+
+
+def test_densities_of_nearly_equal_tokens() -> None:
+    """Two flat areas far apart: of |x|^2 + |y|^2 - 2 xy nothing would be left of distances within one."""
+    areas = 5 * torch.randn(2, 16).repeat_interleave(192, 0)
+    features = (areas + 1e-4 * torch.randn(384, 16))[None]
+    table = Table.of(features, cells(16, 24), 0.7)
+    nearest = dpc_exported._neighbors(table, window_of(table, (16, 24)), 5)
+    pairs = features[0].double()[nearest.token[0]] - features[0].double()[:, None]
+    places = cells(16, 24)[0].double()
+    spatial = (places[nearest.token[0]] - places[:, None]).norm(dim=-1)
+    expected = pairs.norm(dim=-1) / 4 + 0.7 * spatial
+    torch.testing.assert_close(nearest.distance[0].double(), expected, rtol=1e-5, atol=1e-7)
 
 
 class Cells(torch.nn.Module):

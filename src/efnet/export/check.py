@@ -65,18 +65,20 @@ def compare(model: SegmentationModel, exported: ExportedModel, given: Sequence[P
     pairs = list(given) or _generated(model, exported.input.size)
     batches = [[pair] for pair in pairs]
     if exported.fixed_size is None:
-        small = _cut(pairs[0], _ODD)
-        batches += [[small], [small, _cut(pairs[-1], _ODD, last=True)]]
+        first, last = pairs[0], pairs[-1]
+        height, width = map(min, _ODD, first.network_size, last.network_size)
+        small = _cut(first, (height, width))
+        batches += [[small], [small, _cut(last, (height, width), last=True)]]
     same, pixels, shares, largest = 0, 0, [], 0.0
     for batch in batches:
-        images = _tensors(batch)
+        images = _tensors(batch, exported.inputs)
         ours, theirs = _logits(model, images), _logits(exported, images)
         equal = ours.argmax(1) == theirs.argmax(1)
         same, pixels = same + int(equal.sum()), pixels + equal.numel()
         shares.append(float(equal.float().mean()))
         if exported.outputs == "logits":
             largest = max(largest, float((ours - theirs).abs().max()))
-    first = _tensors(batches[0])
+    timed = _tensors(batches[0], exported.inputs)
     return Comparison(
         pairs=len(pairs),
         source="given" if given else "generated",
@@ -84,7 +86,7 @@ def compare(model: SegmentationModel, exported: ExportedModel, given: Sequence[P
         agreement=same / pixels,
         worst=min(shares),
         largest_difference=largest,
-        seconds={"exported": _seconds(exported, first), "network": _seconds(model, first)},
+        seconds={"exported": _seconds(exported, timed), "network": _seconds(model, timed)},
         threads=torch.get_num_threads(),
     )
 
@@ -102,8 +104,8 @@ def _generated(model: SegmentationModel, size: tuple[int, int] | None) -> list[P
 
 
 def _cut(pair: Prepared, size: tuple[int, int], last: bool = False) -> Prepared:
-    """A corner of a pair, or the opposite one; smaller than `size` where the pair is."""
-    height, width = (min(side, whole) for side, whole in zip(size, pair.network_size, strict=True))
+    """A corner of a pair, or the opposite one."""
+    height, width = size
     rows, columns = (slice(-height, None), slice(-width, None)) if last else (slice(height), slice(width))
     return Prepared(
         rgb=None if pair.rgb is None else pair.rgb[rows, columns],
@@ -113,13 +115,14 @@ def _cut(pair: Prepared, size: tuple[int, int], last: bool = False) -> Prepared:
     )
 
 
-def _tensors(pairs: Sequence[Prepared]) -> tuple[Tensor | None, Tensor | None]:
+def _tensors(pairs: Sequence[Prepared], inputs: str) -> tuple[Tensor | None, Tensor | None]:
+    """Images as a network takes them; of a file for whole numbers, what those can say."""
     rgb = [pair.rgb for pair in pairs if pair.rgb is not None]
     thermal = [pair.thermal for pair in pairs if pair.thermal is not None]
-    return (
-        torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).float().div(255.0) if rgb else None,
-        torch.from_numpy(np.stack(thermal))[:, None] if thermal else None,
-    )
+    heat = torch.from_numpy(np.stack(thermal))[:, None] if thermal else None
+    if heat is not None and inputs == "uint8":
+        heat = (heat * 255).round() / 255
+    return torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).float().div(255.0) if rgb else None, heat
 
 
 @torch.inference_mode()

@@ -3,7 +3,8 @@
 Each of the three searches of a clustering (neighbours, nearest denser token, nearest centre) first asks what
 is cheap: on a regular grid the window around a token (`dpc_exported_window`), elsewhere the neighbours
 already found. What that leaves open is compared with all tokens (`dpc_loop`), so the result is the exact one
-and no N x N matrix exists. Distances are float32 products, about the mean of a sample's features; equal
+and no N x N matrix exists. Tokens are found by float32 products, about the mean of a sample's features;
+densities are measured by plain differences, since products know little of a distance near nought. Equal
 densities, scores and distances are ordered by index after that rounding.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from efnet.ops.dpc_exported_window import Window, window_of
 from efnet.ops.dpc_loop import HUGE, Table, assign_open, masked_by_rank, neighbors_of_open, separate_open
+from efnet.ops.tokens import sample_offsets
 
 
 class Nearest(NamedTuple):
@@ -74,10 +76,21 @@ def _neighbors(table: Table, window: Window | None, k: int) -> Nearest:
         distance, token = window.nearest(k)
         nearest = Nearest(distance, token)
         open_ = (distance[..., -1] > window.bound).float()
-    distance, token = neighbors_of_open(table, open_, *nearest)
-    # By products a token is not quite nought from itself.
-    itself = token == torch.arange(tokens, device=token.device)[:, None]
-    return Nearest(distance.masked_fill(itself, 0.0), token)
+    _, token = neighbors_of_open(table, open_, *nearest)
+    return Nearest(_measured(table, token), token)
+
+
+def _measured(table: Table, token: Tensor) -> Tensor:
+    """(B, N, k) distances to some tokens by differences: exact where two are nearly the same."""
+    batch, tokens, k = token.shape
+    number = (token + sample_offsets(batch, tokens, token.device)[..., None]).flatten()
+
+    def apart(values: Tensor) -> Tensor:
+        theirs = values.flatten(0, 1).index_select(0, number).view(batch, tokens, k, values.shape[2])
+        return (theirs - values[:, :, None]).square().sum(-1).sqrt()
+
+    distance = apart(table.values[..., :-2])
+    return distance if table.places is None else distance + apart(table.places)
 
 
 def _ranks(squares: Tensor) -> Tensor:

@@ -77,8 +77,9 @@ def dpc_knn(
     distances the first wins), so the result does not depend on noise or on the run. Distances that
     decide are evaluated in float64. No gradient passes. A token that holds NaN or infinity counts as zeros.
 
-    For `torch.compile` this is one operator. In an exported program and in a CUDA graph, where nothing may
-    depend on the data, all tokens are compared with all in float32 and ties are ordered after that rounding.
+    For `torch.compile` this is one operator. An exported program finds the same by plain operators and loops
+    (`dpc_exported`), a CUDA graph, where nothing may depend on the data, by comparing all tokens with all
+    (`dpc_static`); both in float32, ties ordered after that rounding.
 
     Args:
         features: (B, N, C) token features x.
