@@ -8,77 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from dpc_transcription import cluster
+from dpc_cases import FEATURES, assert_exact, duplicated, grid, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from efnet.ops import dpc_static
 from efnet.ops.dpc_knn import dpc_knn
-from efnet.ops.dpc_points import Points
-
-
-def assert_exact(
-    features: Tensor,
-    num_clusters: int,
-    k: int = 5,
-    positions: Tensor | None = None,
-    weight: float = 0.0,
-    size: tuple[int, int] | None = None,
-) -> None:
-    result = dpc_knn(features, num_clusters, k, positions, weight, size)
-    assert result.centers.shape == (len(features), num_clusters)
-    for sample in range(len(features)):
-        own = None if positions is None else positions[sample]
-        centers, assignment = cluster(features[sample], num_clusters, k, own, weight)
-        torch.testing.assert_close(result.centers[sample], centers, rtol=0, atol=0)
-        torch.testing.assert_close(result.assignment[sample], assignment, rtol=0, atol=0)
-
-
-def grid(height: int, width: int, pitch: float = 2.0) -> Tensor:
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([rows, columns], -1).flatten(0, 1).float()[None] / pitch
-
-
-def smooth(height: int, width: int, channels: int, seed: int = 0, batch: int = 1) -> Tensor:
-    """Layer-normalised features that change slowly over a grid, with some noise."""
-    random = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(batch, channels, max(2, height // 6), max(2, width // 6), generator=random)
-    fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=True)
-    fine = fine + 0.2 * torch.randn(fine.shape, generator=random)
-    return torch.nn.functional.layer_norm(fine.flatten(2).transpose(1, 2), (channels,))
-
-
-def clustered(tokens: int, channels: int, seed: int = 0) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    means = torch.randn(1, 9, channels, generator=random)
-    pick = torch.randint(9, (tokens,), generator=random)
-    return means[:, pick] + 0.05 * torch.randn(1, tokens, channels, generator=random)
-
-
-def duplicated(tokens: int, channels: int, kinds: int, seed: int = 0) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randn(1, kinds, channels, generator=random)[
-        :, torch.randint(kinds, (tokens,), generator=random)
-    ]
-
-
-def integers(tokens: int, channels: int, seed: int = 0) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 3, (1, tokens, channels), generator=random).float()
-
-
-FEATURES = {
-    "random": torch.randn(1, 620, 16, generator=torch.Generator().manual_seed(1)),
-    "clustered": clustered(620, 16),
-    "near": 30 + 1e-4 * torch.randn(1, 620, 16, generator=torch.Generator().manual_seed(2)),
-    "far": 1e3 * torch.randn(1, 620, 16, generator=torch.Generator().manual_seed(3)),
-    "duplicated": duplicated(620, 16, 150),
-    "few kinds": duplicated(620, 16, 7),
-    "equal": torch.full((1, 620, 16), 0.3),
-    "integers": integers(620, 4),
-    "smooth": smooth(20, 31, 16),
-}
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -104,43 +38,6 @@ def test_equals_transcription_off_the_grid(name: str) -> None:
 def test_windows_equal_transcription(size: tuple[int, int], weight: float) -> None:
     tokens = size[0] * size[1]
     assert_exact(smooth(*size, 24), -(-tokens // 4), positions=grid(*size), weight=weight)
-
-
-@pytest.mark.parametrize("size", [(32, 40), (47, 53), (24, 60), (60, 24), (9, 150), (5, 7), (1, 40), (40, 1)])
-@pytest.mark.parametrize("weight", [0.05, 0.3, 0.7, 4.0])
-def test_grid_equals_transcription(size: tuple[int, int], weight: float) -> None:
-    tokens = size[0] * size[1]
-    features = smooth(*size, 24, batch=2)
-    assert_exact(features, -(-tokens // 4), 5, grid(*size).expand(2, -1, -1), weight, size)
-
-
-@pytest.mark.parametrize(
-    "matrix", [[[0.6, 0.8], [-0.8, 0.6]], [[1.0, 0.4], [0.0, 0.7]], [[2.0, 0.0], [0.0, 0.01]]]
-)
-def test_grid_under_a_linear_map(matrix: list[list[float]]) -> None:
-    positions = grid(40, 30) @ torch.tensor(matrix)
-    assert_exact(smooth(40, 30, 12), 300, 5, positions, 0.7, (40, 30))
-
-
-def test_grid_that_is_none() -> None:
-    """A wrong hint costs time, not truth."""
-    random = torch.Generator().manual_seed(0)
-    shuffled = grid(36, 40)[:, torch.randperm(1440, generator=random)]
-    nearly = grid(36, 40) + 0.3 * torch.rand(1, 1440, 2, generator=random)
-    for positions in (shuffled, nearly, torch.zeros(1, 1440, 2)):
-        assert_exact(smooth(36, 40, 12), 360, 5, positions, 0.7, (36, 40))
-
-
-@pytest.mark.parametrize("name", FEATURES)
-@pytest.mark.parametrize("k", [1, 5, 40, 700])
-def test_grid_of_any_features(name: str, k: int) -> None:
-    assert_exact(FEATURES[name], 155, k, grid(20, 31), 0.7, (20, 31))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_grid_types(dtype: torch.dtype) -> None:
-    features, positions = smooth(36, 40, 12).double(), grid(36, 40, 1.9595917).double()
-    assert_exact(features.to(dtype), 360, 5, positions.to(dtype), 0.7, (36, 40))
 
 
 @pytest.mark.parametrize("kind", ["smooth", "kinds", "far"])
@@ -330,63 +227,6 @@ def test_black_frame_of_street_scene_size() -> None:
     for size in (None, (120, 160)):
         result = dpc_knn(torch.zeros(1, 19200, 16), 4800, 5, grid(120, 160), 0.7, size)
         assert result.assignment.unique().numel() == 4800
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.7])
-def test_autocast_changes_nothing(weight: float) -> None:
-    """Half-precision products would break the proof: distances stay float32."""
-    features = torch.nn.functional.layer_norm(torch.randn(1, 600, 64), (64,))
-    positions = torch.cartesian_prod(torch.arange(20.0), torch.arange(30.0))[None] / 2
-    plain = dpc_knn(features, 150, positions=positions, spatial_weight=weight)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = dpc_knn(features, 150, positions=positions, spatial_weight=weight)
-    assert torch.equal(plain.centers, inside.centers)
-    assert torch.equal(plain.assignment, inside.assignment)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.7])
-def test_products_of_reduced_precision_are_not_used(weight: float) -> None:
-    features, positions = 5 + smooth(36, 40, 64), grid(36, 40)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        assert_exact(features, 360, positions=positions, weight=weight)
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.3, 0.7])
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_static_operators_equal_transcription(weight: float, k: int) -> None:
-    """Without ties nothing is left to rounding."""
-    features, positions = smooth(36, 80, 12, batch=2), grid(36, 80).expand(2, -1, -1)
-    assignment, centers = dpc_static.cluster(Points(features, positions, weight), 720, k)
-    expected = dpc_knn(features, 720, k, positions, weight)
-    assert torch.equal(centers, expected.centers)
-    assert torch.equal(assignment, expected.assignment)
-
-
-def test_exports_as_plain_operators() -> None:
-    class Cells(torch.nn.Module):
-        def forward(self, x: Tensor, y: Tensor) -> Tensor:
-            return dpc_knn(x, 360, 5, y, 0.7).assignment
-
-    features, positions = smooth(36, 40, 12), grid(36, 40)
-    program = torch.export.export(Cells(), (features, positions))
-    assert not any("efnet" in str(node.target) for node in program.graph.nodes)
-    assert torch.equal(program.module()(features, positions), Cells()(features, positions))
-
-
-@pytest.mark.parametrize("size", [None, (36, 40)])
-def test_compiles_into_one_graph(size: tuple[int, int] | None) -> None:
-    features, positions = smooth(36, 40, 12), grid(36, 40)
-
-    def cells(x: Tensor) -> Tensor:
-        return dpc_knn(2 * x, 360, 5, positions, 0.7, size).assignment + 1
-
-    compiled = torch.compile(cells, fullgraph=True, backend="eager")
-    assert torch.equal(compiled(features), cells(features))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
