@@ -6,18 +6,18 @@
 FROM python:3.12-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/efnet
+RUN python -m venv /venv
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 # PyTorch first and from its own index: which build it is decides what the image runs on.
 RUN version=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' constraints.txt | head -1) \
- && /opt/efnet/bin/pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple "torch==$version" \
- && /opt/efnet/bin/pip install -c constraints.txt ".[all]"
+ && /venv/bin/pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple "torch==$version" \
+ && /venv/bin/pip install -c constraints.txt ".[all]"
 
 FROM python:3.12-slim
-COPY --from=build /opt/efnet /opt/efnet
-ENV PATH=/opt/efnet/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_DISABLE_TELEMETRY=1
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HF_HUB_DISABLE_TELEMETRY=1
 RUN useradd --create-home --uid 1000 efnet
 USER efnet
 WORKDIR /data

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from efnet.errors import InputError
+from efnet.errors import InputError, one_of
 
 Precision = Literal["32", "bf16"]
 """`32`: everything in float32; `bf16`: products in bfloat16 under autocast, weights in float32."""
@@ -48,11 +48,8 @@ def check_precision(precision: str) -> Precision:
     Raises:
         InputError: there is none.
     """
-    known: Precision
-    for known in get_args(Precision):
-        if precision == known:
-            return known
-    raise InputError(f"precision {precision!r} is unknown; choose {' or '.join(get_args(Precision))}")
+    known: tuple[Precision, ...] = get_args(Precision)
+    return one_of(precision, known, f"precision {precision!r} is unknown; choose")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T", bound=str)
 
 
 class InputError(ValueError):
@@ -30,3 +33,20 @@ class ManyInputsError(InputError):
         if len(self.faults) > self.shown:
             lines.append(f"  ... and {len(self.faults) - self.shown} more")
         super().__init__("\n".join(lines))
+
+
+def one_of(value: str, known: Sequence[T], complaint: str) -> T:
+    """The value as one of those known, such as the words of a `Literal`.
+
+    Args:
+        value: what the user gave.
+        known: what there is.
+        complaint: begins the message; what there is follows it.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    for word in known:
+        if value == word:
+            return word
+    raise InputError(f"{complaint} {(' or ' if len(known) == 2 else ', ').join(known)}")

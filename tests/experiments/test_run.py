@@ -222,6 +222,7 @@ def test_plans() -> None:
         7,
     )
     assert (config.data.dataset, config.data.root, config.seed) == ("pst900", "data", 3)
+    assert Plan(size=(96, 128)).config(full, 0, Path()).data.size == (96, 128)
     assert Plan().config(full, 0, Path(), workers=2) == full.load()
     tiny = Plan(budget="tiny", generated=True).config(full, 0, Path("data"))
     assert (tiny.data.dataset, tiny.network.name, tiny.validation.protocol) == (

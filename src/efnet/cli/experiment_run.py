@@ -7,6 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli.experiment_report import report_table
+from efnet.cli.options import parse_size
 from efnet.cli.reporting import progress_bar
 from efnet.errors import InputError
 
@@ -41,6 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--init", type=str | None, default=None, help="weights to start from, as of efnet train"
     )
     parser.add_argument("--epochs", type=int | None, default=None, help="in place of the recipe's")
+    parser.add_argument("--size", type=str | None, default=None, help="HxW in place of the recipe's")
     parser.add_argument("--recipe", type=str | None, default=None, help="in place of recipe paper")
     parser.add_argument("--model", type=str | None, default=None, help="preset in place of efnet_light")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
@@ -76,6 +78,7 @@ def run(args: Namespace) -> int:
         model=args.model,
         init=args.init,
         epochs=args.epochs,
+        size=None if args.size is None else parse_size(args.size),
         precision=check_precision(args.precision),
     )
     run_table(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from efnet.cli.options import check_folder_writable
+from efnet.cli.predict_inputs import check_given
 from efnet.errors import InputError, ManyInputsError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def run(args: Namespace) -> int:
     out = Path(args.out)
     pairs = find_pairs(args.rgb, args.thermal, args.rgbt, exclude=out)
     predictor = Predictor.from_pretrained(args.checkpoint, args.device, precision)
-    _check_modality(args, predictor.modality)
+    check_given(args, predictor.modality)
     settings = {
         "command": "explain",
         "model": fingerprint(predictor.model),
@@ -89,16 +90,6 @@ def run(args: Namespace) -> int:
         print(f"efnet: error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _check_modality(args: Namespace, modality: str) -> None:
-    """Refuse a model that looks at images which were not given, before any file is read."""
-    if args.rgbt is not None:
-        return
-    wanted = {"rgbt": ("rgb", "thermal"), "rgb": ("rgb",), "thermal": ("thermal",)}[modality]
-    missing = [f"--{option}" for option in wanted if args[option] is None]
-    if missing:
-        raise InputError(f"the model of {args.checkpoint} needs {' and '.join(missing)} too (or --rgbt)")
 
 
 def _folders(args: Namespace, pairs: tuple[InputPair, ...], journal: Journal) -> dict[str, Path]:

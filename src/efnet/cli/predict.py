@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from efnet.cli.options import add_model_arguments
 from efnet.cli.predict_inputs import (
-    NONE,
     InputOptions,
     MissingCount,
     add_input_arguments,
+    check_given,
     given,
     mark_absent,
 )
@@ -135,7 +135,7 @@ def _load(args: Namespace, inputs: InputOptions) -> Predictor:
         check_precision(args.precision),
         runtime=None if args.runtime is None else check_runtime(args.runtime),
     )
-    _check_modality(args, predictor.modality)
+    check_given(args, predictor.modality)
     inputs.apply(predictor)
     return predictor
 
@@ -179,17 +179,6 @@ def _predict(
         print(f"efnet: error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _check_modality(args: Namespace, modality: str) -> None:
-    """Refuse a model that looks at images which were not given, before any file is read."""
-    if args.rgbt is not None:
-        return
-    wanted = {"rgbt": ("rgb", "thermal"), "rgb": ("rgb",), "thermal": ("thermal",)}[modality]
-    absent = (None, NONE) if len(wanted) == 1 else (None,)
-    missing = [f"--{option}" for option in wanted if args[option] in absent]
-    if missing:
-        raise InputError(f"the model of {args.checkpoint} needs {' and '.join(missing)} too (or --rgbt)")
 
 
 def _write_all(

@@ -170,3 +170,20 @@ class MissingCount:
     def described(self) -> str:
         """For the summary; empty if all was well."""
         return "".join(f", {count} without a usable {camera} image" for camera, count in self._counts.items())
+
+
+def check_given(args: Namespace, modality: str) -> None:
+    """Refuse a model that looks at images which were not given, before any file is read.
+
+    A model of both cameras may be told that there is `none` of one kind, that of one camera not.
+
+    Raises:
+        InputError: naming the options that are missing.
+    """
+    if args.rgbt is not None:
+        return
+    wanted = {"rgbt": ("rgb", "thermal"), "rgb": ("rgb",), "thermal": ("thermal",)}[modality]
+    absent = (None, NONE) if len(wanted) == 1 else (None,)
+    missing = [f"--{option}" for option in wanted if args[option] in absent]
+    if missing:
+        raise InputError(f"the model of {args.checkpoint} needs {' and '.join(missing)} too (or --rgbt)")

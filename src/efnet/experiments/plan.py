@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from efnet.devices import Precision
-from efnet.errors import InputError
+from efnet.errors import InputError, one_of
 from efnet.experiments.tables import ExperimentRow, plain
 from efnet.files import write_json
 from efnet.training.config import TrainConfig
@@ -63,6 +63,7 @@ class Plan:
         model: preset in place of the rows' own; None: theirs, or efnet_tiny for a tiny budget.
         init: weights to start from; None: fresh.
         epochs: in place of the recipe's; None: its own.
+        size: (H, W) that the network sees, in place of the recipe's; None: its own.
         precision: of training and evaluation.
     """
 
@@ -72,6 +73,7 @@ class Plan:
     model: str | None = None
     init: str | None = None
     epochs: int | None = None
+    size: tuple[int, int] | None = None
     precision: Precision = "32"
 
     def __post_init__(self) -> None:
@@ -106,6 +108,7 @@ class Plan:
             config.data,
             dataset=self.dataset(row),
             root=str(root),
+            size=self.size or config.data.size,
             workers=0 if config.data.cache else workers,
         )
         network = dataclasses.replace(config.network, name=self.model or config.network.name, init=self.init)
@@ -150,11 +153,8 @@ def check_budget(name: str) -> Budget:
     Raises:
         InputError: there is none.
     """
-    known: Budget
-    for known in get_args(Budget):
-        if name == known:
-            return known
-    raise InputError(f"--budget {name}: choose {' or '.join(get_args(Budget))}")
+    known: tuple[Budget, ...] = get_args(Budget)
+    return one_of(name, known, f"--budget {name}: choose")
 
 
 def claim(out: Path, plan: Plan) -> None:
@@ -187,12 +187,14 @@ def read_plan(out: Path) -> Plan:
         InputError: it holds none.
     """
     try:
-        return Plan(**json.loads((out / MANIFEST).read_text(encoding="utf-8")))
+        values = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        size = values.get("size")
+        return Plan(**values | {"size": None if size is None else tuple(size)})
     except OSError:
         raise InputError(
             f"--out {out}: holds no experiments; start them with: efnet experiment run"
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{out / MANIFEST}: damaged ({error}); choose another folder") from error
 
 

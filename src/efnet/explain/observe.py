@@ -19,9 +19,8 @@ from efnet.models.base import SegmentationModel
 from efnet.models.dbtc import DBTC
 from efnet.models.efnet import EFNet
 from efnet.models.fusion import MIF
-from efnet.models.position import PixelCoordinateEncoding, grid_coordinates
+from efnet.models.position import grid_coordinates
 from efnet.models.tokens import Tokens
-from efnet.ops.dpc_knn import dpc_knn
 from efnet.prediction.arrays import ImageLike, Prepared
 from efnet.prediction.predictor import Predictor
 
@@ -120,7 +119,7 @@ def _clustering(dbtc: DBTC, call: Call) -> Clustering:
     size, assignment = before.grid.size, before.assignment[0]
     return Clustering(
         clusters=merged.assignment[0].view(size).cpu().numpy(),
-        centers=_array(_centers(dbtc, source, merged.grid.num_tokens)),
+        centers=_array(_centers(dbtc, source)),
         importance=_array(importance[0, :, 0][assignment].view(size)),
         num_tokens=before.grid.num_tokens,
         tau=dbtc.tau,
@@ -128,7 +127,7 @@ def _clustering(dbtc: DBTC, call: Call) -> Clustering:
     )
 
 
-def _centers(dbtc: DBTC, tokens: Tokens, num_clusters: int) -> Tensor:
+def _centers(dbtc: DBTC, tokens: Tokens) -> Tensor:
     """(M, 2) row and column of the clusters' centres.
 
     A DBTC keeps its assignment only. Clustering gives the same for the same tokens, so it is asked again.
@@ -136,22 +135,11 @@ def _centers(dbtc: DBTC, tokens: Tokens, num_clusters: int) -> Tensor:
     Args:
         dbtc: the module.
         tokens: what it clusters, already normalised.
-        num_clusters: M.
     """
-    positions, grid = None, tokens.grid
-    if dbtc.position is not None:
-        positions = dbtc.position(grid, num_clusters)
-    regular = grid.regular and isinstance(dbtc.position, PixelCoordinateEncoding)
-    centers = dpc_knn(
-        tokens.features,
-        num_clusters,
-        k=dbtc.neighbors,
-        positions=positions,
-        spatial_weight=0.0 if positions is None else 1 - dbtc.tau,
-        grid=grid.size if regular else None,
-    ).centers
-    middle = torch.tensor([(cells - 1) / 2 for cells in grid.size], device=centers.device)
-    coordinates = tokens.from_map(grid_coordinates(grid.size, centers.device)) + middle
+    centers = dbtc.clusters(tokens).centers
+    size = tokens.grid.size
+    middle = torch.tensor([(cells - 1) / 2 for cells in size], device=centers.device)
+    coordinates = tokens.from_map(grid_coordinates(size, centers.device)) + middle
     return coordinates[0, centers[0]]
 
 

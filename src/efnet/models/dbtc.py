@@ -11,7 +11,7 @@ from efnet.models.config import Position
 from efnet.models.layers import TokenConv
 from efnet.models.position import PixelCoordinateEncoding, make_position
 from efnet.models.tokens import Tokens
-from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.dpc_knn import Clusters, dpc_knn
 from efnet.ops.precision import full_precision
 from efnet.ops.tokens import Size, merge_tokens
 
@@ -87,20 +87,33 @@ class DBTC(nn.Module):
             importance = importance + self._position_score(
                 positions * self.position.image_unit(tokens.grid.size, num_clusters)
             )
-        clusters = dpc_knn(
-            features.detach(),
-            num_clusters,
-            k=self.neighbors,
-            positions=None if positions is None else positions.detach(),
-            spatial_weight=0.0 if positions is None else 1 - self.tau,
-            grid=self._regular_grid(tokens),
-        ).assignment
+        clusters = self._cluster(tokens.with_features(features), positions, num_clusters).assignment
         merged = Tokens(
             merge_tokens(features, importance.squeeze(-1), clusters, num_clusters),
             tokens.grid.merged(clusters, num_clusters),
             halve(tokens.map_size),
         )
         return merged, tokens.with_features(features), importance
+
+    def clusters(self, tokens: Tokens) -> Clusters:
+        """Cluster tokens as `forward` does once it has brought them to the next stage's width.
+
+        Args:
+            tokens: features (B, N, out_channels), as `forward` returns the tokens that it merged.
+        """
+        num_clusters = kept(tokens.features.shape[1], self.keep)
+        positions = None if self.position is None else self.position(tokens.grid, num_clusters)
+        return self._cluster(tokens, positions, num_clusters)
+
+    def _cluster(self, tokens: Tokens, positions: Tensor | None, num_clusters: int) -> Clusters:
+        return dpc_knn(
+            tokens.features.detach(),
+            num_clusters,
+            k=self.neighbors,
+            positions=None if positions is None else positions.detach(),
+            spatial_weight=0.0 if positions is None else 1 - self.tau,
+            grid=self._regular_grid(tokens),
+        )
 
     def _regular_grid(self, tokens: Tokens) -> Size | None:
         """Size of the grid whose cells the tokens still are, with positions linear in row and column."""

@@ -229,18 +229,18 @@ def _suitable_tiles(points: Points, k: int, count: int) -> Tiles | None:
     places = points.places
     if places is None or places.shape[1] != 2:
         return None
-    best, fewest = None, float(points.tokens)
+    best, least = None, float(points.tokens)
     for reach in _REACHES:
         sizes = layout(points.tokens, points.spatial_weight / reach)
-        if sizes is None or 3 * sizes.run >= fewest:
+        if sizes is None or 3 * sizes.run >= least:
             break
         if 3 * sizes.run < count:
             continue
         tiles = spatial_tiles(places.view(points.batch, -1, 2), points.spatial_weight, sizes)
         some = nearest_in_windows(points, Tiles(*(part[::_SAMPLED] for part in tiles)), count)
         share = float(some.unproved(points, k).float().mean())
-        if 3 * sizes.run + share * points.tokens < fewest:
-            best, fewest = tiles, 3 * sizes.run + share * points.tokens
+        if 3 * sizes.run + share * points.tokens < least:
+            best, least = tiles, 3 * sizes.run + share * points.tokens
     return best
 
 

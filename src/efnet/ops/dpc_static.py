@@ -1,8 +1,8 @@
 """Clustering by a fixed sequence of tensor operators: nothing depends on the data but the values.
 
-For CUDA graphs, which cannot wait for the host, and for exported programs. All tokens are compared with
-all, some rows at a time, three times over; distances by products are rounded to float32, so tokens that are
-equally far but for that rounding may be told apart otherwise than by `dpc_knn` elsewhere.
+For CUDA graphs, which cannot wait for the host (exported programs can loop: `dpc_exported`). All tokens are
+compared with all, some rows at a time, three times over; distances by products are rounded to float32, so
+tokens that are equally far but for that rounding may be told apart otherwise than by `dpc_knn` elsewhere.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -17,23 +18,53 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[ob
     return torch.autocast(device.type, enabled=False)
 
 
+class _ExactProducts:
+    """Switches of the whole process: the first thread in turns them, the last one out restores them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._restore: Callable[[], None] | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._restore = _forbid_reduced_precision()
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._restore is not None:
+                self._restore()
+
+
+_EXACT = _ExactProducts()
+
+
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
     """Float32 products in float32, whatever the user allowed: TF32 on a GPU, bfloat16 on a CPU."""
+    _EXACT.enter()
+    try:
+        yield
+    finally:
+        _EXACT.leave()
+
+
+def _forbid_reduced_precision() -> Callable[[], None]:
+    """Turn the switches; returns what turns them back."""
     backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     if not all(hasattr(backend, "fp32_precision") for backend in backends):  # before PyTorch 2.9
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-        return
+        return lambda: torch.set_float32_matmul_precision(before)
     allowed = [backend.fp32_precision for backend in backends]
     for backend in backends:
         backend.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for backend, precision in zip(backends, allowed, strict=True):
             backend.fp32_precision = precision
+
+    return restore

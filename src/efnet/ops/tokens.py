@@ -109,7 +109,7 @@ class TokenGrid:
 
 def cell_index(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
     """(n,) the map cell that each initial cell falls into, by nearest-neighbour index."""
-    if is_exporting():
+    if torch.compiler.is_compiling():  # a graph keeps constants itself, and exporting knows sizes as symbols
         return _index_cells(grid_size, map_size, device)
     return _cached_cell_index(grid_size, map_size, device)
 
@@ -129,11 +129,21 @@ def _index_cells(grid_size: Size, map_size: Size, device: torch.device) -> Tenso
     return (rows[:, None] * map_size[1] + columns).flatten()
 
 
-@lru_cache(maxsize=64)
 def _cells_of_map(grid_size: Size, map_size: Size, device: torch.device) -> Groups:
     """The initial cells grouped by the map cell they fall into."""
+    if torch.compiler.is_compiling():
+        return _group_cells(grid_size, map_size, device)
+    return _cached_cells_of_map(grid_size, map_size, device)
+
+
+@lru_cache(maxsize=64)
+def _cached_cells_of_map(grid_size: Size, map_size: Size, device: torch.device) -> Groups:
     with torch.inference_mode(False):
-        return group_rows(cell_index(grid_size, map_size, device)[None], map_size[0] * map_size[1])
+        return _group_cells(grid_size, map_size, device)
+
+
+def _group_cells(grid_size: Size, map_size: Size, device: torch.device) -> Groups:
+    return group_rows(_index_cells(grid_size, map_size, device)[None], map_size[0] * map_size[1])
 
 
 def token_to_map(features: Tensor, grid: TokenGrid, map_size: Size) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efnet.data.augment import PAD_RGB, PAD_THERMAL
-from efnet.errors import InputError
+from efnet.errors import InputError, one_of
 
 MissingPolicy = Literal["warn", "error", "ignore"]
 """What is done about a dead image: tell it, and replace it for a network that knows how to go on without;
@@ -48,11 +48,8 @@ def check_missing(policy: str) -> MissingPolicy:
     Raises:
         InputError: there is none.
     """
-    known: MissingPolicy
-    for known in get_args(MissingPolicy):
-        if policy == known:
-            return known
-    raise InputError(f"missing {policy!r} is unknown; choose {', '.join(get_args(MissingPolicy))}")
+    known: tuple[MissingPolicy, ...] = get_args(MissingPolicy)
+    return one_of(policy, known, f"missing {policy!r} is unknown; choose")
 
 
 def dead_reason(image: NDArray[Any], camera: Camera) -> str | None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.classes import ClassSet
-from efnet.errors import InputError
+from efnet.errors import InputError, one_of
 from efnet.models.base import InputSpec
 from efnet.models.config import Modality, ModelConfig
 from efnet.models.registry import ARCHITECTURES
@@ -229,11 +229,8 @@ def check_runtime(runtime: str) -> Runtime:
     Raises:
         InputError: there is none.
     """
-    known: Runtime
-    for known in get_args(Runtime):
-        if runtime == known:
-            return known
-    raise InputError(f"runtime {runtime!r} is unknown; choose {', '.join(get_args(Runtime))}")
+    known: tuple[Runtime, ...] = get_args(Runtime)
+    return one_of(runtime, known, f"runtime {runtime!r} is unknown; choose")
 
 
 def _package(runtime: Literal["onnx", "openvino"]) -> Any:

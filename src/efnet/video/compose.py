@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from efnet.errors import InputError
+from efnet.errors import one_of
 from efnet.prediction.arrays import Prepared, resize_thermal
 from efnet.prediction.render import thermal_pixels
 from efnet.prediction.result import Prediction
@@ -22,11 +22,8 @@ def check_style(style: str) -> VideoStyle:
     Raises:
         InputError: there is none.
     """
-    known: VideoStyle
-    for known in get_args(VideoStyle):
-        if style == known:
-            return known
-    raise InputError(f"--video-style {style} is unknown; choose {', '.join(get_args(VideoStyle))}")
+    known: tuple[VideoStyle, ...] = get_args(VideoStyle)
+    return one_of(style, known, f"--video-style {style} is unknown; choose")
 
 
 def compose(

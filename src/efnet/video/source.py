@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efnet.data.images import grey_of_three
-from efnet.errors import InputError
+from efnet.errors import InputError, one_of
 from efnet.prediction.inputs import VIDEO_SUFFIXES
 from efnet.prediction.modality import Camera
 
@@ -57,11 +57,8 @@ def check_clock(clock: str) -> Clock:
     Raises:
         InputError: there is none.
     """
-    known: Clock
-    for known in get_args(Clock):
-        if clock == known:
-            return known
-    raise InputError(f"--clock {clock} is unknown; choose {' or '.join(get_args(Clock))}")
+    known: tuple[Clock, ...] = get_args(Clock)
+    return one_of(clock, known, f"--clock {clock} is unknown; choose")
 
 
 class Source:
