@@ -133,6 +133,18 @@ def test_killed_twenty_times(whole: dict[str, object], scenes: Path, tmp_path: P
     print(f"{kills} kills survived over {run + 1} runs")
 
 
+def test_killed_between_the_last_state_and_the_result(scenes: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    train(config(scenes), folder.path, reporter=QUIET)
+    facts = folder.read_facts()
+    result = facts.pop("result")
+    folder.write_facts(facts)
+    train(config(scenes), folder.path, resume=True, reporter=QUIET)
+    assert folder.read_facts()["result"] == result
+    with pytest.raises(InputError, match="all 2 epochs are done"):
+        train(config(scenes), folder.path, resume=True, reporter=QUIET)
+
+
 DAMAGES = {
     "cut off": lambda content: content[: len(content) // 2],
     "empty": lambda content: b"",

@@ -77,7 +77,8 @@ class Trainer:
                 "a new run with another --out"
             )
         if resume:
-            self._restore()
+            self._restore(finished="result" in known)
+            known.pop("result", None)  # that of fewer epochs
         self.folder.write_config(self.config)
         balance = balance_classes(config, self.train_set, self.dataset, self.learner)
         parameters = sum(parameter.numel() for parameter in self.learner.network.parameters())
@@ -95,11 +96,12 @@ class Trainer:
         if init and not resume:
             self.reporter.say(init)
 
-    def _restore(self) -> None:
+    def _restore(self, finished: bool) -> None:
         self.progress, fault = self.learner.restore(self.folder.state)
         if fault:
             self.reporter.say(f"{fault}; going on from the state before (epoch {self.progress.epoch} done)")
-        if self.progress.epoch >= self.config.schedule.epochs:
+        # A run that died after its last epoch may still have to say what came of it.
+        if finished and self.progress.epoch >= self.config.schedule.epochs:
             raise InputError(
                 f"{self.folder.path}: all {self.config.schedule.epochs} epochs are done; "
                 "give a larger --epochs to go on"
