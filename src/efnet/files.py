@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ from typing import Any
 from PIL import Image
 
 from efnet.errors import InputError
+
+STEM_KEPT = 80
+"""Characters of a stem that its temporary file carries."""
+
+_TEMPORARY = re.compile(r"\.(.*)-[0-9a-f]{12}(?:\.[^.]*)?", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -26,7 +32,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     # Not `tempfile`: its files are private to the user, whatever the umask says.
-    temporary = path.parent / f".{path.stem[:80]}-{secrets.token_hex(6)}{path.suffix}"
+    temporary = path.parent / f".{path.stem[:STEM_KEPT]}-{secrets.token_hex(6)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
@@ -42,6 +48,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def leftovers(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Temporary files in `folder`, under way or left by a process that was killed.
+
+    Yields:
+        the first characters of the stem that each was to take, up to `STEM_KEPT`, and its path.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match:
+                yield match[1], folder / entry.name
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,10 +19,11 @@ CPU = torch.device("cpu")
 SIZE = (64, 96)
 
 
-def test_spread_is_median_and_quartiles() -> None:
+def test_spread_is_median_quartiles_and_tenths() -> None:
     spread = timing.Spread.of([5.0, 1.0, 3.0, 2.0, 4.0])
     assert (spread.low, spread.median, spread.high, spread.runs) == (2.0, 3.0, 4.0, 5)
-    assert timing.Spread.of([7.0]) == timing.Spread(7.0, 7.0, 7.0, 1)
+    assert (spread.p10, spread.p90) == pytest.approx((1.4, 4.6))
+    assert timing.Spread.of([7.0]) == timing.Spread(7.0, 7.0, 7.0, 7.0, 7.0, 1)
 
 
 def test_contestants_take_turns_and_warm_up_is_not_counted() -> None:

@@ -111,9 +111,13 @@ def experiment(*words: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("table", [table.name for table in list_tables()])
 def test_every_table_ends_with_a_report(table: str, tmp_path: Path) -> None:
-    experiment("run", table, "--budget", "tiny", "--out", str(tmp_path / "runs"))
+    # The large networks of the rivals take minutes each, however small the images.
+    some = ["--rows", "efnet_light", "mfnet", "segformer_b0", "cmx_b0", "rgb"] if table == "rivals" else []
+    experiment("run", table, "--budget", "tiny", "--out", str(tmp_path / "runs"), *some)
     values = json.loads((tmp_path / "runs" / f"{table}.json").read_text())
-    assert all(row["miou"]["mean"] > 0 for row in values["rows"])
+    done = [row for row in values["rows"] if row["miou"] is not None]
+    assert len(done) == len(some[1:] or values["rows"])
+    assert all(row["miou"]["mean"] > 0 for row in done)
     assert values["title"].startswith("TINY RUN on generated scenes")
 
 

@@ -194,7 +194,7 @@ def test_a_study_compares_with_its_first_row_seed_by_seed(out: Path) -> None:
     gain = np.array([-3.0, -1.0])
     expected = f"{gain.mean():.2f} ± {gain.std(ddof=1):.2f}"
     assert cells(text, "average pooling for DBTC")[3] == expected
-    assert cells(text, "EFNet-light")[3] == ""
+    assert cells(text, "full network")[3] == ""
     assert cells(text, "RGB alone")[3] == "-"
     rows = {row["row"]: row for row in to_dict(result)["rows"]}
     assert rows["pool"]["to_first"]["mean"] == pytest.approx(-0.02)

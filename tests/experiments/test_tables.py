@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import yaml
 
+import efnet
 from efnet.cli.main import main
 from efnet.errors import InputError
 from efnet.experiments.tables import PaperFigures, get_table, list_tables, plain, read_config
 from efnet.published.results import published_table
+from efnet.training.config import NetworkConfig
+from efnet.training.recipes import get_recipe
 
 ROWS = [(table.name, row) for table in list_tables() for row in table.rows]
-OF_THE_PAPER = [(table, row) for table, row in ROWS if table != "study"]
+OF_THE_PAPER = [(table.name, row) for table in list_tables() if table.place for row in table.rows]
 
 PAPER = {
     "table1": {"efnet": (57.9, None, 29.5, 36.6)},
@@ -68,7 +73,9 @@ def test_figures_are_the_paper_s() -> None:
         if table.place is not None
     }
     assert ours == PAPER
-    assert all(row.paper == PaperFigures() for row in get_table("study").rows)
+    studies = [table for table in list_tables() if table.place is None]
+    assert [table.name for table in studies] == ["study", "rivals", "recipes"]
+    assert all(row.paper == PaperFigures() for table in studies for row in table.rows)
 
 
 def test_published_rows_agree() -> None:
@@ -110,6 +117,19 @@ def test_rows_of_the_study_differ_in_what_they_name_alone() -> None:
     assert {row.load().network.name for row in rows.values()} == {"efnet_light"}
 
 
+def test_rows_of_the_rivals_differ_in_the_network_alone() -> None:
+    rows = {row.name: row.load() for row in get_table("rivals").rows}
+    study = {str({**plain(config), "network": None}) for config in rows.values()}
+    assert study == {str({**plain(get_table("study").rows[0].load()), "network": None})}
+    alone = {name: rows.pop(name).network for name in ("rgb", "thermal")}
+    default = NetworkConfig()
+    assert alone == {name: dataclasses.replace(default, modality=name) for name in alone}
+    assert {name: row.network for name, row in rows.items()} == {
+        name: dataclasses.replace(default, name=name) for name in rows
+    }
+    assert set(rows) == {name for name in efnet.list_models() if name != "efnet_large"}
+
+
 def test_train_reads_the_same_from_the_files(capsys: pytest.CaptureFixture[str]) -> None:
     for row in {row.config: row for _, row in ROWS}.values():
         words = ["train", "--config", str(row.path), "--out", "unused", "--print_config"]
@@ -126,7 +146,7 @@ def test_rows_of_one_network_share_a_configuration() -> None:
     assert full == [
         *[("table1", "efnet"), ("table4", "mif"), ("table5", "pce"), ("table6", "rising"), ("table7", "mfad")]
     ]
-    assert len({row.config for _, row in ROWS}) == len({str(plain(row.load())) for _, row in ROWS}) == 23
+    assert len({row.config for _, row in ROWS}) == len({str(plain(row.load())) for _, row in ROWS}) == 47
 
 
 def test_wrong_names_and_values() -> None:
@@ -146,3 +166,35 @@ def test_wrong_names_and_values() -> None:
 def test_a_file_changes_its_recipe_key_by_key() -> None:
     config = read_config({"recipe": "scratch", "optimizer": {"lr": 0.1}}, "mine.yaml")
     assert (config.optimizer.lr, config.optimizer.clip, config.recipe) == (0.1, 5.0, "scratch")
+
+
+RECIPES = {
+    "base": {},
+    "dice": {"loss": {"dice": 1.0}},
+    "lovasz": {"loss": {"lovasz": 1.0}},
+    "enet": {"loss": {"class_weights": "enet"}},
+    "median": {"loss": {"class_weights": "median"}},
+    "ohem": {"loss": {"ohem": 0.7}},
+    "smoothing": {"loss": {"label_smoothing": 0.1}},
+    "ema": {"ema": {"decay": 0.999}},
+    "rare_crop": {"augment": {"rare_crop": 0.5}},
+    "long_scale": {"augment": {"scale": [0.5, 2.0]}},
+    "modality_dropout": {"augment": {"drop_rgb": 0.1, "drop_thermal": 0.1}},
+    "thermal_gain": {"augment": {"thermal_gain": 0.2, "thermal_offset": 0.1}},
+}
+"""What a row adds to recipe `scratch`."""
+
+
+def test_rows_of_the_recipes_differ_in_one_ingredient() -> None:
+    rows = {row.name: plain(row.load()) for row in get_table("recipes").rows}
+    base = rows["base"]
+    for name, change in RECIPES.items():
+        (part, values), *_ = [*change.items(), ("loss", {})]
+        assert rows.pop(name) == base | {part: base[part] | values}
+    (strong,) = rows.values()
+    recipe = plain(get_recipe("strong-scratch"))
+    same = ("loss", "ema", "augment", "optimizer")
+    assert {part: strong[part] for part in same} == {part: recipe[part] for part in same}
+    assert {part: strong[part] for part in ("data", "network", "schedule", "validation")} == {
+        part: base[part] for part in ("data", "network", "schedule", "validation")
+    }

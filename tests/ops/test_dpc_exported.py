@@ -80,6 +80,17 @@ def test_densities_of_nearly_equal_tokens() -> None:
     torch.testing.assert_close(nearest.distance[0].double(), expected, rtol=1e-5, atol=1e-7)
 
 
+def with_faults(features: Tensor) -> Tensor:
+    features = features.clone()
+    features[:, 7, 3], features[:, 20, 0], features[:, 21] = torch.nan, torch.inf, -torch.inf
+    return features
+
+
+def test_tokens_that_are_no_numbers_count_as_zeros() -> None:
+    assert_same(with_faults(smooth(16, 24, 8)), cells(16, 24), 0.7, 5, (16, 24))
+    assert_same(with_faults(smooth(16, 24, 8)), None, 0.0, 5, None)
+
+
 class Cells(torch.nn.Module):
     def forward(self, maps: Tensor) -> tuple[Tensor, ...]:
         batch, _, height, width = maps.shape
@@ -112,10 +123,12 @@ def test_in_onnx_runtime_for_any_size() -> None:
     session = runtime.InferenceSession(made.model_proto.SerializeToString())
     (given,) = session.get_inputs()
     for batch, height, width in ((1, 24, 32), (3, 17, 20), (1, 8, 9)):
-        maps = smooth(height, width, 16, batch).transpose(1, 2).unflatten(2, (height, width))
-        found = session.run(None, {given.name: maps.numpy()})
-        for ours, theirs in zip(Cells()(maps), found, strict=True):
-            assert torch.equal(ours, torch.from_numpy(theirs))
+        tokens = smooth(height, width, 16, batch)
+        for features in (tokens, with_faults(tokens)):
+            maps = features.transpose(1, 2).unflatten(2, (height, width))
+            found = session.run(None, {given.name: maps.numpy()})
+            for ours, theirs in zip(Cells()(maps), found, strict=True):
+                assert torch.equal(ours, torch.from_numpy(theirs))
 
 
 def test_outside_an_export_nothing_is_exporting() -> None:

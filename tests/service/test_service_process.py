@@ -66,7 +66,7 @@ def test_a_large_body_is_refused_by_its_header_alone(server: ServerProcess) -> N
 def test_a_client_that_hangs_up_frees_its_place(server: ServerProcess) -> None:
     place = urlparse(server.url)
     head = (
-        "POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        "POST /v1/segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         "Content-Length: 100000\r\n\r\n--x\r\n"
     )
     under_way = -1.0

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import json
-import math
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -157,69 +152,3 @@ def test_pretraining_on_generated_scenes(
     assert status(*short(other, tmp_path / "ten", *more)) == 0
     report = json.loads((tmp_path / "ten" / "run.json").read_text())["init"]
     assert "fresh 1 (decoder.class_tokens)" in report
-
-
-@pytest.fixture(scope="module")
-def study() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recipe_study", ROOT / "experiments" / "recipe_study.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["recipe_study"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_study_of_ingredients(
-    study: ModuleType, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
-) -> None:
-    words = f"recipe_study --root {scenes} --size 64x96 --epochs 1 --batch-size 2 --workers 0 --device cpu"
-    words += f" --also --only dice --seeds 0 1 --out {tmp_path / 'study'}"
-    monkeypatch.setattr(sys, "argv", words.split())
-    study.main()
-    table = capsys.readouterr().out
-    assert table == (tmp_path / "study" / "table.md").read_text()
-    rows = [line.split(" | ") for line in table.splitlines()[2:]]
-    assert [row[0] for row in rows] == ["| base", "| dice"]
-    assert all(row[1] == "2" for row in rows)
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("state.pt")}
-    assert len(kept) == 4
-    study.main()  # nothing is trained again
-    assert capsys.readouterr().out == table
-    assert kept == {path: path.stat().st_mtime_ns for path in kept}
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--lr", "0.1"])
-    with pytest.raises(SystemExit, match="another configuration"):
-        study.main()
-
-
-def test_the_study_s_arithmetic(study: ModuleType) -> None:
-    def score(miou: float) -> dict[str, float]:
-        return {"miou": miou, "tta": miou, "val": miou, "seconds": 60.0}
-
-    table = study.table(
-        {"base": {0: score(0.2), 1: score(0.4)}, "more": {0: score(0.3), 1: score(0.5)}}, "test"
-    )
-    base, more = (line.split(" | ") for line in table.splitlines()[2:])
-    deviation = f"{100 * math.sqrt(0.02):.2f}"
-    assert base[2:4] == [f"30.00 ± {deviation}", ""]
-    assert more[2:4] == [f"40.00 ± {deviation}", "+10.00 ± 0.00"]
-    assert more[-1] == "1.0 |"
-    assert study.table({"base": {}, "more": {0: score(0.3)}}, "test").splitlines()[2].split(" | ")[3] == ""
-
-
-@pytest.mark.parametrize("name", ["ohem", "dice", "lovasz", "ema", "long scale", "thermal gain"])
-def test_ingredients_are_single_changes(study: ModuleType, name: str) -> None:
-    data = {
-        "dataset": "mfnet",
-        "root": Path("x"),
-        "train_split": "train",
-        "val_split": "val",
-        "size": "64x96",
-    }
-    numbers = {"batch_size": 2, "workers": 0, "epochs": 1, "val_every": 1, "lr": None}
-    recipes = {"base": "scratch", "also": [], "only": None, "pretrained": "runs/pre"}
-    parser = argparse.Namespace(**data, **numbers, **recipes, model="efnet_tiny", device="cpu")
-    rows = study.make_rows(parser)
-    assert set(rows) == {*study.INGREDIENTS, "init", "init, fresh_lr"}
-    changed = study.changed(rows["base"], study.INGREDIENTS[name])
-    assert changed == rows[name] != rows["base"]

@@ -262,8 +262,8 @@ def test_start_from_a_checkpoint_with_other_classes(finished: Path, scenes: Path
 
 
 def test_divergence_stops_and_names_the_pairs(scenes: Path, tmp_path: Path) -> None:
-    wild = config(scenes, optimizer=OptimizerConfig(lr=1e30))
-    with pytest.raises(InputError, match="loss is not finite") as caught:
+    wild = config(scenes, optimizer=OptimizerConfig(lr=1e30), validation=ValidationConfig(every=2))
+    with pytest.raises(InputError, match="loss is not finite in 3 steps in succession") as caught:
         train(wild, tmp_path / "run", reporter=QUIET)
     assert (tmp_path / "run" / "last" / "state.pt").is_file()
     assert any(name in str(caught.value) for name in (scenes / "train.txt").read_text().split())

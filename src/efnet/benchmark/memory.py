@@ -51,6 +51,12 @@ def peak_so_far(device: torch.device) -> int | None:
     return resident_peak()
 
 
+def package_path() -> str:
+    """PYTHONPATH of a process that is to find this very package, however it was found here."""
+    package = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def peak_of(task: dict[str, Any]) -> Peak | None:
     """Run a task of `efnet.benchmark.worker` in a process of its own.
 
@@ -63,16 +69,13 @@ def peak_of(task: dict[str, Any]) -> Peak | None:
     Raises:
         InputError: the process was ended, most likely for want of memory, or failed.
     """
-    # The process is to find this very package, however it was found here.
-    package = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     ran = subprocess.run(
         [sys.executable, "-m", "efnet.benchmark.worker"],
         input=json.dumps({**task, "threads": torch.get_num_threads()}),
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": package_path()},
     )
     if ran.returncode < 0 or ran.returncode == 137:
         raise InputError("a process that measured memory was ended, probably for want of memory")

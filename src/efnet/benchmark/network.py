@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ import torch
 from efnet.benchmark.machine import describe
 from efnet.benchmark.memory import peak_of
 from efnet.benchmark.parts import breakdown
-from efnet.benchmark.subject import Subject, make_work, named_shortage, open_model
+from efnet.benchmark.subject import Network, Subject, make_work, named_shortage, open_model
 from efnet.benchmark.timing import Progress, Spread, Work, gemm_contestants, gemm_rates, interleave
 from efnet.models.base import SegmentationModel
 from efnet.models.complexity import count
+from efnet.models.registry import ARCHITECTURES
 
 PASSES = {False: 1, True: 3}
 """Forward passes that a pass, or a step of training, is worth in multiply-adds: the backward pass computes
@@ -46,39 +48,47 @@ def steps(subjects: Sequence[Subject], plan: Plan) -> int:
     return turns + plan.parts * plain * (plan.runs + 1) + plan.memory * len(subjects)
 
 
-def compare(subjects: Sequence[Subject], plan: Plan, progress: Progress = lambda: None) -> dict[str, Any]:
+def compare(
+    subjects: Sequence[Subject],
+    plan: Plan,
+    progress: Progress = lambda: None,
+    failed: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Measure contestants of one size, batch, device and precision.
 
     Args:
         subjects: at least one.
         plan: how much.
         progress: told `steps(subjects, plan)` times.
+        failed: labels of contestants that are known not to work, and why.
 
     Returns:
         plain values: `machine`, `gemm` (operations per second by type), and `rows`, one per contestant, with
-        `error` instead of figures where a variant (compile, cuda-graph) does not work here.
+        `error` instead of figures where a variant (compile, cuda-graph, an exported file) does not work here.
 
     Raises:
         InputError: a model that is not there, or too little memory.
     """
     device = torch.device(subjects[0].device)
-    models = {subject.label: open_model(subject.model) for subject in subjects}
-    works, errors = _ready(subjects, models)
+    errors = dict(failed or {})
+    models = {each.label: open_model(each.source) for each in subjects if each.label not in errors}
+    works = _ready(subjects, models, errors)
     gemms, operations = gemm_contestants(device, subjects[0].precision)
     times = interleave({**works, **gemms}, device, plan.runs, plan.warmup, progress)
     rates = gemm_rates(times, operations)
     rows = []
     for subject in subjects:
         if subject.label in errors:
-            rows.append({"label": subject.label, **subject.to_dict(), "error": errors[subject.label]})
+            rows.append({**_head(subject), "error": errors[subject.label]})
             continue
         row = _row(subject, models[subject.label], times[subject.label], rates)
         if plan.memory:
             peak = peak_of({"kind": "network", "subject": subject.to_dict()})
             row["memory"] = None if peak is None else peak.to_dict()
             progress()
-        if plan.parts and _broken_down(subject):
-            row["breakdown"] = breakdown(subject, models[subject.label], plan.runs, progress)
+        model = models[subject.label]
+        if plan.parts and _broken_down(subject) and isinstance(model, SegmentationModel):
+            row["breakdown"] = breakdown(subject, model, plan.runs, progress)
         rows.append(row)
     return {"machine": describe(device), "gemm": rates, "rows": rows}
 
@@ -89,12 +99,13 @@ def _broken_down(subject: Subject) -> bool:
 
 
 def _ready(
-    subjects: Sequence[Subject], models: dict[str, SegmentationModel]
-) -> tuple[dict[str, Work], dict[str, str]]:
-    """The contestants, each tried once, and why those that are missing do not work."""
+    subjects: Sequence[Subject], models: dict[str, Network], errors: dict[str, str]
+) -> dict[str, Work]:
+    """The contestants, each tried once; why one does not work goes to `errors`."""
     works: dict[str, Work] = {}
-    errors: dict[str, str] = {}
     for subject in subjects:
+        if subject.label in errors:
+            continue
         with named_shortage(subject):
             try:
                 work = make_work(subject, models[subject.label])
@@ -107,23 +118,27 @@ def _ready(
                 errors[subject.label] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
                 continue
         works[subject.label] = work
-    return works, errors
+    return works
 
 
-def _row(
-    subject: Subject, model: SegmentationModel, spread: Spread, rates: dict[str, float]
-) -> dict[str, Any]:
+def _head(subject: Subject) -> dict[str, Any]:
+    """What a row is about; of a file its name alone, since its folder may be gone."""
+    file = None if subject.file is None else Path(subject.file).name
+    return {"label": subject.label, **subject.to_dict(), "file": file}
+
+
+def _row(subject: Subject, model: Network, spread: Spread, rates: dict[str, float]) -> dict[str, Any]:
     with torch.device("meta"):
-        counted = count(type(model)(model.config), subject.size)
+        counted = count(ARCHITECTURES[model.architecture](model.config), subject.size)
     one = counted.layers + counted.attention
     rate = rates["bfloat16" if subject.precision == "bf16" else "float32"]
     limit = 2 * one * subject.batch * PASSES[subject.training] / rate
     return {
-        "label": subject.label,
-        **subject.to_dict(),
+        **_head(subject),
         "seconds": spread.to_dict(),
         "pairs_per_second": subject.batch / spread.median,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": counted.parameters,
         "multiply_adds": one,
         "times_limit": spread.median / limit,
+        "share_of_limit": limit / spread.median,
     }

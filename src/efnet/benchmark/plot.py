@@ -1,35 +1,16 @@
-"""The plot of `--mode growth`. Needs matplotlib, which is an extra."""
+"""The plots of `--mode growth` and `--mode forward`. They need matplotlib, which is an extra."""
 
 from __future__ import annotations
 
-import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from efnet.errors import InputError
+from efnet.figure import figure_class
 from efnet.files import replacing
 
-SUFFIXES = (".svg", ".png")
-
-
-def check_plot(path: str | os.PathLike[str]) -> None:
-    """Refuse what could not be drawn, before anything is measured.
-
-    Raises:
-        InputError: another suffix than SVG's or PNG's, or matplotlib is not installed.
-    """
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise InputError(f"--plot {path}: give a file name that ends in {' or '.join(SUFFIXES)}")
-    _figure_class()
-
-
-def _figure_class() -> Any:
-    try:
-        # Not pyplot: a figure by itself needs no window system.
-        return importlib.import_module("matplotlib.figure").Figure
-    except ImportError as error:
-        raise InputError("--plot needs matplotlib: pip install 'efnet[plot]'") from error
+_MARKERS = {"plain": "o", "compile": "v", "cuda-graph": "^", "program": "P", "onnx": "s", "openvino": "D"}
 
 
 def plot_growth(path: str | os.PathLike[str], report: dict[str, Any]) -> None:
@@ -39,7 +20,7 @@ def plot_growth(path: str | os.PathLike[str], report: dict[str, Any]) -> None:
         path: an SVG or PNG file.
         report: of `efnet.benchmark.growth.measure_growth`.
     """
-    figure = _figure_class()(figsize=(10, 4.2), layout="constrained")
+    figure = figure_class()(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
     rows = report["rows"]
     for panel, title, unit, scale in (
@@ -58,6 +39,52 @@ def plot_growth(path: str | os.PathLike[str], report: dict[str, Any]) -> None:
     figure.suptitle(f"{report['model']}, batch {report['batch']}, {report['machine']['device']}", fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary)
+
+
+def plot_latency(path: str | os.PathLike[str], reports: Sequence[dict[str, Any]]) -> None:
+    """Draw a panel per size: accuracy where a row has it, else parameters, against latency.
+
+    A contestant is a point at its median with a bar from p10 to p90; what runs it gives the marker.
+
+    Args:
+        path: an SVG or PNG file.
+        reports: of `efnet.benchmark.network.compare`, perhaps with `miou` in rows.
+    """
+    figure = figure_class()(figsize=(6.4 * len(reports), 4.8), layout="constrained")
+    panels = figure.subplots(1, len(reports), squeeze=False)[0]
+    for panel, report in zip(panels, reports, strict=True):
+        _latency_panel(panel, report)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
+
+
+def _latency_panel(panel: Any, report: dict[str, Any]) -> None:
+    rows = [row for row in report["rows"] if "error" not in row]
+    scored = any(row.get("miou") is not None for row in rows)
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        those = [row for row in rows if row["variant"] == variant]
+        those = [row for row in those if not scored or row.get("miou") is not None]
+        seconds = [row["seconds"] for row in those]
+        middle = [1e3 * spread["median"] for spread in seconds]
+        bars = [[1e3 * abs(spread["median"] - spread[end]) for spread in seconds] for end in ("p10", "p90")]
+        heights = [100 * row["miou"] if scored else row["parameters"] / 1e6 for row in those]
+        label = "PyTorch" if variant == "plain" else variant
+        panel.errorbar(middle, heights, xerr=bars, fmt=_MARKERS.get(variant, "x"), label=label, capsize=2)
+        for row, x, y in zip(those, middle, heights, strict=True):
+            name = Path(row["model"]).name
+            panel.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    first = report["rows"][0]
+    panel.set_xscale("log")
+    panel.set_xlabel("latency (ms)", fontsize=9)
+    panel.set_ylabel("mIoU (%)" if scored else "parameters (M)", fontsize=9)
+    if not scored:
+        panel.set_yscale("log")
+    machine = report["machine"]
+    where = machine.get("gpu") or f"{machine['threads']} threads"
+    size = f"{first['size'][0]}x{first['size'][1]}"
+    panel.set_title(f"{size}, batch {first['batch']}, {where}", fontsize=10)
+    panel.grid(visible=True, color="0.9")
+    panel.legend(fontsize=8)
 
 
 def _value(row: dict[str, Any], name: str, unit: str) -> float | None:

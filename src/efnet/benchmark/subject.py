@@ -17,11 +17,12 @@ from efnet.errors import InputError
 from efnet.models.base import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
 from efnet.models.registry import create_model, list_models
+from efnet.prediction.runtime import ExportedModel, is_exported, load_exported
 from efnet.training.config import OptimizerConfig
 from efnet.training.loss import cross_entropy
 from efnet.training.optimizer import make_optimizer
 
-VARIANTS = ("plain", "compile", "cuda-graph")
+VARIANTS = ("plain", "compile", "cuda-graph", "program", "onnx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Subject:
         device: as of `torch.device`.
         precision: 32 or bf16.
         training: whether a step of training is meant; else a forward pass.
-        variant: plain, compile or cuda-graph.
+        variant: plain, compile or cuda-graph; of an exported file program (of PyTorch), onnx or openvino.
         dense: cluster by the dense formulation.
         checkpoint_activations: compute activations again in the backward pass instead of keeping them.
+        file: an exported file, which runs in the model's place.
     """
 
     model: str
@@ -49,6 +51,12 @@ class Subject:
     variant: str = "plain"
     dense: bool = False
     checkpoint_activations: bool = False
+    file: str | None = None
+
+    @property
+    def source(self) -> str:
+        """What `open_model` is to open."""
+        return self.file or self.model
 
     @property
     def label(self) -> str:
@@ -68,12 +76,17 @@ class Subject:
         return replace(cls(**values), size=(int(values["size"][0]), int(values["size"][1])))
 
 
-def open_model(name: str) -> SegmentationModel:
-    """A preset with fresh weights, or a checkpoint.
+Network = SegmentationModel | ExportedModel
+
+
+def open_model(name: str) -> Network:
+    """A preset with fresh weights, a checkpoint, or an exported file.
 
     Raises:
         InputError: neither.
     """
+    if is_exported(name):
+        return load_exported(name)
     if name in list_models():
         torch.manual_seed(0)
         return create_model(name)
@@ -83,7 +96,7 @@ def open_model(name: str) -> SegmentationModel:
         raise InputError(f"--model {name}: no preset ({', '.join(list_models())}) and {error}") from None
 
 
-def make_work(subject: Subject, model: SegmentationModel) -> Work:
+def make_work(subject: Subject, model: Network) -> Work:
     """What one run of a contestant is.
 
     Args:
@@ -96,6 +109,7 @@ def make_work(subject: Subject, model: SegmentationModel) -> Work:
     device = torch.device(subject.device)
     model = model.to(device)
     if subject.training:
+        assert isinstance(model, SegmentationModel)
         return _guarded(subject, TrainingStep(subject, model))
     model.eval()
     rgb, thermal = images(subject, device)

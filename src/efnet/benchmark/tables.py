@@ -40,8 +40,9 @@ def network_tables(report: dict[str, Any]) -> str:
     size = f"{first['size'][0]}x{first['size'][1]}"
     lines = [f"{what}, {size}, batch {first['batch']}, precision {first['precision']}", *head(report)]
     done = [row for row in rows if "error" not in row]
-    headings = ["model", "ms", "quartiles", "pairs/s", "GMAC", "times limit", "parameters", "peak MB"]
-    lines += table(headings, [_network_row(row) for row in done])
+    headings = ["model", "ms", "quartiles", "p90", "pairs/s", "GMAC", "times limit", "parameters", "peak MB"]
+    scored = any(row.get("miou") is not None for row in done)
+    lines += table([*headings, *(["mIoU"] if scored else [])], [_network_row(row, scored) for row in done])
     lines += [f"{row['label']}: does not work here ({row['error']})" for row in rows if "error" in row]
     for row in done:
         if "breakdown" in row:
@@ -49,16 +50,19 @@ def network_tables(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _network_row(row: dict[str, Any]) -> list[str]:
+def _network_row(row: dict[str, Any], scored: bool) -> list[str]:
+    miou = row.get("miou")
     return [
         row["label"],
         milliseconds(row["seconds"]["median"]),
         quartiles(row["seconds"]),
+        milliseconds(row["seconds"]["p90"]),
         f"{row['pairs_per_second']:.2f}",
         f"{row['multiply_adds'] / 1e9:.1f}",
         f"{row['times_limit']:.2f}",
         f"{row['parameters'] / 1e6:.2f} M",
         megabytes(row.get("memory"), "peak"),
+        *(["-" if miou is None else f"{100 * miou:.2f}"] if scored else []),
     ]
 
 

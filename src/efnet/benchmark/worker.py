@@ -52,7 +52,7 @@ def _prepare(task: dict[str, Any]) -> tuple[Any, Any, int]:
     from efnet.benchmark.subject import Subject, make_work, open_model
 
     subject = Subject.from_dict(task["subject"])
-    work = make_work(subject, open_model(subject.model))
+    work = make_work(subject, open_model(subject.source))
     return work, torch.device(subject.device), _RUNS["train" if subject.training else "forward"]
 
 

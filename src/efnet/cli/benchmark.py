@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from efnet.cli.options import check_file_writable, parse_size
+from efnet.cli.benchmark_options import add_arguments, check_options, words
 from efnet.cli.reporting import progress_bar
 from efnet.errors import InputError
 
 if TYPE_CHECKING:
     from efnet.benchmark.subject import Subject
 
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
+
 DESCRIPTION = (
     "Measure speed and memory on this machine: contestants take turns, medians and quartiles stand beside "
     "the matrix-multiply rate of the same run, peak memory comes from processes of their own. Modes: forward "
-    "(a pass, and where its time goes), train (a step: pass, loss, backward pass, AdamW), clustering "
-    "(efnet.ops.dpc_knn against the dense formulation), growth (time and memory against image size)."
+    "(a pass, and where its time goes; with --runtime also as exported files), train (a step: pass, loss, "
+    "backward pass, AdamW), clustering (efnet.ops.dpc_knn against the dense formulation), growth (time and "
+    "memory against image size)."
 )
 
-MODES = ("forward", "train", "clustering", "growth")
 RUNS = {"forward": 10, "train": 5, "clustering": 5, "growth": 3}
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--mode", type=str, default="forward", help=f"one of {', '.join(MODES)}")
-    parser.add_argument(
-        "--model", type=str, nargs="+", default=["efnet_light"], help="presets or checkpoints, to take turns"
-    )
-    parser.add_argument(
-        "--size",
-        type=str,
-        nargs="+",
-        default=[],
-        help="height x width (default: 480x640; growth: four sizes up to 1080x1920)",
-    )
-    parser.add_argument("--batch", type=int, default=1, help="pairs in one pass")
-    parser.add_argument(
-        "--runs", type=int | None, default=None, help="rounds that count (default: 3 to 10, by mode)"
-    )
-    parser.add_argument("--warmup", type=int, default=2, help="rounds before")
-    parser.add_argument("--threads", type=int | None, default=None, help="of the CPU (default: PyTorch's)")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
-    parser.add_argument("--precision", type=str, default="32", help="32 or bf16 (autocast)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile as a further contestant")
-    parser.add_argument("--cuda-graph", action="store_true", help="a CUDA graph as a further contestant")
-    parser.add_argument("--dense", action="store_true", help="dense clustering as a further contestant")
-    parser.add_argument(
-        "--checkpoint-activations", action="store_true", help="train: trade time for memory, as a contestant"
-    )
-    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
-    parser.add_argument("--json", type=str | None, default=None, help="write the figures to this file")
-    parser.add_argument(
-        "--plot",
-        type=str | None,
-        default=None,
-        help="growth: draw to this SVG or PNG file (needs matplotlib)",
-    )
 
 
 def run(args: Namespace) -> int:
@@ -72,11 +39,11 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: wrong options, a model that is not there, or too little memory.
     """
-    sizes = _check_options(args)
+    sizes = check_options(args)
     import torch
 
     from efnet.devices import pick_device
-    from efnet.files import write_json
+    from efnet.files import write_json, write_text
 
     device = str(pick_device(args.device))
     if args.cuda_graph and not device.startswith("cuda"):
@@ -84,100 +51,103 @@ def run(args: Namespace) -> int:
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads or before)
     try:
-        report = {"mode": args.mode, **_MEASURES[args.mode](args, sizes, device)}
+        measured, text = _MEASURES[args.mode](args, sizes, device)
     finally:
         torch.set_num_threads(before)
+    report = {"mode": args.mode, **measured}
     if args.plot:
-        from efnet.benchmark.plot import plot_growth
+        from efnet.benchmark.plot import plot_growth, plot_latency
 
-        plot_growth(args.plot, report)
+        if args.mode == "growth":
+            plot_growth(args.plot, report)
+        else:
+            plot_latency(args.plot, report["reports"])
+    if args.markdown:
+        write_text(args.markdown, text + "\n")
     if args.json:
         write_json(args.json, report)
     return 0
 
 
-def _check_options(args: Namespace) -> list[tuple[int, int]]:
-    """Refuse wrong values before anything is loaded; returns the sizes that were given."""
-    if args.mode not in MODES:
-        raise InputError(f"--mode {args.mode}: choose {', '.join(MODES)}")
-    for option, least in (("batch", 1), ("runs", 1), ("warmup", 0), ("threads", 1)):
-        value = args[option]
-        if value is not None and value < least:
-            raise InputError(f"--{option} {value}: give {least} or more")
-    check_file_writable("--json", args.json)
-    check_file_writable("--plot", args.plot)
-    _check_mode(args)
-    from efnet.devices import check_precision
-    from efnet.models.validation import MIN_SIZE
-
-    check_precision(args.precision)
-    return [parse_size(text, MIN_SIZE) for text in args.size]
+Measured = tuple[dict[str, Any], str]
+"""Plain values, and the tables that were printed."""
 
 
-def _check_mode(args: Namespace) -> None:
-    """Refuse options that the mode would ignore."""
-    allowed = {
-        "compile": ("forward", "train"),
-        "cuda_graph": ("forward",),
-        "dense": ("forward", "train"),
-        "checkpoint_activations": ("train",),
-        "plot": ("growth",),
-    }
-    for name, modes in allowed.items():
-        if args[name] and args.mode not in modes:
-            raise InputError(
-                f"--{name.replace('_', '-')} belongs to --mode {' or '.join(modes)}, not {args.mode}"
-            )
-    if args.mode == "growth" and len(args.model) > 1:
-        raise InputError("--mode growth takes one --model")
-    if args.mode == "clustering" and args.precision != "32":
-        raise InputError("--mode clustering is float32 and float64; leave --precision out")
-    if args.plot:
-        from efnet.benchmark.plot import check_plot
-
-        check_plot(args.plot)
-
-
-def _measure_networks(args: Namespace, sizes: list[tuple[int, int]], device: str) -> dict[str, Any]:
+def _measure_networks(args: Namespace, sizes: list[tuple[int, int]], device: str) -> Measured:
+    from efnet.benchmark.accuracy import read_accuracy
     from efnet.benchmark.network import Plan, compare, steps
     from efnet.benchmark.tables import network_tables
 
-    plan = Plan(args.runs or RUNS[args.mode], args.warmup, memory=not args.no_memory)
-    reports = []
-    for size in sizes or [(480, 640)]:
-        subjects = _subjects(args, size, device)
-        with _steps(args.mode, steps(subjects, plan)) as progress:
-            report = compare(subjects, plan, progress)
-        print(network_tables(report) + "\n", flush=True)
-        reports.append(report)
-    return {"reports": reports}
+    accuracy = read_accuracy(args.accuracy) if args.accuracy else {}
+    plan = Plan(args.runs or RUNS[args.mode], args.warmup, parts=not args.runtime, memory=not args.no_memory)
+    reports, texts = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes or [(480, 640)]:
+            subjects, failed = _contestants(args, size, device, Path(folder))
+            with _steps(args.mode, steps(subjects, plan)) as progress:
+                report = compare(subjects, plan, progress, failed)
+            for row in report["rows"]:
+                row["miou"] = accuracy.get(row["model"])
+            texts.append(network_tables(report))
+            print(texts[-1] + "\n", flush=True)
+            reports.append(report)
+    return {"reports": reports}, "\n\n".join(texts)
 
 
-def _subjects(args: Namespace, size: tuple[int, int], device: str) -> list[Subject]:
-    """Every model in every variant that was asked for."""
+def _contestants(
+    args: Namespace, size: tuple[int, int], device: str, folder: Path
+) -> tuple[list[Subject], dict[str, str]]:
+    """Every model in every variant and runtime, and why some cannot be measured, by label."""
+    from dataclasses import replace
+
+    from efnet.benchmark.runtimes import export_for, is_exported, variant_of
+    from efnet.prediction.runtime import check_runtime
+
+    models, runtimes = words(args.model), [check_runtime(word) for word in words(args.runtime)] or ["torch"]
+    if device != "cpu" and (set(runtimes) != {"torch"} or any(map(is_exported, models))):
+        raise InputError("exported files run on the CPU here; give --device cpu, or --runtime torch")
+    subjects: list[Subject] = []
+    failed: dict[str, str] = {}
+    for model in models:
+        variants = _subjects(args, model, size, device)
+        if is_exported(model):
+            subjects.append(replace(variants[0], variant=variant_of(model), file=model))
+            continue
+        for runtime in runtimes:
+            if runtime == "torch":
+                subjects += variants
+                continue
+            with progress_bar(f"exporting {model} to {runtime}"):
+                path, fault = export_for(model, runtime, size, folder)
+            subjects.append(replace(variants[0], variant=runtime, file=str(path)))
+            if fault is not None:
+                failed[subjects[-1].label] = fault
+    return subjects, failed
+
+
+def _subjects(args: Namespace, model: str, size: tuple[int, int], device: str) -> list[Subject]:
+    """A model in every variant of PyTorch that was asked for; the plain one first."""
     from dataclasses import replace
 
     from efnet.benchmark.subject import Subject
     from efnet.devices import check_precision
 
-    subjects = []
-    for model in dict.fromkeys(args.model):
-        plain = Subject(
-            model, size, args.batch, device, check_precision(args.precision), training=args.mode == "train"
-        )
-        subjects.append(plain)
-        if args.checkpoint_activations:
-            subjects.append(replace(plain, checkpoint_activations=True))
-        if args.compile:
-            subjects.append(replace(plain, variant="compile"))
-        if args.cuda_graph:
-            subjects.append(replace(plain, variant="cuda-graph"))
-        if args.dense:
-            subjects.append(replace(plain, dense=True))
+    plain = Subject(
+        model, size, args.batch, device, check_precision(args.precision), training=args.mode == "train"
+    )
+    subjects = [plain]
+    if args.checkpoint_activations:
+        subjects.append(replace(plain, checkpoint_activations=True))
+    if args.compile:
+        subjects.append(replace(plain, variant="compile"))
+    if args.cuda_graph:
+        subjects.append(replace(plain, variant="cuda-graph"))
+    if args.dense:
+        subjects.append(replace(plain, dense=True))
     return subjects
 
 
-def _measure_clusterings(args: Namespace, sizes: list[tuple[int, int]], device: str) -> dict[str, Any]:
+def _measure_clusterings(args: Namespace, sizes: list[tuple[int, int]], device: str) -> Measured:
     from efnet.benchmark.clustering import cases_of, compare_clusterings, standard_cases, steps
     from efnet.benchmark.tables import clustering_tables
 
@@ -187,20 +157,22 @@ def _measure_clusterings(args: Namespace, sizes: list[tuple[int, int]], device: 
     runs, memory = args.runs or RUNS["clustering"], not args.no_memory
     with _steps(args.mode, steps(cases, runs, args.warmup, memory)) as progress:
         report = compare_clusterings(cases, runs, args.warmup, memory, progress)
-    print(clustering_tables(report), flush=True)
-    return report
+    text = clustering_tables(report)
+    print(text, flush=True)
+    return report, text
 
 
-def _measure_growth(args: Namespace, sizes: list[tuple[int, int]], device: str) -> dict[str, Any]:
+def _measure_growth(args: Namespace, sizes: list[tuple[int, int]], device: str) -> Measured:
     from efnet.benchmark.growth import SIZES, measure_growth, steps
     from efnet.benchmark.tables import growth_tables
 
-    subjects = [_subjects(args, size, device)[0] for size in sizes or SIZES]
+    subjects = [_subjects(args, words(args.model)[0], size, device)[0] for size in sizes or SIZES]
     runs, memory = args.runs or RUNS["growth"], not args.no_memory
     with _steps(args.mode, steps(subjects, runs, args.warmup, memory)) as progress:
         report = measure_growth(subjects, runs, args.warmup, memory, progress)
-    print(growth_tables(report), flush=True)
-    return report
+    text = growth_tables(report)
+    print(text, flush=True)
+    return report, text
 
 
 _MEASURES = {

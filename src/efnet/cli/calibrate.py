@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Images = list[tuple[NDArray[np.uint8], NDArray[np.float32]]]
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
 DESCRIPTION = (
     "Find how thermal images map onto colour images, from point pairs or from edges, and write it to a file "
     "for efnet predict --homography."
@@ -77,6 +79,8 @@ def run(args: Namespace) -> int:
         raise InputError(f"--pairs {args.pairs} is below 1")
     if not 0 < args.tolerance < float("inf"):
         raise InputError(f"--tolerance {args.tolerance}: give a number of pixels above 0")
+    if args.preview is not None and args.preview.suffix.lower() not in PICTURE_SUFFIXES:
+        raise InputError(f"--preview {args.preview}: end the name in {', '.join(PICTURE_SUFFIXES)}")
     points = read_points(args.point, args.points)
     images = _read_images(args.rgb, args.thermal, 1 if points is not None else args.pairs)
     homography = _from_edges(images) if points is None else _from_points(points, images, args.tolerance)

@@ -56,6 +56,8 @@ def run(args: jsonargparse.Namespace) -> int:
     for split in ("train", "val", "test"):
         if args[split] < 0:
             raise InputError(f"--{split} {args[split]}: give a number of scenes, 0 or more")
+    if args.workers < 0:
+        raise InputError(f"--workers {args.workers}: give 0 or more")
     size = parse_size(args.size)
     columns = (*ProgressBar.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
     with ProgressBar(*columns, console=Console(stderr=True), transient=True) as bar:

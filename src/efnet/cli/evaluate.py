@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from efnet.cli.evaluate_corrupt import add_corrupt_arguments, check_corrupt_options, run_corrupted
 from efnet.cli.options import add_model_arguments, check_folder_writable, parse_size
 from efnet.cli.reporting import (
     add_data_arguments,
@@ -21,12 +22,18 @@ from efnet.cli.reporting import (
 )
 from efnet.data.pairs import Pair, PairSet
 from efnet.errors import InputError
+from efnet.ranks import world_size
 
 if TYPE_CHECKING:
+    import torch
+
     from efnet.devices import Precision
     from efnet.evaluation.confusion import LabelMap
     from efnet.evaluation.tally import Keep, Tally
+    from efnet.group import Group
     from efnet.models.base import SegmentationModel
+
+Measured = TypeVar("Measured")
 
 DESCRIPTION = "Score a checkpoint on a labelled split, under a named protocol."
 
@@ -52,6 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="HxW that the network sees, or 'native' (default: what the model was made for)",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes that read images")
+    add_corrupt_arguments(parser)
 
 
 def run(args: Namespace) -> int:
@@ -65,34 +73,27 @@ def run(args: Namespace) -> int:
     """
     precision = _check_options(args)
     pairset, protocol = open_scored_split(args)
-    from efnet.devices import pick_device
     from efnet.evaluation.evaluate import TTA, check_classes, evaluate
     from efnet.models.checkpoint import load_checkpoint
 
-    device = pick_device(args.device)
+    device, group = _place(args.device, precision)
     model = load_checkpoint(args.checkpoint)
     check_classes(model.classes, pairset)
     size = input_size(args.size, model.input.size)
     pairset = replace(pairset, thermal_scale=model.input.thermal_scale)
     model = model.to(device)
+    options: dict[str, Any] = {
+        "device": device,
+        "precision": precision,
+        "batch_size": args.batch_size,
+        "tta": args.tta,
+        "input_size": size,
+    }
 
-    def measure(pairs: PairSet, keep: Keep | None, progress: Callable[[int, int], None] | None) -> Tally:
-        return evaluate(
-            model,
-            pairs,
-            protocol,
-            device=device,
-            precision=precision,
-            batch_size=args.batch_size,
-            workers=min(args.workers, len(pairs)),
-            tta=args.tta,
-            input_size=size,
-            progress=progress,
-            keep=keep,
-        )
+    def measure(pairs: PairSet, keep: Keep | None, **further: Any) -> Tally:
+        workers = min(args.workers, len(pairs))
+        return evaluate(model, pairs, protocol, workers=workers, keep=keep, **further, **options)
 
-    with progress_bar("evaluate") as advance:
-        tally = _naming_all_faults(pairset, lambda: measure(pairset, _writer(args, pairset), advance))
     circumstances = {
         "dataset": pairset.dataset,
         "split": pairset.split,
@@ -102,9 +103,34 @@ def run(args: Namespace) -> int:
         "tta": TTA if args.tta else None,
         "precision": precision,
     }
-    write_report(args, pairset, tally, circumstances, again=lambda chosen, keep: measure(chosen, keep, None))
+    if args.corrupt is not None:
+        return _naming_all_faults(
+            pairset,
+            lambda: run_corrupted(
+                args, model, pairset, protocol, circumstances, group, {**options, "workers": args.workers}
+            ),
+        )
+    with progress_bar("evaluate") as advance:
+        keep = _writer(args, pairset)
+        tally = _naming_all_faults(pairset, lambda: measure(pairset, keep, progress=advance, group=group))
+    if not group.is_main:
+        return 0
+    write_report(args, pairset, tally, circumstances, again=measure)
     _print_standing(model, tally, circumstances)
     return 0
+
+
+def _place(device: str, precision: Precision) -> tuple[torch.device, Group]:
+    """Where this process computes, and with which others it shares the split."""
+    from efnet.devices import pick_device
+    from efnet.group import Group
+
+    if world_size() == 1:
+        return pick_device(device), Group.alone()
+    from efnet.training.fabric import make_fabric
+
+    fabric = make_fabric(device, precision)
+    return fabric.device, Group(fabric.device)
 
 
 def _print_standing(model: SegmentationModel, tally: Tally, circumstances: Mapping[str, Any]) -> None:
@@ -151,6 +177,7 @@ def _check_options(args: Namespace) -> Precision:
     if args.workers < 0:
         raise InputError(f"--workers {args.workers} is below 0")
     check_folder_writable("--save-predictions", args.save_predictions)
+    check_corrupt_options(args)
     return check_precision(args.precision)
 
 
@@ -178,7 +205,7 @@ def _writer(args: Namespace, pairset: PairSet) -> Keep | None:
     return write
 
 
-def _naming_all_faults(pairset: PairSet, measure: Callable[[], Tally]) -> Tally:
+def _naming_all_faults(pairset: PairSet, measure: Callable[[], Measured]) -> Measured:
     """Measure; where a damaged file stops that, look through the whole split and name all that are."""
     from efnet.data.verify import verify
 

@@ -19,7 +19,7 @@ DESCRIPTION = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("table", type=str, help="table1 to table7, or baseline (efnet experiment list)")
+    parser.add_argument("table", type=str, help="name of a table (efnet experiment list)")
     parser.add_argument("--out", type=str, required=True, help="folder of the runs")
 
 

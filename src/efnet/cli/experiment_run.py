@@ -19,7 +19,9 @@ DESCRIPTION = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("table", type=str, help="table1 to table7, baseline or study (efnet experiment list)")
+    parser.add_argument(
+        "table", type=str, help="table1 to table7, baseline, study, rivals or recipes (efnet experiment list)"
+    )
     parser.add_argument(
         "--out", type=str, required=True, help="folder of the runs; tables that share it share common rows"
     )
@@ -42,6 +44,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--init", type=str | None, default=None, help="weights to start from, as of efnet train"
     )
     parser.add_argument("--epochs", type=int | None, default=None, help="in place of the recipe's")
+    parser.add_argument(
+        "--minutes",
+        type=float | None,
+        default=None,
+        help="train each run for about so long: a few steps of each row are timed first and fix its epochs",
+    )
     parser.add_argument("--size", type=str | None, default=None, help="HxW in place of the recipe's")
     parser.add_argument("--recipe", type=str | None, default=None, help="in place of recipe paper")
     parser.add_argument("--model", type=str | None, default=None, help="preset in place of efnet_light")
@@ -78,6 +86,7 @@ def run(args: Namespace) -> int:
         model=args.model,
         init=args.init,
         epochs=args.epochs,
+        minutes=args.minutes,
         size=None if args.size is None else parse_size(args.size),
         precision=check_precision(args.precision),
     )

@@ -154,11 +154,12 @@ def _quiet() -> Iterator[None]:
 
 def _lines(path: Path, report: dict[str, Any]) -> list[str]:
     check, seconds = report["check"], report["check"]["seconds"]
-    sizes = ", ".join("x".join(str(side) for side in size) for size in check["sizes"])
+    sizes = ", ".join("x".join(str(side) for side in batch) for batch in check["sizes"])
+    # The weights of OpenVINO lie beside the graph.
+    size = sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file())
     difference = f", logits differ by at most {check['largest_difference']:.2g}"
     return [
-        f"{path}: {report['format']}, {path.stat().st_size / 1e6:.1f} MB, "
-        f"{report['inputs']} inputs, {report['outputs']}",
+        f"{path}: {report['format']}, {size / 1e6:.1f} MB, {report['inputs']} inputs, {report['outputs']}",
         f"compared on {check['pairs']} {check['source']} pairs (batch x height x width: {sizes}):",
         f"  classes agree on {check['agreement']:.4%} of the pixels, at worst on {check['worst']:.4%}"
         + (difference if report["outputs"] == "logits" else ""),

@@ -25,6 +25,7 @@ COMMANDS = {
     "score": ("score", "score label maps that any program wrote"),
     "data check": ("data_check", "look for faults in a data set and count what it holds"),
     "data convert": ("data_convert", "bring a data set into another layout"),
+    "data pack": ("data_pack", "pack a data set into tar files"),
     "data synthesize": ("data_synthesize", "generate RGB-thermal street scenes"),
     "models": ("models", "list the networks with their sizes"),
     "experiment run": ("experiment_run", "train and evaluate the rows of one of the paper's tables"),
@@ -78,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return _closed_pipe()
+    except (OSError, MemoryError) as error:
+        print(f"efnet: error: {_of_the_machine(error)}", file=sys.stderr)
+        return 2
 
 
 def _split_command(words: list[str]) -> tuple[str, list[str]]:
@@ -126,6 +130,14 @@ def _overview() -> str:
             *lines,
         ]
     )
+
+
+def _of_the_machine(error: OSError | MemoryError) -> str:
+    """A fault of files or memory that no reader or writer saw coming."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; give smaller sizes or fewer at once"
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    return f"{where}{error.strerror or error}; check the path, its permissions and the space left"
 
 
 def _closed_pipe() -> int:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from efnet.cli.options import add_model_arguments
-from efnet.cli.predict_inputs import (
-    InputOptions,
-    MissingCount,
-    add_input_arguments,
-    check_given,
-    given,
-    mark_absent,
-)
+from efnet.cli.options import add_model_arguments, check_folder_writable
+from efnet.cli.predict_images import predict_images
+from efnet.cli.predict_inputs import InputOptions, add_input_arguments, check_given, given, mark_absent
 from efnet.cli.predict_video import (
     add_video_arguments,
     is_video_run,
@@ -27,14 +17,9 @@ from efnet.cli.predict_video import (
     read_options,
     run_video,
 )
-from efnet.errors import InputError, ManyInputsError
+from efnet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from efnet.prediction.inputs import InputPair
-    from efnet.prediction.journal import Journal
-    from efnet.prediction.modality import Camera
     from efnet.prediction.predictor import Predictor
 
 DESCRIPTION = "Segment images without labels. Takes an interrupted run up again where it stopped."
@@ -64,7 +49,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--rgbt",
         type=str | None,
         default=None,
-        help="four-channel images, thermal last: file, folder or glob",
+        help="four-channel images, thermal last: file, folder or glob; or tars of pairs (efnet data pack): "
+        "folder, glob, or names separated by commas",
     )
     parser.add_argument(
         "--out", type=str, required=True, help="output folder; for videos a file (.mp4, .mkv, .mov)"
@@ -81,6 +67,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="threads that read and write files")
     parser.add_argument("--overwrite", action="store_true", help="redo what is there already")
+    parser.add_argument(
+        "--shard",
+        type=str | None,
+        default=None,
+        help="predict one part of the pairs, such as 2/5; other processes or machines take the others, into "
+        "the same --out (processes of torchrun or srun share the work without it)",
+    )
     add_input_arguments(parser)
     add_video_arguments(parser)
 
@@ -97,6 +90,7 @@ def run(args: Namespace) -> int:
     from efnet.devices import check_precision
     from efnet.prediction.inputs import find_pairs
     from efnet.prediction.result import output_paths
+    from efnet.prediction.sharing import Shard
 
     outputs = tuple(dict.fromkeys(output.strip() for output in args.save.split(",") if output.strip()))
     if not outputs:
@@ -111,12 +105,15 @@ def run(args: Namespace) -> int:
     if args.threads is not None and args.threads < 1:
         raise InputError(f"--threads {args.threads} is below 1")
     out = Path(args.out)
-    inputs = InputOptions.read(args)
+    inputs, shard = InputOptions.read(args), Shard.choose(args.shard)
     if is_video_run(args):
+        if shard.count > 1:
+            raise InputError(f"--shard {shard.number}/{shard.count}: a video is predicted by one process")
         prepare_outputs(args, out, read_options(args))
         return run_video(args, _load(args, inputs), inputs)
+    check_folder_writable("--out", out)
     pairs = find_pairs(given(args.rgb), given(args.thermal), args.rgbt, exclude=out)
-    return _predict(args, mark_absent(args, pairs), outputs, out, inputs)
+    return predict_images(args, _load(args, inputs), mark_absent(args, pairs), outputs, inputs, shard)
 
 
 def _load(args: Namespace, inputs: InputOptions) -> Predictor:
@@ -126,143 +123,16 @@ def _load(args: Namespace, inputs: InputOptions) -> Predictor:
     from efnet.devices import check_precision
     from efnet.prediction.predictor import Predictor
     from efnet.prediction.runtime import check_runtime
+    from efnet.prediction.sharing import device_of_rank
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     predictor = Predictor.from_pretrained(
         args.checkpoint,
-        args.device,
+        device_of_rank(args.device),
         check_precision(args.precision),
         runtime=None if args.runtime is None else check_runtime(args.runtime),
     )
     check_given(args, predictor.modality)
     inputs.apply(predictor)
     return predictor
-
-
-def _predict(
-    args: Namespace,
-    pairs: tuple[InputPair, ...],
-    outputs: tuple[str, ...],
-    out: Path,
-    inputs: InputOptions,
-) -> int:
-    import efnet
-    from efnet.prediction.journal import Journal, fingerprint
-
-    predictor = _load(args, inputs)
-    settings = {
-        "model": fingerprint(predictor.model),
-        "precision": predictor.precision,
-        "input_size": predictor.size,
-        "thermal_scale": predictor.thermal_scale,
-    }
-    settings |= {"opacity": args.opacity} if "overlay" in outputs else {}
-    settings |= inputs.settings()
-    about = {
-        "checkpoint": args.checkpoint,
-        "efnet": efnet.__version__,
-        "classes": predictor.classes.to_dict(),
-    }
-    journal = Journal(out, settings, about, args.overwrite)
-    left = journal.unfinished(pairs, outputs)
-    started = time.perf_counter()
-    with journal:
-        faults, missing = _write_all(args, predictor, left, outputs, journal)
-    done, seconds = len(left) - len(faults), time.perf_counter() - started
-    skipped = f", {len(pairs) - len(left)} finished before" if len(left) < len(pairs) else ""
-    rate = f" in {seconds:.1f} s ({done / seconds:.1f} per second)" if done else ""
-    remarks = f"{rate}{skipped}{inputs.described()}{missing.described()}"
-    print(f"predicted {done} of {len(pairs)} images{remarks}: {out}/{{{','.join(outputs)}}}")
-    if faults:
-        error = ManyInputsError("some images were left out; mend them and run the same command again", faults)
-        print(f"efnet: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _write_all(
-    args: Namespace,
-    predictor: Predictor,
-    pairs: list[InputPair],
-    outputs: tuple[str, ...],
-    journal: Journal,
-) -> tuple[list[str], MissingCount]:
-    """Predict and write `pairs`; returns a line for each that could not be read, and what showed nothing."""
-    from efnet.prediction.arrays import Prepared
-    from efnet.prediction.result import Prediction
-    from efnet.prediction.stream import predict_files
-
-    def save(
-        pair: InputPair, prediction: Prediction, prepared: Prepared
-    ) -> tuple[tuple[int, int], dict[str, float], Mapping[Camera, str]]:
-        prediction.save(journal.folder, pair.name, outputs, rgb=prepared.original, opacity=args.opacity)
-        return prepared.size, prediction.shares(), prepared.missing
-
-    faults: list[str] = []
-    finished = 0
-    with _progress() as progress:
-        missing = MissingCount(
-            predictor.spared,
-            lambda line: progress.console.print(line, markup=False, highlight=False, soft_wrap=True),
-        )
-        task = progress.add_task("predict", total=len(pairs), rate="")
-        started = time.perf_counter()
-        stream = predict_files(
-            predictor,
-            pairs,
-            save,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            probabilities="probabilities" in outputs,
-        )
-        try:
-            for pair, result in stream:
-                if isinstance(result, InputError):
-                    faults.append(_named(pair, result))
-                else:
-                    journal.add(pair, *result)
-                    missing.add(" and ".join(_files(pair)), result[2])
-                    finished += 1
-                rate = finished / (time.perf_counter() - started)
-                progress.update(task, advance=1, rate=f"{rate:.1f}/s")
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"stopped after {finished} of {len(pairs)} images; run the same command again to go on"
-            ) from None
-        # Of writing or of the network: what cannot be read comes as a result.
-        except (InputError, OSError) as error:
-            fault = str(error) if isinstance(error, InputError) else _unwritable(journal.folder, error)
-            raise InputError(
-                f"{fault}\nstopped after {finished} of {len(pairs)} images; mend that and run the same "
-                "command again to go on"
-            ) from error
-        finally:
-            stream.close()
-    return faults, missing
-
-
-def _unwritable(folder: Path, error: OSError) -> str:
-    return f"{folder}: cannot be written ({error.strerror or error})"
-
-
-def _named(pair: InputPair, error: InputError) -> str:
-    """The error, with the file's name in front where it lacks one (sizes that do not fit, for example)."""
-    files = _files(pair)
-    text = str(error)
-    return text if any(file in text for file in files) else f"{' and '.join(files)}: {text}"
-
-
-def _files(pair: InputPair) -> list[str]:
-    return [str(path) for path in (pair.rgb, pair.thermal) if path is not None]
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

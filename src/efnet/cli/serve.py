@@ -27,6 +27,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="run folder, checkpoint folder, or owner/name on the hub",
     )
     parser.add_argument("--host", type=str, default="127.0.0.1", help="address to listen on")
+    parser.add_argument(
+        "--allow-host",
+        type=str,
+        nargs="+",
+        default=[],
+        help="names that requests may use for this service, such as a proxy's; * for any",
+    )
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--precision", type=str, default="32", help="32 or bf16 (autocast)")
@@ -79,6 +86,7 @@ def run(args: Namespace) -> int:
 
     from efnet.prediction.predictor import Predictor
     from efnet.service.app import create_app
+    from efnet.service.door import own_names
     from efnet.service.server import bind, serve, url_of
 
     if args.threads:
@@ -86,7 +94,7 @@ def run(args: Namespace) -> int:
     listener = bind(args.host, args.port)
     with listener:
         predictor = Predictor.from_pretrained(args.checkpoint, args.device, precision)
-        app = create_app(predictor, limits)
+        app = create_app(predictor, limits, own_names(args.host, args.allow_host))
         where = f"{predictor.model.name} on {predictor.device}"
 
         def announce() -> None:

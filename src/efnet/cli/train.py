@@ -13,6 +13,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.errors import InputError
+from efnet.ranks import rank
+from efnet.texts import parse_yaml
 from efnet.training import TrainConfig, get_recipe, train
 from efnet.training.logs import Reporter
 from efnet.training.run_folder import RunFolder
@@ -47,6 +49,9 @@ SHORT = {
     "warmup-epochs": "schedule.warmup_epochs",
     "protocol": "validation.protocol",
     "val-every": "validation.every",
+    "devices": "parallel.devices",
+    "nodes": "parallel.nodes",
+    "strategy": "parallel.strategy",
 }
 """Short option: its place in the configuration."""
 
@@ -55,11 +60,15 @@ CHANGEABLE = (
     "data.root",
     "data.workers",
     "data.cache",
+    "data.batch_size",
+    "data.accumulate",
     "device",
+    "parallel",
+    "optimizer.max_skipped",
     "validation.every",
     "validation.samples",
 )
-"""What may differ when a run goes on."""
+"""What may differ when a run goes on; of the batches only how they are parted."""
 
 
 def prepare(words: list[str]) -> list[str]:
@@ -78,6 +87,7 @@ def prepare(words: list[str]) -> list[str]:
     if "--resume" in words and out:
         folder = RunFolder(out)
         folder.require_resumable()
+        _read_config(str(folder.config))
         return [f"--config={folder.config}", *files, *words]
     named = _value_of(words, "--recipe")
     listed = next((name for name in map(_recipe_of, reversed(files)) if name), None)
@@ -101,12 +111,41 @@ def _take_files(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _recipe_of(word: str) -> str | None:
-    """The recipe that a `--config=FILE` names; what is wrong with the file shows when it is parsed."""
+    """The recipe that a `--config=FILE` names."""
+    values = _read_config(word.partition("=")[2])
+    return str(values["recipe"]) if "recipe" in values else None
+
+
+def _read_config(name: str) -> dict[str, Any]:
+    """What a configuration file holds: sections of options; those are checked when they are parsed.
+
+    Raises:
+        InputError: it cannot be read, is no YAML of plain values, or has no sections.
+    """
+    if not name:
+        raise InputError("--config: give a YAML file")
     try:
-        values = yaml.safe_load(Path(word.partition("=")[2]).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return str(values["recipe"]) if isinstance(values, dict) and "recipe" in values else None
+        values = parse_yaml(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--config {name}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"--config {name}: is not valid YAML ({error}); correct it there") from error
+    if not isinstance(values, dict):
+        raise InputError(f"--config {name}: holds no options; write them as 'schedule: {{epochs: 60}}'")
+    if _names_class(values):
+        raise InputError(f"--config {name}: class_path and init_args are not accepted; write plain values")
+    for field in dataclasses.fields(TrainConfig):
+        section = dataclasses.is_dataclass(getattr(TrainConfig(), field.name))
+        if section and not isinstance(values.get(field.name, {}), dict):
+            raise InputError(f"--config {name}: '{field.name}' is a section; write its options below it")
+    return values
+
+
+def _names_class(value: Any) -> bool:
+    """Whether values name a class: jsonargparse would import its module before it refuses the class."""
+    if isinstance(value, dict):
+        return not {"class_path", "init_args"}.isdisjoint(value) or any(map(_names_class, value.values()))
+    return isinstance(value, list) and any(map(_names_class, value))
 
 
 def _expand(word: str) -> str:
@@ -173,9 +212,12 @@ def run(args: Namespace) -> int:
     if args.resume:
         _refuse_changes(RunFolder(args.out), config)
     summary = train(config, args.out, resume=args.resume, reporter=Reporter(quiet=args.quiet))
+    if rank():
+        return 0
+    skipped = f", {summary.skipped} steps skipped" if summary.skipped else ""
     print(
         f"{summary.out}: best val mIoU {100 * summary.best_miou:.2f} in epoch {summary.best_epoch} of "
-        f"{summary.epochs}, {summary.seconds / 60:.1f} min"
+        f"{summary.epochs}, {summary.seconds / 60:.1f} min{skipped}"
     )
     return 0
 

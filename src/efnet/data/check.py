@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efnet.classes import IGNORE_INDEX, ClassSet
-from efnet.data.layouts import find_layout
+from efnet.data.layouts import layout_at
 from efnet.data.layouts.listing import ImageFolder, Layout
 from efnet.data.misalignment import Misalignment, estimate_misalignment
 from efnet.data.pairs import PairSet
@@ -135,7 +135,7 @@ def check(
         InputError: the layout, a split or the folder is not there at all.
     """
     root = Path(root)
-    layout = find_layout(dataset)
+    layout = layout_at(dataset, root)
     # With no list and no folder at all, opening `train` says what is missing.
     names = tuple(splits) or tuple(name for name in layout.splits(root) if name != "trainval") or ("train",)
     pairsets = [layout.open(root, name) for name in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -169,8 +170,22 @@ def collate(items: Sequence[Item]) -> Item:
 
 
 def leave_interrupts_to_parent(_: int) -> None:
-    """For `worker_init_fn`: Ctrl-C reaches every process of the group; only the parent shall speak."""
+    """For `worker_init_fn`: signals reach every process of the group; only the parent shall act on them.
+
+    torchrun and SLURM end a group with SIGTERM, while the parent still needs its workers for the step that it
+    finishes: they obey only the parent's own.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # which alone tells who sent a signal; macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    """Wait for the SIGTERM that comes from a process, and end this one."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 class ItemsOrFaults(Dataset[Item | InputError]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import struct
 import zlib
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from efnet.data.shards.members import file_bytes, tar_of
 from efnet.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -103,7 +105,7 @@ def open_image(path: PathLike, *, upright: bool = True) -> Image.Image:
 def _still_image(path: Path) -> Iterator[Image.Image]:
     """Open `path`; whatever goes wrong inside the block becomes an `InputError`."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path if tar_of(path) is None else io.BytesIO(file_bytes(path))) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
                 raise InputError(f"{path}: has {frames} frames; save the one you mean as PNG")
@@ -123,13 +125,14 @@ def _has_wide_channels(image: Image.Image) -> bool:
 
 def _why_unreadable(path: Path, error: BaseException) -> str:
     """One line on why `path` could not be read and what to do."""
-    if not path.exists():
+    packed = tar_of(path) is not None
+    if not packed and not os.path.exists(path):  # noqa: PTH110 - pathlib's raises for a name too long
         return f"{path}: no such file; check the folder, or take its name off the list"
     if path.is_dir():
         return f"{path}: is a folder; give an image file"
     if isinstance(error, PermissionError):
         return f"{path}: may not be read (permission denied); change its permissions"
-    if path.stat().st_size == 0:
+    if not packed and path.stat().st_size == 0:
         return f"{path}: is empty (0 bytes); copy it again from its source"
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):

@@ -8,7 +8,6 @@ Coordinates are (x, y) in pixels; (0, 0) is the centre of the top left pixel, as
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from efnet.errors import InputError
 from efnet.files import write_json
+from efnet.texts import parse_json
 
 Points = NDArray[np.float64]
 """(N, 2), x and y."""
@@ -141,7 +141,7 @@ class Homography:
             InputError: no such file, or not one of these.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = parse_json(Path(path).read_text(encoding="utf-8"))
             matrix = np.asarray(values["matrix"], dtype=np.float64)
             sizes = [(int(values[key][0]), int(values[key][1])) for key in ("thermal_size", "rgb_size")]
             if min(min(size) for size in sizes) < 1:
@@ -151,7 +151,7 @@ class Homography:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{path}: not a homography file ({error}); `efnet calibrate` writes one"
             ) from error

@@ -177,7 +177,7 @@ def scale_thermal(raw: NDArray[Any], scale: ThermalScale = "auto") -> NDArray[np
         InputError: `scale` is no range.
     """
     if scale != "auto":
-        low, high = scale
+        low, high = scale if not isinstance(scale, str) and len(scale) == 2 else (np.nan, np.nan)
         if not (np.isfinite(low) and np.isfinite(high) and low < high):
             raise InputError(f"thermal scale {scale}: give 'auto' or two finite numbers, low < high")
     elif raw.dtype == np.uint8:

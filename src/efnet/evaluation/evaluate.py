@@ -17,11 +17,13 @@ from torch.utils.data import DataLoader
 from efnet.classes import ClassSet
 from efnet.data.dataset import Item, ItemsOrFaults, PairDataset, leave_interrupts_to_parent
 from efnet.data.pairs import PairSet
-from efnet.devices import Precision, autocast
+from efnet.devices import Precision, autocast, check_precision, pick_device
 from efnet.errors import InputError
 from efnet.evaluation.protocols import Protocol
 from efnet.evaluation.resize import resize_nearest
+from efnet.evaluation.sharing import Work
 from efnet.evaluation.tally import Keep, Tally
+from efnet.group import Group
 from efnet.models.validation import MIN_SIZE
 
 TTA_SCALES = (0.75, 1.0, 1.25)
@@ -42,6 +44,7 @@ def evaluate(
     input_size: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
     keep: Keep | None = None,
+    group: Group | None = None,
 ) -> Tally:
     """Predict every pair of a split and count it under a protocol.
 
@@ -60,34 +63,53 @@ def evaluate(
         workers: processes that read images.
         tta: average the probabilities over `TTA_SCALES`, each also mirrored.
         input_size: height and width that the network sees; None: every pair's own.
-        progress: told the number of pairs done and of all, after every batch.
-        keep: given every prediction.
+        progress: told the number of pairs done and of all that this process predicts, after every batch; with
+            one input size equally often in every process.
+        keep: given every prediction of this process.
+        group: processes that share the work, batch by batch: all must call this, and each returns all
+            matrices. A pair meets the same others in its batch as with one process, so its bits are the same.
 
     Returns:
         one matrix per pair, in the order of the split; all figures are sums over these.
 
     Raises:
         InputError: the split is empty, a label is missing, a file cannot be read, the protocol does
-            not fit the classes, or the model's logits are not finite.
+            not fit the classes, the device or precision is unknown, or the model's logits are not finite.
+        ValueError: augmented data, a batch of no pairs, or workers below none.
     """
+    if batch_size < 1 or workers < 0:
+        raise ValueError(f"batch_size {batch_size} must be 1 or more and workers {workers} 0 or more")
+    device = pick_device(device) if isinstance(device, str) else device
+    check_precision(precision)
     items = pairs if isinstance(pairs, PairDataset) else PairDataset(pairs, size=input_size)
     if items.augment is not None:
         raise ValueError("evaluation takes a data set without augmentation")
     pairset = items.pairset
     _check(pairset)
+    group = group or Group.alone()
+    work = Work(len(pairset), batch_size, group)
     tally = Tally(pairset.classes, protocol)
-    inference = _Inference(model, torch.device(device), precision, tta)
+    inference = _Inference(model, device, precision, tta)
     was_training = model.training
     model.eval()
+    fault: InputError | None = None
+    calls = 0
     try:
         with torch.inference_mode():
-            for group in _groups(items, batch_size, workers):
-                _count(inference, group, pairset, tally, keep)
+            for batch in _batches(items, work, workers):
+                _count(inference, batch, pairset, tally, keep)
+                calls += 1
                 if progress:
-                    progress(len(tally.pairs), len(pairset))
+                    progress(len(tally.pairs), len(work.indices))
+    except InputError as error:
+        fault = error
     finally:
         model.train(was_training)
-    return tally
+    for _ in range(calls, work.turns):
+        if progress:
+            progress(len(tally.pairs), len(work.indices))
+    group.raise_first(fault)
+    return work.collect(tally, pairset)
 
 
 def _check(pairset: PairSet) -> None:
@@ -154,12 +176,12 @@ class _Inference:
 
 
 def _count(
-    inference: _Inference, group: Sequence[Item], pairset: PairSet, tally: Tally, keep: Keep | None
+    inference: _Inference, batch: Sequence[Item], pairset: PairSet, tally: Tally, keep: Keep | None
 ) -> None:
     """Predict and count items whose images have one size."""
-    sizes = [tally.scored_size(item["label"].shape) for item in group]
-    rgb, thermal = (torch.stack([item[key] for item in group]) for key in ("rgb", "thermal"))
-    for item, size, scores in zip(group, sizes, inference(rgb, thermal, sizes), strict=True):
+    sizes = [tally.scored_size(item["label"].shape) for item in batch]
+    rgb, thermal = (torch.stack([item[key] for item in batch]) for key in ("rgb", "thermal"))
+    for item, size, scores in zip(batch, sizes, inference(rgb, thermal, sizes), strict=True):
         pair = pairset.pairs[int(item["index"])]
         if not torch.isfinite(scores).all():
             raise InputError(
@@ -179,22 +201,22 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def _groups(items: PairDataset, batch_size: int, workers: int) -> Iterator[list[Item]]:
-    """Batches in the order of the split, parted where the sizes of the images differ."""
+def _batches(items: PairDataset, work: Work, workers: int) -> Iterator[list[Item]]:
+    """This process's batches in the order of the split, parted where the sizes of the images differ."""
     loader: DataLoader[Item | InputError] = DataLoader(
         ItemsOrFaults(items),
-        batch_size=batch_size,
+        batch_sampler=work.batches,
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=leave_interrupts_to_parent,
     )
-    for batch in loader:
-        group: list[Item] = []
-        for item in batch:
+    for read in loader:
+        batch: list[Item] = []
+        for item in read:
             if isinstance(item, InputError):
                 raise item
-            if group and item["rgb"].shape != group[0]["rgb"].shape:
-                yield group
-                group = []
-            group.append(item)
-        yield group
+            if batch and item["rgb"].shape != batch[0]["rgb"].shape:
+                yield batch
+                batch = []
+            batch.append(item)
+        yield batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +13,7 @@ from efnet.devices import Precision
 from efnet.errors import InputError, one_of
 from efnet.experiments.tables import ExperimentRow, plain
 from efnet.files import write_json
+from efnet.texts import parse_json
 from efnet.training.config import TrainConfig
 from efnet.training.run_folder import RunFolder
 
@@ -21,6 +21,10 @@ Budget = Literal["full", "tiny"]
 
 MANIFEST = "experiment.json"
 """The plan, in the folder of the experiments."""
+
+STANDARD = "efnet_light"
+"""The preset that `model`, and a tiny budget, put another one in place of; other networks are what their rows
+are about, and stay."""
 
 _FREE = ("data.root", "data.workers", "data.cache", "device")
 """What may differ when a run goes on: it decides nothing."""
@@ -60,9 +64,10 @@ class Plan:
         budget: `full`: the paper's recipe; `tiny`: shows that a table can be made, and nothing else.
         generated: on generated scenes in place of the rows' data sets (budget tiny alone).
         recipe: in place of the rows' own; None: theirs.
-        model: preset in place of the rows' own; None: theirs, or efnet_tiny for a tiny budget.
+        model: preset in place of efnet_light; None: efnet_light, or efnet_tiny for a tiny budget.
         init: weights to start from; None: fresh.
         epochs: in place of the recipe's; None: its own.
+        minutes: to train and validate for: each row gets the epochs that it makes in that time.
         size: (H, W) that the network sees, in place of the recipe's; None: its own.
         precision: of training and evaluation.
     """
@@ -73,6 +78,7 @@ class Plan:
     model: str | None = None
     init: str | None = None
     epochs: int | None = None
+    minutes: float | None = None
     size: tuple[int, int] | None = None
     precision: Precision = "32"
 
@@ -83,13 +89,23 @@ class Plan:
             raise InputError("--recipe goes with the full budget; --budget tiny has a recipe of its own")
         if self.epochs is not None and self.epochs < 1:
             raise InputError(f"--epochs {self.epochs}: give 1 or more")
+        if self.minutes is not None and not 0 < self.minutes < float("inf"):
+            raise InputError(f"--minutes {self.minutes:g}: give more than 0")
+        if self.minutes is not None and self.epochs is not None:
+            raise InputError("--minutes decides how many epochs there are; leave --epochs out")
 
     def dataset(self, row: ExperimentRow) -> str:
         """Layout of the data that the row is trained on."""
         return "mfnet" if self.generated else row.load().data.dataset
 
     def config(
-        self, row: ExperimentRow, seed: int, root: Path, device: str = "auto", workers: int = 2
+        self,
+        row: ExperimentRow,
+        seed: int,
+        root: Path,
+        device: str = "auto",
+        workers: int = 2,
+        epochs: int | None = None,
     ) -> TrainConfig:
         """The configuration of one run.
 
@@ -99,6 +115,7 @@ class Plan:
             root: folder of the data set.
             device: as of `efnet train`.
             workers: processes that read images.
+            epochs: that the plan's minutes allow; None: the plan's or the recipe's.
 
         Raises:
             InputError: a value is out of its range.
@@ -111,8 +128,10 @@ class Plan:
             size=self.size or config.data.size,
             workers=0 if config.data.cache else workers,
         )
-        network = dataclasses.replace(config.network, name=self.model or config.network.name, init=self.init)
-        schedule = dataclasses.replace(config.schedule, epochs=self.epochs or config.schedule.epochs)
+        network = dataclasses.replace(config.network, name=self._network(config), init=self.init)
+        schedule = dataclasses.replace(
+            config.schedule, epochs=epochs or self.epochs or config.schedule.epochs
+        )
         validation = dataclasses.replace(
             config.validation, protocol="native" if self.generated else config.validation.protocol
         )
@@ -127,6 +146,12 @@ class Plan:
             precision=self.precision,
         )
 
+    def _network(self, config: TrainConfig) -> str:
+        """Name of the network of a row's configuration."""
+        if config.network.name != STANDARD:
+            return config.network.name
+        return self.model or ("efnet_tiny" if self.budget == "tiny" else STANDARD)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the manifest."""
         return dataclasses.asdict(self)
@@ -140,7 +165,6 @@ def _tiny(row: ExperimentRow) -> TrainConfig:
         data=dataclasses.replace(
             config.data, size=TINY.input_size, batch_size=TINY.batch_size, cache=True, workers=0
         ),
-        network=dataclasses.replace(config.network, name="efnet_tiny"),
         optimizer=dataclasses.replace(config.optimizer, lr=TINY.lr),
         schedule=dataclasses.replace(config.schedule, epochs=TINY.epochs),
         validation=dataclasses.replace(config.validation, every=2, samples=0),
@@ -187,7 +211,7 @@ def read_plan(out: Path) -> Plan:
         InputError: it holds none.
     """
     try:
-        values = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        values = parse_json((out / MANIFEST).read_text(encoding="utf-8"))
         size = values.get("size")
         return Plan(**values | {"size": None if size is None else tuple(size)})
     except OSError:

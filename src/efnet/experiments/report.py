@@ -63,10 +63,17 @@ def _introduction(result: TableResult, reason: str | None) -> list[str]:
         )
     elif reason is not None:
         lines.append(f"Not beside the paper's figures: {reason}.")
+    if plan.minutes is not None:
+        lines.append(
+            f"Every run had about {plan.minutes:g} minutes for training and validation: its epochs follow "
+            "from steps that were timed before the first run; the minutes in the table are what it took."
+        )
     if plan.budget == "full":
         fresh = "fresh" if result.table.place is None else "fresh (the paper's are pretrained)"
         weights = f"from {plan.init}" if plan.init else fresh
         lines.append(f"Initial weights: {weights}.")
+        if plan.model:
+            lines.append(f"Network: {plan.model} in place of efnet_light.")
         if result.table.note and reason is None:
             lines.append(f"Note: {result.table.note}.")
     return lines
@@ -76,7 +83,7 @@ def _figures(result: TableResult, paper: bool) -> tuple[Cells, list[Cells]]:
     """mIoU, mAcc and size of every row; the paper's beside them where they may stand there."""
     first = result.rows[0] if result.table.place is None else None
     heading = ["", "seeds", "mIoU", *(["paper", "difference"] if paper else [])]
-    heading += [] if first is None else [f"to {first.row.label}"]
+    heading += [] if first is None else [f"to {first.row.label}", "epochs", "minutes"]
     heading += ["mAcc", *(["paper"] if paper else []), "M param.", *(["paper"] if paper else [])]
     heading += ["GMAC of layers", "with attention", *(["paper's G op."] if paper else [])]
     return heading, [_figure_row(row, paper, first) for row in result.rows]
@@ -89,13 +96,23 @@ def _figure_row(row: RowResult, paper: bool, first: RowResult | None) -> Cells:
         cells += [_plain(printed.miou)]
         cells += ["-" if miou is None or printed.miou is None else f"{100 * miou.mean - printed.miou:+.2f}"]
     if first is not None:
-        cells += ["" if row is first else _percent(row.gain(first))]
+        cells += ["" if row is first else _percent(row.gain(first)), *_duration(row)]
     cells += [_percent(row.spread("macc")), *([_plain(printed.macc)] if paper else [])]
     size = row.complexity
     cells += ["-" if size is None else f"{size.parameters / 1e6:.2f}"]
     cells += [_plain(printed.parameters)] if paper else []
     cells += ["-", "-"] if size is None else [_billions(size.layers), _billions(size.layers + size.attention)]
     return cells + ([_plain(printed.operations)] if paper else [])
+
+
+def _duration(row: RowResult) -> Cells:
+    """Epochs, and minutes of training and validation."""
+    epochs = sorted({run.report["training"]["epochs"] for run in row.runs})
+    minutes = row.minutes()
+    return [
+        " to ".join(dict.fromkeys(str(value) for value in (*epochs[:1], *epochs[-1:]))) or "-",
+        "-" if minutes is None else f"{minutes.mean:.1f}",
+    ]
 
 
 def _classes(result: TableResult) -> tuple[Cells, list[Cells]]:
@@ -130,7 +147,9 @@ def _circumstances(result: TableResult) -> list[str]:
         "checkpoint is the best on the validation split; multiply-adds are at the size that the network sees."
     ]
     first = {run.report["protocol"]["dataset"]: run for run in reversed(result.runs)}
-    lines += [_protocol(run.report, run.facts) for run in first.values()]
+    for name, run in first.items():
+        those = [each for each in result.runs if each.report["protocol"]["dataset"] == name]
+        lines.append(_protocol(run.report, run.facts, {each.report["training"]["epochs"] for each in those}))
     machines = dict.fromkeys(_machine(run.facts) for run in result.runs)
     lines.append(f"Made with {' / '.join(machines)}.")
     lines += [
@@ -140,12 +159,13 @@ def _circumstances(result: TableResult) -> list[str]:
     return lines
 
 
-def _protocol(report: dict[str, Any], facts: dict[str, Any]) -> str:
+def _protocol(report: dict[str, Any], facts: dict[str, Any], epochs: set[int]) -> str:
     data, training = facts.get("data", {}), report["training"]
     shared = {**report, "protocol": {**report["protocol"], "checkpoint": None}}
     pairs = ", ".join(f"{values['pairs']} {values['split']}" for values in data.values())
     what, where = protocol_lines(shared)
-    trained = f"Recipe {training['recipe']}: {pairs} pairs, {training['epochs']} epochs"
+    span = f"{min(epochs)} epochs" if len(epochs) == 1 else f"{min(epochs)} to {max(epochs)} epochs by row"
+    trained = f"Recipe {training['recipe']}: {pairs} pairs, {span}"
     return f"P{what[1:]}. {where}. {trained}, batches of {training['batch_size']}."
 
 
@@ -161,6 +181,8 @@ def _row_values(row: RowResult, comparable: bool, first: RowResult | None) -> di
         "row": row.row.name,
         "label": row.row.label,
         "config": row.row.config,
+        "model": row.runs[0].report["protocol"]["model"] if row.runs else None,
+        "modality": row.runs[0].report["protocol"]["modality"] if row.runs else None,
         **{key: None if spread is None else spread.to_dict() for key, spread in spreads.items()},
         "iou": {name: s.to_dict() for name in names if (s := row.spread("iou", name)) is not None},
         "to_first": None if first is None or (gain := row.gain(first)) is None else gain.to_dict(),

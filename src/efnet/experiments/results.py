@@ -16,6 +16,7 @@ from efnet.experiments.run import EVALUATION
 from efnet.experiments.tables import ExperimentRow, ExperimentTable
 from efnet.models.complexity import Complexity, measure
 from efnet.published.standing import objection
+from efnet.texts import parse_json
 from efnet.training.run_folder import RunFolder
 
 
@@ -84,6 +85,11 @@ class RowResult:
             if value is not None:
                 values.append(float(value))
         return Spread.of(values)
+
+    def minutes(self) -> Spread | None:
+        """Measured time of training and validation; None where no run knows it."""
+        results = [run.facts.get("result", {}) for run in self.runs]
+        return Spread.of([result["seconds"] / 60 for result in results if "seconds" in result])
 
     def gain(self, other: RowResult) -> Spread | None:
         """By how much its mIoU exceeds another row's, seed by seed; None where no seed is common."""
@@ -172,7 +178,7 @@ def _complexity(row: ExperimentRow, run: SeedResult) -> Complexity:
 
 def _read(path: Path) -> Report:
     try:
-        report: Report = json.loads(path.read_text(encoding="utf-8"))
+        report: Report = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"{path}: damaged ({error}); delete it and run the same command again to evaluate anew"

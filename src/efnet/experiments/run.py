@@ -13,6 +13,7 @@ from efnet.data.synthesize import write_dataset
 from efnet.data.verify import verify
 from efnet.errors import InputError
 from efnet.experiments.evaluation import evaluate_run
+from efnet.experiments.pace import fix_epochs
 from efnet.experiments.plan import TINY, Plan, claim, refuse_changes
 from efnet.experiments.tables import ExperimentRow, ExperimentTable
 from efnet.files import write_json
@@ -122,19 +123,26 @@ def run_table(
     claim(out, plan)
     if plan.generated:
         roots = {"mfnet": out / SCENES}
-    cells = [
-        Cell(row, seed, plan.config(row, seed, roots[plan.dataset(row)], device, workers), folder)
-        for seed in seeds
-        for row in chosen
-        for folder in (run_folder(out, row, seed),)
-    ]
-    for cell in cells:
-        refuse_changes(cell.folder, cell.config)
-    if plan.generated:
         _write_scenes(out / SCENES, bar)
     for dataset in {plan.dataset(row) for row in chosen}:
         # What is used last is looked at first: not after days of training.
         verify(open_split(dataset, roots[dataset], "test"), headers_only=True)
+    configs = {
+        row.config: plan.config(row, seeds[0], roots[plan.dataset(row)], device, workers) for row in chosen
+    }
+    epochs = {} if plan.minutes is None else fix_epochs(out, plan.minutes, configs, reporter, bar)
+    cells = [
+        Cell(
+            row,
+            seed,
+            plan.config(row, seed, roots[plan.dataset(row)], device, workers, epochs.get(row.config)),
+            run_folder(out, row, seed),
+        )
+        for seed in seeds
+        for row in chosen
+    ]
+    for cell in cells:
+        refuse_changes(cell.folder, cell.config)
     for number, cell in enumerate(cells, 1):
         _run(cell, f"[{number}/{len(cells)}] {table.name} {cell.row.name}, seed {cell.seed}", reporter, bar)
     return cells

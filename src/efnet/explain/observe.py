@@ -48,8 +48,11 @@ def explain(
 
     Raises:
         InputError: the network is not an EFNet, or what a `Predictor` refuses.
+        TypeError: no network at all.
     """
     if not isinstance(network, Predictor):
+        if not isinstance(network, SegmentationModel):
+            raise TypeError(f"the network is a {type(network).__name__}; see Predictor.from_pretrained")
         network = Predictor(network, device=str(next(network.parameters()).device))
     return explain_prepared(network, network.prepare(rgb, thermal))
 

@@ -7,16 +7,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from efnet.errors import InputError
+from efnet.errors import InputError, one_of
 from efnet.export.check import Comparison, compare
-from efnet.export.formats import OPSET, SUFFIX, Format, Precision, write_program
+from efnet.export.formats import OPSET, PRECISIONS, SUFFIX, Format, Precision, write_program
 from efnet.export.program import Deployed, Inputs, Outputs, input_names, trace
 from efnet.files import replacing, write_json
 from efnet.models.base import SegmentationModel
+from efnet.models.validation import MIN_SIZE
 from efnet.prediction.arrays import Prepared
 from efnet.prediction.runtime import SUFFIXES, load_exported
 
@@ -64,8 +65,12 @@ def export_model(
         the report: what the file is, and what the comparison found.
 
     Raises:
-        InputError: the file cannot be written, or agrees with the network on too few pixels.
+        InputError: an unknown choice, a size too small, a file that cannot be written or that agrees with
+            the network on too few pixels.
     """
+    _check_choices(format, inputs, outputs, precision)
+    check_path(path, format)
+    _check_place(path)
     check_size(format, size)
     model = model.cpu().eval()
     about = describe(model, format, inputs, outputs, precision, size)
@@ -138,13 +143,31 @@ def check_size(format: Format, size: tuple[int, int] | None) -> None:
     """Refuse a file for any size where nothing could run it.
 
     Raises:
-        InputError: OpenVINO without a size.
+        InputError: OpenVINO without a size, or one below what networks take.
     """
+    if size is not None and min(size) < MIN_SIZE:
+        raise InputError(f"--size {size[0]}x{size[1]}: both sides are at least {MIN_SIZE} pixels")
     if format == "openvino" and size is None:
         raise InputError(
             "--format openvino needs --size HxW: OpenVINO does not run files for any size; "
             "give one, such as --size 480x640, or use --format onnx"
         )
+
+
+def _check_choices(format: Format, inputs: Inputs, outputs: Outputs, precision: Precision) -> None:
+    one_of(format, get_args(Format), f"format {format!r} is unknown; choose")
+    one_of(inputs, get_args(Inputs), f"inputs {inputs!r} are unknown; choose")
+    one_of(outputs, get_args(Outputs), f"outputs {outputs!r} are unknown; choose")
+    one_of(precision, PRECISIONS[format], f"precision {precision!r} is none of {format}; choose")
+
+
+def _check_place(path: Path) -> None:
+    """Tracing takes long: what can never be written is refused before."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise InputError(f"{path}: {parent} is a file, not a folder; choose another place")
 
 
 def _refuse_fatal(path: Path, made: Path) -> None:

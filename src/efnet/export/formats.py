@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from efnet.errors import InputError
 from efnet.files import replacing
 from efnet.prediction.runtime import METADATA
+from efnet.prediction.telemetry import import_silenced
 
 Format = Literal["onnx", "openvino", "torch"]
 Precision = Literal["32", "16", "int8"]
@@ -42,7 +43,7 @@ def check_installed(format: Format) -> None:
     needed["openvino"] = (*needed["onnx"], "openvino")
     for package in needed[format]:
         try:
-            importlib.import_module(package)
+            import_silenced(package)
         except ImportError as error:
             extras = "onnx" if format == "onnx" else "onnx,openvino"
             raise InputError(
@@ -144,7 +145,7 @@ def _quantize(path: Path) -> None:
 
 
 def _write_openvino(plain: Path, path: Path, precision: Precision, text: str) -> None:
-    openvino: Any = importlib.import_module("openvino")
+    openvino = import_silenced("openvino")
     model = openvino.convert_model(plain)
     model.set_rt_info(text, METADATA)
     with tempfile.TemporaryDirectory() as folder:

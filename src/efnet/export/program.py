@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.fx.experimental import _config as shapes
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -18,6 +19,8 @@ Outputs = Literal["logits", "probabilities", "classes"]
 
 _TRACED = (2, 100, 132)
 """Batch, height and width that are traced: no number among them that another size could be taken for."""
+
+_ORIGINS = ("stack_trace", "from_node", "source_fn_stack", "torch_fn")
 
 _ASSERTIONS = (torch.ops.aten._assert_scalar.default, torch.ops.aten._assert_tensor_metadata.default)
 
@@ -98,6 +101,7 @@ def trace(deployed: Deployed, size: tuple[int, int] | None = None) -> ExportedPr
             prefer_deferred_runtime_asserts_over_guards=True,
         )
     _free_layouts(program)
+    _forget_origins(program)
     return program
 
 
@@ -105,6 +109,14 @@ def _free(image: Tensor) -> dict[int, object]:
     channels_first = image.ndim == 4 and image.is_floating_point()
     axes = (0, 2, 3) if channels_first else (0, 1, 2)
     return dict.fromkeys(axes, Dim.DYNAMIC)
+
+
+def _forget_origins(program: ExportedProgram) -> None:
+    """Take out which line of which file each node came from: it would name folders of this machine."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            for kind in _ORIGINS:
+                node.meta.pop(kind, None)
 
 
 def _free_layouts(program: ExportedProgram) -> None:

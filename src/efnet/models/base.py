@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +23,14 @@ from efnet.errors import InputError
 from efnet.files import replacing, write_json, write_text
 from efnet.models.card import model_card
 from efnet.models.config import Modality, ModelConfig
-from efnet.models.validation import check_images, check_pair
+from efnet.models.validation import MIN_SIZE, check_images, check_pair
 from efnet.models.weights import read_state_dict
+from efnet.texts import parse_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+
+_MAX_SIZE = 16384  # pixels of a side: more is no camera's
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,12 +50,23 @@ class InputSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> InputSpec:
-        """Read plain values as JSON holds them."""
+        """Read plain values as JSON holds them.
+
+        Raises:
+            ValueError: a size or a range that no network can have.
+        """
         size, scale = values.get("size"), values.get("thermal_scale", "auto")
-        return cls(
+        spec = cls(
             None if size is None else (int(size[0]), int(size[1])),
             "auto" if scale == "auto" else (float(scale[0]), float(scale[1])),
         )
+        if spec.size is not None and not all(MIN_SIZE <= side <= _MAX_SIZE for side in spec.size):
+            raise ValueError(f"an input of {spec.size[0]}x{spec.size[1]}")
+        if spec.thermal_scale != "auto":
+            low, high = spec.thermal_scale
+            if not -math.inf < low < high < math.inf:
+                raise ValueError(f"a thermal range from {low} to {high}")
+        return spec
 
 
 class SegmentationModel(nn.Module, ModelHubMixin):
@@ -222,19 +236,37 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             )
         try:
             config = cls.config_type.from_dict(values["config"])
+            if not isinstance(values["name"], str):
+                raise ValueError("the name is no text")
+            state = read_state_dict(folder / WEIGHTS_FILE)
+            _require_weights_of(config, folder / WEIGHTS_FILE)
             model = cls(config, values["name"], ClassSet.from_dict(values["classes"]))
             model.input = InputSpec.from_dict(values["input"])
             model.training_summary = dict(values["training"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder / CONFIG_FILE}: not a checkpoint's configuration ({error})") from error
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{folder / CONFIG_FILE}: not a checkpoint's configuration ({error}); fetch it again"
+            ) from error
         try:
-            model.load_state_dict(read_state_dict(folder / WEIGHTS_FILE))
+            model.load_state_dict(state)
         except RuntimeError as error:
             raise InputError(
                 f"{folder / WEIGHTS_FILE}: does not fit {CONFIG_FILE} beside it; they are of different "
                 f"checkpoints ({str(error).splitlines()[-1].strip()})"
             ) from error
         return model.eval()
+
+
+def _require_weights_of(config: ModelConfig, path: Path) -> None:
+    """Refuse a configuration of more weights than the file has bytes, before any memory is taken for them."""
+    least = config.least_parameters
+    if least > path.stat().st_size:
+        raise InputError(
+            f"{path}: does not fit {CONFIG_FILE} beside it, which speaks of {least} weights or more; they "
+            "are of different checkpoints"
+        )
 
 
 def fetch(
@@ -277,11 +309,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{folder}: not a checkpoint (no {CONFIG_FILE} in it)") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
+        raise InputError(f"{path}: not readable as JSON ({error}); fetch it again") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path}: not a checkpoint's configuration")
+        raise InputError(f"{path}: not a checkpoint's configuration; fetch it again")
     return values

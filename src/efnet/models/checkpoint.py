@@ -62,7 +62,7 @@ def read_network(folder: Path) -> SegmentationModel:
         InputError: a file is missing or damaged, or the network is unknown.
     """
     architecture = read_config(folder).get("architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise InputError(
             f"{folder / CONFIG_FILE}: a checkpoint of {architecture!r}; known are {', '.join(ARCHITECTURES)}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, Protocol, Self, get_args
 
 Fusion = Literal["mif", "add", "cat"]
@@ -23,6 +24,10 @@ class ModelConfig(Protocol):
     @property
     def modality(self) -> Modality:
         """Which images the network looks at."""
+
+    @property
+    def least_parameters(self) -> int:
+        """Weights that the network has at least."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -53,6 +58,22 @@ class BackboneConfig:
     drop_path: float = 0.0
     """Chance to skip the last block's residuals in training; rises linearly from 0 at the first."""
 
+    def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            values = getattr(self, name)
+            whole = len(values) == 4 and all(type(value) is int for value in values)
+            if not whole or not all(1 <= value <= most for value in values):
+                raise ValueError(f"{name} must be four whole numbers from 1 to {most}, got {values}")
+        if type(self.neighbors) is not int or not 1 <= self.neighbors <= 1000:
+            raise ValueError(f"neighbors must be a whole number from 1 to 1000, got {self.neighbors}")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path must be at least 0 and below 1, got {self.drop_path}")
+
+
+_MOST = {"depths": 200, "widths": 8192, "heads": 256, "mlp_ratios": 64, "reductions": 64}
+"""Far beyond any network of this kind; more is a damaged file."""
 
 BACKBONES: dict[str, BackboneConfig] = {
     "tiny": BackboneConfig((2, 2, 2, 2), (32, 64, 128, 192), (1, 2, 4, 6), (4, 4, 4, 4)),
@@ -86,10 +107,17 @@ class EFNetConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if self.num_classes < 2:
+        if type(self.num_classes) is not int or self.num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
-        if len(self.tau) != 3 or not all(0 <= tau <= 1 for tau in self.tau):
+        if len(self.tau) != 3 or not all(_is_share(tau) for tau in self.tau):
             raise ValueError(f"tau must be three numbers from 0 to 1, got {self.tau}")
+
+    @property
+    def least_parameters(self) -> int:
+        """The feed-forward layers alone."""
+        backbone = self.backbone
+        sizes = zip(backbone.depths, backbone.widths, backbone.mlp_ratios, strict=True)
+        return sum(2 * depth * ratio * width**2 for depth, width, ratio in sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
@@ -117,6 +145,10 @@ _CHOICES = {
     "modality": get_args(Modality),
     "merging": get_args(Merging),
 }
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, Real) and 0 <= float(value) <= 1
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:

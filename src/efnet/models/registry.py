@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from efnet.classes import ClassSet
@@ -44,7 +45,12 @@ def create_model(
 
     Raises:
         ValueError: no such name or option, or a value out of its range.
+        TypeError: `classes` is no `ClassSet`.
     """
+    if classes is not None and not isinstance(classes, ClassSet):
+        raise TypeError(
+            f"classes must be a ClassSet, got {type(classes).__name__}; num_classes takes their number alone"
+        )
     if num_classes is None:
         num_classes = len(classes) if classes is not None else 9
     if name in RIVALS:
@@ -56,10 +62,11 @@ def create_model(
     config = _PRESETS[name]
     drop_path = options.pop("drop_path", None)
     if "tau" in options:
-        options["tau"] = tuple(options["tau"])
+        tau = options["tau"]
+        options["tau"] = tuple(tau) if isinstance(tau, Iterable) else (tau,)
     if drop_path is not None:
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
+        if not isinstance(drop_path, int | float) or not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path!r}")
         options["backbone"] = dataclasses.replace(config.backbone, drop_path=drop_path)
     return EFNet(dataclasses.replace(config, num_classes=num_classes, **options), name, classes)
 

@@ -13,7 +13,10 @@ def check_images(images: Tensor, channels: int, name: str) -> None:
 
     Raises:
         ValueError: with the shape that came and the one that is due.
+        TypeError: no tensor.
     """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(images).__name__}; Predictor takes images")
     if images.ndim != 4 or images.shape[1] != channels or images.shape[0] == 0:
         raise ValueError(f"{name} must be (B, {channels}, H, W), got {tuple(images.shape)}")
     if not images.is_floating_point():

@@ -53,7 +53,7 @@ def cluster(
     Returns:
         assignment (B, N) and centres (B, M), as of `dpc_knn`.
     """
-    table = Table.of(features, positions, spatial_weight)
+    table = Table.of(_numbers(features), positions, spatial_weight)
     window = None if grid is None or table.places is None else window_of(table, grid)
     nearest = _neighbors(table, window, k)
     squares = nearest.distance.square().mean(2)
@@ -64,6 +64,14 @@ def cluster(
     # A stable sort, not top-k: of equal scores the first wins.
     centers = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters].sort(1).values
     return _assign(table, window, nearest, centers), centers
+
+
+def _numbers(features: Tensor) -> Tensor:
+    """The features (B, N, C) as float32; tokens that hold NaN or infinity are zeros, as for `dpc_knn`."""
+    features = features.float()
+    # A sum, because runtimes differ in what the largest of numbers and NaN is.
+    whole = features.abs().sum(-1, keepdim=True) <= torch.finfo(torch.float32).max
+    return torch.where(whole, features, 0.0)
 
 
 def _neighbors(table: Table, window: Window | None, k: int) -> Nearest:

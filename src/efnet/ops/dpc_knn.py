@@ -95,6 +95,7 @@ def dpc_knn(
 
     Raises:
         ValueError: a shape, M, k or the weight is out of its range.
+        TypeError: no tensors, or M or k no whole number.
     """
     _check(features, num_clusters, k, positions, spatial_weight, grid)
     if is_exporting():
@@ -172,6 +173,8 @@ def _check(
     spatial_weight: float,
     grid: tuple[int, int] | None,
 ) -> None:
+    if not torch.compiler.is_compiling():  # then they are symbols
+        _check_types(features, num_clusters, k, positions)
     if features.ndim != 3 or 0 in features.shape:
         raise ValueError(f"features must be (B, N, C) and not empty, got {tuple(features.shape)}")
     if not 1 <= num_clusters <= features.shape[1]:
@@ -188,6 +191,19 @@ def _check(
         )
     if grid is not None and grid[0] * grid[1] != features.shape[1]:
         raise ValueError(f"a grid of {grid} has not N = {features.shape[1]} cells")
+
+
+def _check_types(features: Tensor, num_clusters: int, k: int, positions: Tensor | None) -> None:
+    for name, tensor in (("features", features), ("positions", positions)):
+        if tensor is None and name == "positions":
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
+    for name, number in (("num_clusters", num_clusters), ("k", k)):
+        if not isinstance(number, int | torch.SymInt):
+            raise TypeError(f"{name} must be a whole number, got {number!r}")
 
 
 def _neighbors(points: Points, k: int, grid: tuple[int, int] | None) -> tuple[Scan, Bounds]:

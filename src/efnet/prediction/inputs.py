@@ -1,4 +1,4 @@
-"""Files to predict: found by file name, folder or glob, and matched into pairs."""
+"""Files to predict, matched into pairs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from efnet.data.images import IMAGE_SUFFIXES
 from efnet.errors import InputError, ManyInputsError
+from efnet.prediction.listing import find_images
 from efnet.prediction.modality import Camera
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".seq")
+from efnet.prediction.packed import names_tars, pairs_in_tars
 
 _TAGS = "rgb|vis|visible|vi|color|colour|thermal|therm|th|infrared|ir|lwir|tir|t"
 _TAGGED = re.compile(rf"^(?:(?:{_TAGS})[_-])?(.+?)(?:[_-](?:{_TAGS}))?$", re.IGNORECASE)
@@ -53,7 +52,7 @@ def find_pairs(
     Args:
         rgb: colour images. Alone: for an RGB-only model.
         thermal: thermal images. Alone: for a thermal-only model.
-        rgbt: four-channel images, thermal last; excludes the other two.
+        rgbt: four-channel images, thermal last, or tars (`efnet.prediction.packed`); excludes the other two.
         exclude: folder that is not searched (the output folder, if it lies inside an input folder).
 
     Returns:
@@ -66,6 +65,9 @@ def find_pairs(
     if rgbt is not None:
         if rgb is not None or thermal is not None:
             raise InputError("--rgbt already holds both images; leave out --rgb and --thermal")
+        if names_tars(rgbt):
+            files = pairs_in_tars(rgbt)
+            return tuple(InputPair(name, *files[name]) for name in _ordered(files))
         return tuple(InputPair(name, file, None) for name, file in _single("--rgbt", rgbt, exclude).items())
     if rgb is not None and thermal is not None:
         return _match(rgb, thermal, exclude)
@@ -75,67 +77,6 @@ def find_pairs(
         alone = _single("--thermal", thermal, exclude)
         return tuple(InputPair(name, None, file) for name, file in alone.items())
     raise InputError("nothing to predict: give --rgb and --thermal, or --rgbt")
-
-
-def find_images(option: str, pattern: str, exclude: Path | None = None) -> list[tuple[PurePosixPath, Path]]:
-    """List the image files that a file name, folder or glob means.
-
-    Args:
-        option: how messages call it.
-        pattern: the file, folder or glob.
-        exclude: folder whose files are left out.
-
-    Returns:
-        (path below the searched folder, path) of each file, sorted.
-
-    Raises:
-        InputError: nothing there, no image there, a video, or an unknown suffix.
-    """
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        _check_suffix(option, path)
-        return [(PurePosixPath(path.name), path)]
-    if path.is_dir():
-        base, found = path, sorted(path.rglob("*"))
-    elif any(mark in pattern for mark in "*?["):
-        base, found = _glob(path)
-    else:
-        raise InputError(f"{option} {pattern}: no such file or folder; check the path")
-    files = [file for file in found if file.is_file() and not file.name.startswith(".")]
-    if exclude is not None:
-        inside = exclude.resolve()
-        files = [file for file in files if not file.resolve().is_relative_to(inside)]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
-        for file in files:
-            _check_video(option, file)
-        raise InputError(f"{option} {pattern}: no image there ({', '.join(IMAGE_SUFFIXES)}); check the path")
-    return [(PurePosixPath(file.relative_to(base).as_posix()), file) for file in images]
-
-
-def _glob(path: Path) -> tuple[Path, list[Path]]:
-    """The folder before the first wildcard, and what the pattern finds below it."""
-    parts = path.parts
-    first = next(place for place, part in enumerate(parts) if any(mark in part for mark in "*?["))
-    base = Path(*parts[:first])
-    try:
-        return base, sorted(set(base.glob(str(Path(*parts[first:])))))
-    except ValueError as error:
-        raise InputError(f"{path}: not a pattern that can be searched ({error})") from error
-
-
-def _check_suffix(option: str, file: Path) -> None:
-    _check_video(option, file)
-    if file.suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(f"{option} {file}: not an image file ({', '.join(IMAGE_SUFFIXES)})")
-
-
-def _check_video(option: str, file: Path) -> None:
-    if file.suffix.lower() in VIDEO_SUFFIXES:
-        raise InputError(
-            f"{option} {file}: a video is no image; efnet predict takes a pair of videos, "
-            "--rgb rgb.mp4 --thermal thermal.mp4"
-        )
 
 
 def _match(rgb: str, thermal: str, exclude: Path | None) -> tuple[InputPair, ...]:

@@ -1,12 +1,14 @@
 """What a prediction folder holds and from what, so that a run can be taken up again without mixing.
 
-`predictions.jsonl`: a first line on the model and settings, then one line per finished image.
+`predictions.jsonl`: a first line on the model and settings, then one line per finished image. Each of
+several processes that share the work writes its own (`predictions-2-of-5.jsonl`) and reads all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +18,12 @@ import torch
 from torch import nn
 
 from efnet.errors import InputError, ManyInputsError
-from efnet.files import write_text
 from efnet.prediction.inputs import InputPair
+from efnet.prediction.locking import in_use, lock
 from efnet.prediction.modality import Camera
+from efnet.prediction.records import Record, files_of, read_journal, stamps_of
 from efnet.prediction.result import output_paths
+from efnet.prediction.sharing import Shard
 
 FILE_NAME = "predictions.jsonl"
 
@@ -32,6 +36,10 @@ class Journal:
         settings: all that decides a result beside the images (model fingerprint, opacity, ...).
         about: further plain values for the first line.
         overwrite: begin anew, whatever the folder holds.
+        shard: the part of the pairs that this process predicts.
+
+    Attributes:
+        records: finished images by name, those of other processes among them.
 
     Raises:
         InputError: the folder holds predictions made with other settings, or cannot be written.
@@ -43,39 +51,43 @@ class Journal:
         settings: Mapping[str, Any],
         about: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         self.folder = folder
-        self.path = folder / FILE_NAME
-        self.records: dict[str, dict[str, Any]] = {}
-        self.fresh = overwrite or not self.path.exists()
+        self.shard = shard or Shard()
+        self.path = folder / _file_name(self.shard)
+        self.records: dict[str, Record] = {}
         self._overwrite = overwrite
-        head = {"settings": dict(settings), **(about or {})}
-        if self.fresh:
-            self._head: str | None = json.dumps(head, ensure_ascii=False) + "\n"
-        else:
-            self._head = None
-            self._read(head["settings"])
+        self._settings = json.loads(json.dumps(settings))
+        self._head = json.dumps({"settings": self._settings, **(about or {})}, ensure_ascii=False) + "\n"
+        self._own = self._fresh = False
+        self._read()
 
     def unfinished(self, pairs: Sequence[InputPair], outputs: Sequence[str]) -> list[InputPair]:
-        """The pairs of which an output is missing or older than its images.
+        """Those of this process's pairs of which an output is missing or older than its images.
+
+        Args:
+            pairs: of all processes.
+            outputs: kinds that are to be there.
 
         Raises:
             InputError: outputs are there that this record does not know, or that came from other files.
         """
+        own = self.shard.pick(pairs)
+        if self._overwrite:
+            return own
+        # Of all processes' pairs: the others trust the first one's look, since outputs that they do not
+        # know may be those that a killed run did not come to record.
+        faults = self._foreign(pairs, outputs) if self._fresh else []
+        if faults:
+            self._read()  # another process may have begun since
+            faults = faults if self._fresh else []
         left: list[InputPair] = []
-        faults: list[str] = []
-        for pair in pairs:
-            paths = output_paths(self.folder, pair.name, outputs)
+        for pair in own:
             record = self.records.get(pair.name)
-            if self._overwrite:
-                left.append(pair)
-            elif record is None:
-                if self.fresh and any(path.exists() for path in paths):
-                    faults.append(f"{next(path for path in paths if path.exists())}: is there already")
-                left.append(pair)
-            elif record["files"] != _files(pair):
-                faults.append(f"{pair.name}: is there already, predicted from {record['files'][0]}")
-            elif record["stamps"] != _stamps(pair) or not all(path.exists() for path in paths):
+            if record is not None and record.files != files_of(pair):
+                faults.append(f"{pair.name}: is there already, predicted from {record.files[0]}")
+            elif record is None or record.stamps != stamps_of(pair) or self._lacks(pair, outputs):
                 left.append(pair)
         if faults:
             raise ManyInputsError(
@@ -97,21 +109,24 @@ class Journal:
             "name": pair.name,
             "size": list(size),
             "shares": {name: round(share, 6) for name, share in shares.items()},
-            "files": _files(pair),
-            "stamps": _stamps(pair),
+            "files": files_of(pair),
+            "stamps": stamps_of(pair),
         } | ({"missing": dict(missing)} if missing else {})
         self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._stream.flush()
 
     def __enter__(self) -> Self:
-        if self._head is not None:
-            write_text(self.path, self._head)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("a+", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from error
-        if not self.path.read_bytes().endswith(b"\n"):  # a line that a killed run left half written
-            self._stream.write("\n")
+        try:
+            lock(self._stream, self.path)
+            self._begin()
+        except BaseException:
+            self._stream.close()
+            raise
         return self
 
     def __exit__(
@@ -123,19 +138,70 @@ class Journal:
             if error is None:
                 raise InputError(f"{self.path}: cannot be written ({fault.strerror})") from fault
 
-    def _read(self, settings: Mapping[str, Any]) -> None:
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        head = _parsed(lines[0]) if lines else None
-        if head is None or head.get("settings") != json.loads(json.dumps(settings)):
-            made_by = f" by {head['checkpoint']}" if head and head.get("checkpoint") else ""
-            raise InputError(
-                f"{self.folder} holds predictions made{made_by} with another model or other settings; "
-                "choose another --out, or replace them with --overwrite"
-            )
-        for line in lines[1:]:
-            record = _parsed(line)
-            if record is not None and {"name", "files", "stamps"} <= record.keys():
-                self.records[record["name"]] = record
+    def _begin(self) -> None:
+        """Write the first line, or end a line that a killed run left half written."""
+        try:
+            if self._overwrite:
+                for path in self._outdated():
+                    path.unlink(missing_ok=True)
+            if self._overwrite or not self._own:
+                if self.path.stat().st_size and not self._overwrite:
+                    raise in_use(self.path)  # since the folder was looked at
+                self._stream.truncate(0)
+                self._stream.write(self._head)
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+            elif not _ends_with_newline(self.path):
+                self._stream.write("\n")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def _outdated(self) -> list[Path]:
+        """Journals that beginning anew makes void: not those of the processes that begin anew beside this."""
+        beside = f"-of-{self.shard.count}"
+        return [
+            path
+            for path in journals_in(self.folder)
+            if path != self.path and not (self.shard.count > 1 and path.stem.endswith(beside))
+        ]
+
+    def _lacks(self, pair: InputPair, outputs: Sequence[str]) -> bool:
+        return not all(path.exists() for path in output_paths(self.folder, pair.name, outputs))
+
+    def _foreign(self, pairs: Sequence[InputPair], outputs: Sequence[str]) -> list[str]:
+        """A fault for each pair of which an output is there."""
+        faults = []
+        for pair in pairs:
+            there = (path for path in output_paths(self.folder, pair.name, outputs) if path.exists())
+            first = next(there, None)
+            faults += [] if first is None else [f"{first}: is there already"]
+        return faults
+
+    def _read(self) -> None:
+        """Read what all processes have recorded; where several know a name, the latest journal counts."""
+        self.records, self._own, self._fresh = {}, False, True
+        if self._overwrite:
+            return
+        for path in journals_in(self.folder):
+            if path.stat().st_size == 0:
+                continue  # begun and killed at once
+            head, records = read_journal(path)
+            if head is None or head.get("settings") != self._settings:
+                made_by = f" by {head['checkpoint']}" if head and head.get("checkpoint") else ""
+                raise InputError(
+                    f"{self.folder} holds predictions made{made_by} with another model or other settings; "
+                    "choose another --out, or replace them with --overwrite"
+                )
+            self._fresh = False
+            self._own |= path == self.path
+            self.records |= records
+
+
+def journals_in(folder: Path) -> list[Path]:
+    """The journals of a prediction folder, the one written last at the end."""
+    stem, suffix = Path(FILE_NAME).stem, Path(FILE_NAME).suffix
+    found = [*folder.glob(FILE_NAME), *folder.glob(f"{stem}-*-of-*{suffix}")]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -147,26 +213,13 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
+def _file_name(shard: Shard) -> str:
+    if shard.count == 1:
+        return FILE_NAME
+    return f"{Path(FILE_NAME).stem}-{shard.number}-of-{shard.count}{Path(FILE_NAME).suffix}"
 
 
-def _paths(pair: InputPair) -> list[Path]:
-    return [path for path in (pair.rgb, pair.thermal) if path is not None]
-
-
-def _files(pair: InputPair) -> list[str]:
-    return [str(path.resolve()) for path in _paths(pair)]
-
-
-def _stamps(pair: InputPair) -> list[list[int]]:
-    """Size and time of the files, to see that they were replaced; [] where they cannot be looked at."""
-    try:
-        states = [path.stat() for path in _paths(pair)]
-    except OSError:
-        return []
-    return [[state.st_size, state.st_mtime_ns] for state in states]
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from efnet.classes import ClassSet
 from efnet.data.homography import Homography
@@ -23,30 +21,13 @@ from efnet.errors import InputError
 from efnet.models.base import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
 from efnet.models.config import Modality
-from efnet.models.validation import MIN_SIZE
-from efnet.prediction.arrays import (
-    ImageLike,
-    Prepared,
-    check_aspect,
-    resize_rgb,
-    resize_thermal,
-)
-from efnet.prediction.modality import (
-    Camera,
-    MissingPolicy,
-    blank_rgb,
-    blank_thermal,
-    find_dead,
-    refuse_missing,
-    spared,
-)
-from efnet.prediction.reading import read_given, read_pair
-from efnet.prediction.render import thermal_pixels
+from efnet.prediction.arrays import ImageLike, Prepared
+from efnet.prediction.decision import as_tensors, decide
+from efnet.prediction.modality import Camera, MissingPolicy, spared
+from efnet.prediction.preparation import Preparation
 from efnet.prediction.result import Prediction
 from efnet.prediction.runtime import ExportedModel, Runtime, is_exported, load_exported
 from efnet.prediction.tiles import Tiling, tiled_logits
-
-Value = TypeVar("Value", np.uint8, np.float32)
 
 
 class Predictor:
@@ -81,11 +62,17 @@ class Predictor:
 
     Raises:
         InputError: an unknown or absent device, or an unknown precision.
+        TypeError: the model is none of ours.
     """
 
     def __init__(
         self, model: SegmentationModel | ExportedModel, device: str = "auto", precision: Precision = "32"
     ) -> None:
+        if not isinstance(model, SegmentationModel | ExportedModel):
+            raise TypeError(
+                f"the model is a {type(model).__name__}; pass what efnet.create_model or load_checkpoint "
+                "returns, or use Predictor.from_pretrained"
+            )
         self.precision: Precision = check_precision(precision)
         if isinstance(model, ExportedModel):
             device = _of_exported(device, self.precision)
@@ -181,13 +168,17 @@ class Predictor:
 
         Raises:
             InputError: as in a single call; the message tells which pair.
+            TypeError: an entry is no pair.
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is below 1")
         predictions: list[Prediction] = []
         for start in range(0, len(pairs), batch_size):
             prepared: list[Prepared] = []
-            for number, (rgb, thermal) in enumerate(pairs[start : start + batch_size], start):
+            for number, pair in enumerate(pairs[start : start + batch_size], start):
+                if not isinstance(pair, tuple | list) or len(pair) != 2:
+                    raise TypeError(f"pair {number} must be (rgb, thermal), got {type(pair).__name__}")
+                rgb, thermal = pair
                 try:
                     prepared.append(self.prepare(rgb, thermal))
                 except InputError as error:
@@ -203,45 +194,22 @@ class Predictor:
     ) -> Prepared:
         """Read, check, scale and resize one pair; no device is touched, so threads may do it ahead.
 
-        Args and errors are those of a call, and
+        Errors are those of a call.
 
         Args:
             rgb: as in a call.
             thermal: as in a call.
             absent: why an image is not to be looked at, by camera; a model of both sees grey in its place.
         """
-        missing = dict(absent or {}) if self.modality == "rgbt" else {}
-        refuse_missing(missing, self.missing)
-        if missing:
-            colors, heat = read_given(rgb, thermal, self.thermal_scale)
-        else:
-            colors, heat = read_pair(rgb, thermal, self.modality, self.thermal_scale)
-        replaced = set(missing)
-        if self.missing != "ignore":
-            missing |= find_dead(colors, heat, self.missing)
-            replaced |= missing.keys() & self.spared
-        original = colors if colors is not None else thermal_pixels(_given(heat))
-        size = (original.shape[0], original.shape[1])
-        if "thermal" in replaced:
-            heat = blank_thermal(size)
-        elif colors is not None and heat is not None:
-            heat = heat if self.homography is None else self.homography.warp(heat, size)
-            check_aspect(colors, heat)
-        if "rgb" in replaced:
-            colors = blank_rgb(size)
-        network_size = size if self.tiling is not None else self.size or size
-        if min(network_size) < MIN_SIZE:
-            raise InputError(
-                f"the image is {size[1]}x{size[0]}; the network needs at least {MIN_SIZE} pixels each way, "
-                "enlarge it first"
-            )
-        return Prepared(
-            rgb=None if colors is None else resize_rgb(colors, network_size),
-            thermal=None if heat is None else resize_thermal(heat, network_size),
-            size=size,
-            original=original,
-            missing=missing,
+        steps = Preparation(
+            modality=self.modality,
+            thermal_scale=self.thermal_scale,
+            size=None if self.tiling is not None else self.size,
+            homography=self.homography,
+            missing=self.missing,
+            spared=self.spared,
         )
+        return steps.prepare(rgb, thermal, absent)
 
     def run(self, prepared: Sequence[Prepared], probabilities: bool = False) -> list[Prediction]:
         """Segment prepared pairs, those of one size in one pass of the network.
@@ -281,31 +249,14 @@ class Predictor:
     @torch.inference_mode()
     def _logits(self, pairs: Sequence[Prepared]) -> Tensor:
         """Logits (B, K, h, w) of pairs that have one network size."""
-        rgb = thermal = None
-        if pairs[0].rgb is not None:
-            # 8-bit to the device, float there: a quarter of the transfer.
-            pixels = np.stack([_given(pair.rgb) for pair in pairs])  # (B, h, w, 3)
-            rgb = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div(255.0)
-        if pairs[0].thermal is not None:
-            heat = np.stack([_given(pair.thermal) for pair in pairs])  # (B, h, w)
-            thermal = torch.from_numpy(heat).to(self.device)[:, None]
+        rgb, thermal = as_tensors(pairs, self.device)
         with autocast(self.device, self.precision):
             logits: Tensor = self.model(rgb, thermal)
         return logits.float()
 
-    @torch.inference_mode()
     def _decide(self, logit: Tensor, size: tuple[int, int], probabilities: bool) -> Prediction:
-        """Class of every pixel of one image, from its logits (K, h, w)."""
-        if not torch.isfinite(logit).all():
-            raise InputError(
-                "the model's logits are not finite: the checkpoint is of a run that diverged; choose another"
-            )
-        full = logit[None]
-        if tuple(full.shape[2:]) != size:
-            full = F.interpolate(full, size=size, mode="bilinear", align_corners=False)
-        index = full[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
-        share = full[0].softmax(dim=0).cpu().numpy() if probabilities else None
-        return Prediction(index=index, classes=self.classes, probabilities=share)
+        """What one image shows, from its logits (K, h, w)."""
+        return decide(logit, self.classes, size, probabilities)
 
 
 def _of_exported(device: str, precision: Precision) -> str:
@@ -315,9 +266,3 @@ def _of_exported(device: str, precision: Precision) -> str:
     if precision != "32":
         raise InputError(f"precision {precision!r}: that of an exported file was chosen when it was exported")
     return "cpu"
-
-
-def _given(image: NDArray[Value] | None) -> NDArray[Value]:
-    """An image that the model's modality makes sure of."""
-    assert image is not None
-    return image

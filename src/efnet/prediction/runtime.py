@@ -6,8 +6,6 @@ Each takes and returns what an `efnet.models` network does, so that a predictor 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +19,9 @@ from efnet.errors import InputError, one_of
 from efnet.models.base import InputSpec
 from efnet.models.config import Modality, ModelConfig
 from efnet.models.registry import ARCHITECTURES
+from efnet.prediction.runtime_vetting import load_program
+from efnet.prediction.telemetry import import_silenced
+from efnet.texts import parse_json
 
 Runtime = Literal["torch", "onnx", "openvino"]
 
@@ -74,7 +75,7 @@ class ExportedModel(nn.Module):
             self.outputs: str = about["outputs"]
             fixed: list[int] | None = about["fixed_size"]
             self.fixed_size = None if fixed is None else (int(fixed[0]), int(fixed[1]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _foreign(path) from error
         # What tells two files apart where networks are told apart by their weights.
         digest = hashlib.sha256(path.read_bytes())
@@ -178,7 +179,9 @@ class TorchProgram(ExportedModel):
     def __init__(self, path: Path) -> None:
         held = {METADATA: ""}
         try:
-            program = torch.export.load(path, extra_files=held)
+            program = load_program(path, held)
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(f"{path}: not a program of torch.export ({_line(error)})") from error
         super().__init__(path, _parsed(path, held[METADATA]))
@@ -208,7 +211,7 @@ def load_exported(path: str | os.PathLike[str], runtime: Runtime | None = None) 
     """
     path = Path(path).expanduser()
     suffix = path.suffix.lower()
-    runtime = runtime or SUFFIXES.get(suffix)
+    runtime = check_runtime(runtime) if runtime else SUFFIXES.get(suffix)
     if runtime is None or suffix not in _RUNS[runtime]:
         kinds = " or ".join(_RUNS[runtime] if runtime else SUFFIXES)
         raise InputError(
@@ -235,7 +238,7 @@ def check_runtime(runtime: str) -> Runtime:
 
 def _package(runtime: Literal["onnx", "openvino"]) -> Any:
     try:
-        return importlib.import_module(_PACKAGES[runtime])
+        return import_silenced(_PACKAGES[runtime])
     except ImportError as error:
         raise InputError(
             f"{_PACKAGES[runtime]} is not installed, which runs such files; pip install 'efnet[{runtime}]'"
@@ -244,7 +247,7 @@ def _package(runtime: Literal["onnx", "openvino"]) -> Any:
 
 def _parsed(path: Path, text: str | bytes | None) -> dict[str, Any]:
     try:
-        about = json.loads(text or "")
+        about = parse_json(text or "")
     except ValueError as error:
         raise _foreign(path) from error
     if not isinstance(about, dict):

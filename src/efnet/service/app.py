@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from importlib import resources
 from typing import Annotated
@@ -17,6 +18,7 @@ from efnet.prediction.predictor import Predictor
 from efnet.service.answers import ConfidenceChoice, Format, MaskChoice, Wanted, format_of
 from efnet.service.describe import describe_model
 from efnet.service.documentation import documentation_page
+from efnet.service.door import Door
 from efnet.service.examples import EXAMPLES, SUFFIXES, ImageKind, example_image
 from efnet.service.limits import Limits
 from efnet.service.metrics import CONTENT_TYPE
@@ -37,12 +39,15 @@ PAGE_FILES = {
 """What the page is made of, besides index.html."""
 
 
-def create_app(predictor: Predictor, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    predictor: Predictor, limits: Limits | None = None, names: frozenset[str] | None = None
+) -> FastAPI:
     """Make the service for one network.
 
     Args:
         predictor: the network; used in one thread alone from now on.
         limits: `Limits()` if None.
+        names: that the service goes by (`efnet.service.door.own_names`); None: any.
 
     Returns:
         the application; `app.state.segmenter` is its `Segmenter`.
@@ -61,9 +66,12 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,  # FastAPI's pages load their scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the host that the request named
         lifespan=lifespan,
     )
     app.state.segmenter = segmenter
+    if names is not None:
+        app.add_middleware(Door, names=names)
     app.add_middleware(Guard, metrics=segmenter.metrics)
     _add_interface(app, segmenter)
     _add_examples(app, segmenter)
@@ -86,9 +94,15 @@ def _add_interface(app: FastAPI, segmenter: Segmenter) -> None:
         opacity: Annotated[float, Query(ge=0, le=1, description="Of the classes in an overlay.")] = 0.5,
     ) -> Response:
         """Segment one pair: images `rgb` and `thermal`, or one four-channel image `rgbt`."""
+        _refuse_unknown(request)
         chosen = format or format_of(request.headers.get("accept", ""))
         wanted = Wanted(chosen, mask, confidence, probabilities, views, opacity)
-        answer = await segmenter.segment(request.headers, request.stream(), wanted)
+
+        async def left() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        answer = await segmenter.segment(request.headers, request.stream(), wanted, left)
         spans = answer.timing.model_dump().items()
         timing = ", ".join(f"{name.removesuffix('_ms')};dur={value}" for name, value in spans)
         return Response(answer.content, media_type=answer.media_type, headers={"Server-Timing": timing})
@@ -108,6 +122,18 @@ def _add_interface(app: FastAPI, segmenter: Segmenter) -> None:
     async def metrics() -> Response:
         """Counters in Prometheus' text format."""
         return Response(segmenter.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _refuse_unknown(request: Request) -> None:
+    """Refuse parameters that are none: what a slip of the pen asked for would be left out without a word."""
+    known = [field.name for field in dataclasses.fields(Wanted)]
+    for name in request.query_params:
+        if name not in known:
+            raise RefusedError(
+                400,
+                "wrong_parameter",
+                f"{name[:40]!r} is no parameter; there are {', '.join(known)}; see /docs.",
+            )
 
 
 def _add_examples(app: FastAPI, segmenter: Segmenter) -> None:
@@ -160,5 +186,6 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        message = f"{request.method} {request.url.path} is not served ({error.detail}); see /docs."
+        what = f"{request.method[:20]} {request.scope['path'][:100]}"
+        message = f"{what} is not served ({error.detail}); see /docs."
         return fault(error.status_code, "not_served", message, dict(error.headers or {}))

@@ -7,9 +7,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +39,11 @@ _WARM_UP_SIZE = (480, 640)
 
 _GRACE = 5.0
 """Seconds for a pass of the network that nobody waits for any more."""
+
+
+async def _stays() -> None:
+    """A client of whom nobody hears that it has gone."""
+    await asyncio.Event().wait()
 
 
 class Segmenter:
@@ -86,13 +91,20 @@ class Segmenter:
         self.ended = await self.in_thread(self._batcher.close, _GRACE)
         self._coders.shutdown(wait=False, cancel_futures=True)
 
-    async def segment(self, headers: Mapping[str, str], body: AsyncIterator[bytes], wanted: Wanted) -> Answer:
+    async def segment(
+        self,
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes],
+        wanted: Wanted,
+        left: Callable[[], Coroutine[Any, Any, None]] = _stays,
+    ) -> Answer:
         """Read, decode, segment and encode one pair.
 
         Args:
             headers: of the request, lower case.
             body: its chunks.
             wanted: what to answer.
+            left: returns when the client has gone after the body; its place is freed then.
 
         Raises:
             RefusedError: whatever is wrong with the request, or there is no room or time for it.
@@ -101,8 +113,9 @@ class Segmenter:
         with self._admitted():
             uploads = await self._received(headers, body)
             clock.uploaded = time.monotonic()
-            left = self.limits.timeout - (clock.uploaded - clock.arrived)
-            answer = await self._in_time(self._finish(uploads, wanted, clock), left, self._too_slow)
+            seconds = self.limits.timeout - (clock.uploaded - clock.arrived)
+            work = self._while_there(self._finish(uploads, wanted, clock), left)
+            answer = await self._in_time(work, seconds, self._too_slow)
         self.metrics.latency.observe(time.monotonic() - clock.arrived)
         return answer
 
@@ -174,6 +187,20 @@ class Segmenter:
         async for chunk in body:
             self.metrics.received.add(len(chunk))
             yield chunk
+
+    async def _while_there(
+        self, work: Coroutine[Any, Any, Result], left: Callable[[], Coroutine[Any, Any, None]]
+    ) -> Result:
+        """Do the work unless the client goes: then nobody waits for it any more."""
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+        try:
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise RefusedError(499, "client_gone", "The connection was closed before the answer.")
+            return working.result()
+        finally:
+            working.cancel()
+            leaving.cancel()
 
     async def _in_time(
         self, work: Awaitable[Result], seconds: float, refusal: Callable[[], RefusedError]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from efnet.errors import InputError
+from efnet.service.connection import Connection
 from efnet.service.limits import Limits
 
 _GRACE = 5
@@ -74,6 +76,9 @@ def serve(app: FastAPI, listener: socket.socket, limits: Limits, announce: Calla
         log_level="warning",
         access_log=False,
         server_header=False,
+        http=partial(Connection, limits.timeout, lambda: segmenter.stopping),  # type: ignore[arg-type]
+        ws="none",
+        proxy_headers=False,  # nothing here depends on who asks
         timeout_graceful_shutdown=int(limits.timeout) + _GRACE,
     )
     _Server(config, announce, stop).run(sockets=[listener])

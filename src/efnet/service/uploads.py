@@ -16,6 +16,9 @@ from efnet.service.refusal import RefusedError
 FIELDS = ("rgb", "thermal", "rgbt")
 """Names of the images in a request."""
 
+_MOST_DIGITS = 20
+"""Of a length: more are more bytes than any machine holds."""
+
 
 async def read_uploads(
     headers: Mapping[str, str], body: AsyncIterator[bytes], max_bytes: int
@@ -118,7 +121,10 @@ class _Form:
 
 def _check_length(declared: str | None, max_bytes: int) -> None:
     """Refuse what announces itself as too large, before a byte of it is read."""
-    if declared is not None and declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
+    if declared is None or not (declared.isascii() and declared.isdigit()):
+        return
+    digits = declared.lstrip("0")  # Python refuses to read a number of thousands of them
+    if len(digits) > _MOST_DIGITS or int(digits or "0") > max_bytes:
         raise _too_large(max_bytes)
 
 

@@ -28,7 +28,7 @@ def balance_classes(
     rule = config.loss.class_weights
     if rule is None and not config.augment.rare_crop:
         return {}
-    frequency, names = count_classes(split), split.classes.names
+    frequency, names = learner.group.once(lambda: count_classes(split)), split.classes.names
     facts: dict[str, Any] = {"class_pixels": dict(zip(names, frequency.pixels.tolist(), strict=True))}
     if config.augment.rare_crop:
         dataset.class_odds = frequency.odds()

@@ -6,6 +6,7 @@ Where the paper (section III-B) is silent the comment says "ours".
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from efnet.data.augment import AugmentConfig
 from efnet.data.pairs import ThermalScale
@@ -31,9 +32,9 @@ class DataConfig:
     size: tuple[int, int] = (480, 640)
     """Height and width of the training crops and of the images at validation."""
     batch_size: int = 2
-    """Pairs per pass through the network, and per step unless `accumulate` says otherwise."""
+    """Pairs per pass and process; a step has so many, times `accumulate`, times the number of processes."""
     accumulate: int = 1
-    """Passes per step: gradients of so many batches are summed up, as of one large batch."""
+    """Passes per step and process: gradients of so many batches are summed up, as of one large batch."""
     workers: int = 2
     """Processes that read and augment; 0: the main one."""
     thermal_scale: ThermalScale | None = None
@@ -91,11 +92,20 @@ class OptimizerConfig:
     """Largest gradient norm; null: no clipping."""
     fresh_lr: float = 1.0
     """Multiplies the rate of the parameters that `network.init` left fresh; without `init` of none."""
+    max_skipped: int = 10
+    """A run ends after so many steps in succession, or a whole epoch, without a finite loss and gradient."""
 
     def __post_init__(self) -> None:
+        _at_least("optimizer.max_skipped", self.max_skipped, 1)
         for name in ("lr", "fresh_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"optimizer.{name} is {getattr(self, name)}; give a positive number")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise InputError(f"optimizer.weight_decay is {self.weight_decay}; give 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optimizer.betas is {self.betas}; give two numbers from 0 to below 1")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"optimizer.clip is {self.clip}; give a positive number, or null")
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,8 @@ class ScheduleConfig:
         _at_least("schedule.epochs", self.epochs, 1)
         if self.warmup_epochs < 0:
             raise InputError(f"schedule.warmup_epochs is {self.warmup_epochs}; give 0 or more")
+        if self.power < 0:
+            raise InputError(f"schedule.power is {self.power}; give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,27 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """Several processes, each on a device of its own.
+
+    Those that torchrun or srun started are counted; `devices` and `nodes` are for a run that starts its own.
+    """
+
+    devices: int = 1
+    """Processes per machine."""
+    nodes: int = 1
+    """Machines; on each the same command, with NODE_RANK, MASTER_ADDR and MASTER_PORT set."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: the whole network on each device; fsdp: weights, gradients and moments are spread over them."""
+    timeout: int = 1800
+    """Seconds that one process waits for the others before the run ends with an error."""
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "nodes", "timeout"):
+            _at_least(f"parallel.{name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole recipe. The defaults are recipe `paper`."""
 
@@ -143,6 +176,7 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     recipe: str = "paper"
     """Name of the recipe that the defaults came from."""
     seed: int = 0
@@ -154,6 +188,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)
+        if self.seed >= 2**63:
+            raise InputError(f"seed is {self.seed}; give less than 2**63")
         for modality in ("rgb", "thermal"):
             name = f"drop_{modality}"
             if self.network.modality == modality and getattr(self.augment, name) > 0:

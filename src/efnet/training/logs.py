@@ -24,7 +24,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from efnet.errors import InputError
 from efnet.files import write_text
+from efnet.texts import parse_json
 from efnet.training.run_folder import RunFolder
 
 Row = dict[str, Any]
@@ -51,7 +53,7 @@ class RunLog:
         rows: of the epochs already done, when a run goes on.
     """
 
-    columns = ("epoch", "loss", "lr", "val_miou", "val_macc", "pairs_per_second", "seconds")
+    columns = ("epoch", "loss", "lr", "val_miou", "val_macc", "pairs_per_second", "seconds", "skipped")
 
     def __init__(self, folder: RunFolder, rows: list[Row]) -> None:
         self.folder = folder
@@ -94,8 +96,13 @@ def read_rows(folder: RunFolder, epochs: int) -> list[Row]:
     """The rows of the first `epochs` epochs of a run that goes on."""
     if not folder.metrics_jsonl.is_file():
         return []
-    lines = folder.metrics_jsonl.read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if row["epoch"] <= epochs]
+    try:
+        rows = [parse_json(line) for line in folder.metrics_jsonl.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if row["epoch"] <= epochs]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder.metrics_jsonl}: damaged ({error}); delete it to go on without the epochs in it"
+        ) from error
 
 
 def _open_board(folder: RunFolder) -> Board | None:

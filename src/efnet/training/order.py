@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from efnet.errors import InputError
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of the draws within one training step."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+def pass_seed(seed: int, step: int, number: int) -> int:
+    """Seed of the draws within one pass of a training step, the passes of all processes counted from 0."""
+    return int(np.random.SeedSequence((seed, step, number)).generate_state(1)[0])
 
 
 class EpochSampler(Sampler[list[int]]):
@@ -20,14 +23,26 @@ class EpochSampler(Sampler[list[int]]):
 
     Args:
         length: number of pairs.
-        batch_size: pairs per batch.
+        batch_size: pairs per batch, over all processes.
         seed: of the order.
+        rank: of the process; it is given its part of every batch.
+        processes: that have a part, all of one size.
+
+    Raises:
+        InputError: several processes, and fewer pairs than one batch.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
+        if processes > 1 and length < batch_size:
+            raise InputError(
+                f"the training split has {length} pairs, but {processes} processes take {batch_size} in a "
+                "step; give a smaller --batch-size or --accumulate, or start fewer processes"
+            )
         self.length = length
         self.batch_size = min(batch_size, length)
         self.seed = seed
+        share = self.batch_size // processes
+        self.part = slice(rank * share, (rank + 1) * share)
         self.epoch = 0
         self.start = 0
 
@@ -44,7 +59,23 @@ class EpochSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
         for batch in range(self.start, self.batches_per_epoch):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size][self.part].tolist()
 
     def __len__(self) -> int:
         return max(0, self.batches_per_epoch - self.start)
+
+
+def require_same_batch(known: Mapping[str, Any], batch_size: int, processes: int) -> None:
+    """Raise InputError if a run would go on with other batches.
+
+    Args:
+        known: what is known about the run.
+        batch_size: pairs of a step now, over all processes.
+        processes: that there are now.
+    """
+    before = known.get("global_batch", batch_size)
+    if before != batch_size:
+        raise InputError(
+            f"a step of this run has {before} pairs, but now {batch_size}; choose --batch-size and "
+            f"--accumulate so that batch size x accumulate x processes ({processes}) is {before}"
+        )

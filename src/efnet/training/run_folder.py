@@ -25,8 +25,10 @@ import yaml
 
 from efnet import __version__
 from efnet.data.pairs import PairSet
+from efnet.data.shards.members import file_bytes
 from efnet.errors import InputError
 from efnet.files import write_json, write_text
+from efnet.texts import parse_json
 from efnet.training.config import TrainConfig
 from efnet.training.state import previous
 
@@ -90,7 +92,9 @@ class RunFolder:
         if not self.facts.is_file():
             return {}
         try:
-            facts: dict[str, Any] = json.loads(self.facts.read_text(encoding="utf-8"))
+            facts = parse_json(self.facts.read_text(encoding="utf-8"))
+            if not isinstance(facts, dict):
+                raise ValueError("it holds no facts")
         except ValueError as error:
             raise InputError(f"{self.facts}: damaged ({error}); delete it to go on without it") from error
         return facts
@@ -130,5 +134,5 @@ def _digest(split: PairSet) -> str:
         digest.update(pair.name.encode())
         for path in (pair.rgb, pair.thermal, pair.label):
             if path is not None:
-                digest.update(path.read_bytes())
+                digest.update(file_bytes(path))
     return digest.hexdigest()

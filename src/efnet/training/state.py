@@ -33,6 +33,9 @@ class Progress:
         best_miou: best validation mIoU so far; negative before the first.
         best_epoch: epoch of it, counted from 1; 0 before the first.
         seconds: spent training and validating.
+        skipped: steps that changed nothing, because loss or gradient was not finite, over the whole run.
+        skipped_in_epoch: of these, in the epoch that is not finished.
+        skipped_in_row: of these, the last ones without a step that was made.
     """
 
     epoch: int = 0
@@ -41,6 +44,9 @@ class Progress:
     best_miou: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
+    skipped: int = 0
+    skipped_in_epoch: int = 0
+    skipped_in_row: int = 0
 
 
 _MAGIC = b"efnet state 1\n"

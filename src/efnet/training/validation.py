@@ -17,6 +17,7 @@ from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import Report, build_report
 from efnet.evaluation.sheet import SheetRow, draw_sheet
 from efnet.files import write_image
+from efnet.group import Group
 from efnet.models.base import SegmentationModel
 from efnet.training.config import TrainConfig
 
@@ -28,10 +29,14 @@ class Validator:
         config: the recipe.
         pairs: the split.
         scale: how thermal values are read.
+        group: the processes that share the work; None: this one alone.
     """
 
-    def __init__(self, config: TrainConfig, pairs: PairSet, scale: ThermalScale) -> None:
+    def __init__(
+        self, config: TrainConfig, pairs: PairSet, scale: ThermalScale, group: Group | None = None
+    ) -> None:
         self.config = config
+        self.group = group or Group.alone()
         self.protocol = get_protocol(config.validation.protocol or pairs.protocol)
         self.protocol.check(pairs.classes)
         self.scale = scale
@@ -43,7 +48,8 @@ class Validator:
     ) -> tuple[Report, Image.Image | None]:
         """The report of an evaluation, and a picture sheet of a few pairs.
 
-        `check` is called after every batch; what it raises ends the validation.
+        `check` is called after every batch, equally often in every process; what it raises ends the
+        validation.
         """
         maps: dict[str, tuple[LabelMap, LabelMap]] = {}
 
@@ -62,10 +68,12 @@ class Validator:
             workers=0 if self.config.data.cache else self.config.data.workers,
             progress=lambda _done, _total: check(),
             keep=keep,
+            group=self.group,
         )
+        maps = {name: both for part in self.group.gather(maps) for name, both in part.items()}
         pairs = self.dataset.pairset
         circumstances = {"dataset": pairs.dataset, "split": pairs.split, "input_size": self.config.data.size}
-        return build_report(tally, circumstances), self._draw(maps)
+        return build_report(tally, circumstances), self.group.once(lambda: self._draw(maps))
 
     def _draw(self, maps: dict[str, tuple[LabelMap, LabelMap]]) -> Image.Image | None:
         if not self.shown:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from efnet.data.images import grey_of_three
 from efnet.errors import InputError, one_of
-from efnet.prediction.inputs import VIDEO_SUFFIXES
+from efnet.prediction.listing import VIDEO_SUFFIXES
 from efnet.prediction.modality import Camera
 
 if TYPE_CHECKING:

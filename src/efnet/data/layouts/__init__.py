@@ -8,6 +8,7 @@ from pathlib import Path
 from efnet.data.layouts import fmb, folders, mfnet, msrs, pst900
 from efnet.data.layouts.folders import Folders
 from efnet.data.layouts.listing import Layout
+from efnet.data.layouts.packed import Packed, is_packed
 from efnet.data.pairs import PairSet
 from efnet.errors import InputError
 
@@ -40,6 +41,16 @@ def find_layout(dataset: str) -> Layout:
     )
 
 
+def layout_at(dataset: str, root: str | os.PathLike[str]) -> Layout:
+    """The layout of that name, or that of packed shards (`efnet data pack`) if `root` is of these.
+
+    Raises:
+        InputError: see `find_layout`.
+    """
+    layout = find_layout(dataset)
+    return Packed(layout) if is_packed(Path(root)) else layout
+
+
 def open_split(dataset: str, root: str | os.PathLike[str], split: str) -> PairSet:
     """Open one split of a data set on disk.
 
@@ -47,7 +58,7 @@ def open_split(dataset: str, root: str | os.PathLike[str], split: str) -> PairSe
 
     Args:
         dataset: a layout name, or the path of a data set's YAML file.
-        root: the data set's folder.
+        root: the data set's folder; or that of packed shards, or some of these, separated by commas.
         split: `train`, `val`, `test`, `trainval` or another that the layout knows.
 
     Returns:
@@ -56,7 +67,7 @@ def open_split(dataset: str, root: str | os.PathLike[str], split: str) -> PairSe
     Raises:
         InputError: unknown layout or split, a folder or list is missing, or the YAML file is wrong.
     """
-    return find_layout(dataset).open(Path(root), split)
+    return layout_at(dataset, root).open(Path(root), split)
 
 
 def splits_of(dataset: str, root: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -65,4 +76,4 @@ def splits_of(dataset: str, root: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises:
         InputError: unknown layout, or the YAML file is wrong.
     """
-    return find_layout(dataset).splits(Path(root))
+    return layout_at(dataset, root).splits(Path(root))

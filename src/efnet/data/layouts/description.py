@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from efnet.classes import ClassSet, spread_colors
 from efnet.data.pairs import FLIP_SUFFIX, Condition, ThermalScale
 from efnet.errors import InputError
+from efnet.texts import parse_yaml
 
 FILE_NAME = "dataset.yaml"
 _FOLDER_KEYS = ("rgb", "thermal", "labels", "rgbt")
@@ -78,7 +78,7 @@ class Description:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file; write one with 'names: [background, person, ...]', the classes in the "
@@ -86,9 +86,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is not valid YAML ({reason}); correct it there") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid YAML ({error}); correct it there") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no keys; write at least 'names: [background, person, ...]'")
     return values
@@ -103,7 +102,7 @@ def _classes(values: dict[str, Any], path: Path) -> ClassSet:
         palette = [list(color) for color in spread_colors(len(names))]
     try:
         return ClassSet.from_dict({"names": names, "palette": palette})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: {error}; 'palette' has one [red, green, blue] per name") from error
 
 
@@ -112,7 +111,7 @@ def _thermal_scale(value: Any, path: Path) -> ThermalScale:
         return "auto"
     if isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value):
         low, high = (float(number) for number in value)
-        if low < high:
+        if -math.inf < low < high < math.inf:
             return (low, high)
     raise InputError(f"{path}: 'thermal_scale' is 'auto' or [low, high] with low < high, not {value!r}")
 

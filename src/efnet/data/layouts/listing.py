@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from efnet.classes import ClassSet
@@ -177,7 +177,7 @@ def read_list(path: Path) -> tuple[str, ...]:
     """Names of a split list: one per line; blank lines, carriage returns and image suffixes are ignored.
 
     Raises:
-        InputError: unreadable, not text, or empty.
+        InputError: unreadable, not text, empty, or with a name that leads out of the data set.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -189,6 +189,8 @@ def read_list(path: Path) -> tuple[str, ...]:
     for line in lines:
         name = line.strip()
         if name:
+            if PurePosixPath(name).is_absolute() or ".." in re.split(r"[/\\]", name):
+                raise InputError(f"{path}: {name[:200]} leads out of the data set; write image names")
             stem, dot, suffix = name.rpartition(".")
             names.append(stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name)
     if not names:

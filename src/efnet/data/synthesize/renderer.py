@@ -10,6 +10,7 @@ from efnet.data.synthesize.scene import compose
 from efnet.errors import InputError
 
 MIN_SIDE = 64
+MAX_SIDE = 8192
 
 
 def render(seed: int, size: tuple[int, int] = (480, 640), condition: Condition = "day") -> Sample:

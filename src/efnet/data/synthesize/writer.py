@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
@@ -18,9 +17,10 @@ from PIL import Image
 from efnet.data.layouts.mfnet import CLASSES
 from efnet.data.pairs import Condition
 from efnet.data.sample import Sample
-from efnet.data.synthesize.renderer import MIN_SIDE, render
+from efnet.data.synthesize.renderer import MAX_SIDE, MIN_SIDE, render
 from efnet.errors import InputError
 from efnet.files import replacing, write_json, write_text
+from efnet.texts import parse_json
 
 SceneLayout = Literal["mfnet", "folders"]
 
@@ -80,6 +80,10 @@ class DatasetPlan:
         if min(self.size) < MIN_SIDE:
             raise InputError(
                 f"size {self.size[0]}x{self.size[1]}: scenes are at least {MIN_SIDE}x{MIN_SIDE} pixels"
+            )
+        if max(self.size) > MAX_SIDE:
+            raise InputError(
+                f"size {self.size[0]}x{self.size[1]}: scenes are at most {MAX_SIDE}x{MAX_SIDE} pixels"
             )
         if self.seed < 0:
             raise InputError(f"seed {self.seed}: give 0 or more")
@@ -207,7 +211,7 @@ def _claim(out: Path, plan: DatasetPlan, scenes: list[SceneSpec], overwrite: boo
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):

@@ -23,12 +23,17 @@ class RivalConfig:
     """Both images, or one alone: then the other one's branch does not exist and nothing is fused."""
 
     def __post_init__(self) -> None:
-        if self.num_classes < 2:
+        if type(self.num_classes) is not int or self.num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
         if self.modality not in get_args(Modality):
             raise ValueError(
                 f"modality must be one of {', '.join(get_args(Modality))}, got {self.modality!r}"
             )
+
+    @property
+    def least_parameters(self) -> int:
+        """A filter for each class."""
+        return self.num_classes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""

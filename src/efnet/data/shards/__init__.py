@@ -1,0 +1,1 @@
+"""Pairs packed into tar files, read where they lie: nothing is ever extracted."""

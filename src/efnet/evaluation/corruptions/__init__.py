@@ -1,0 +1,1 @@
+"""What goes wrong with cameras, made to order: one named fault of one image, at five severities."""

@@ -1,0 +1,112 @@
+"""Several processes at one task: what they tell each other, and who speaks for them.
+
+Every method but `is_main` is to be called by all of them, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Self, TypeVar
+
+import torch
+from torch import distributed
+
+from efnet.errors import InputError
+
+T = TypeVar("T")
+
+
+class Group:
+    """All processes of a run; one where nobody started several.
+
+    Args:
+        device: where numbers lie that processes add up: with NCCL the process's own GPU.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: number of processes.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        together = distributed.is_available() and distributed.is_initialized()
+        self.device = device or torch.device("cpu")
+        self.rank = distributed.get_rank() if together else 0
+        self.size = distributed.get_world_size() if together else 1
+
+    @classmethod
+    def alone(cls) -> Self:
+        """This process by itself, whoever else there is."""
+        group = cls()
+        group.rank, group.size = 0, 1
+        return group
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sums over all processes, in float64."""
+        if self.size == 1:
+            return list(values)
+        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(numbers)
+        sums: list[float] = numbers.tolist()
+        return sums
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in one of them."""
+        return self.sum([float(flag)])[0] > 0
+
+    def gather(self, value: T) -> list[T]:
+        """What each of them has, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = [value] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def once(self, function: Callable[[], T]) -> T:
+        """What a function gives that only the main process calls.
+
+        Raises:
+            InputError: it raised that; all processes end.
+        """
+        if self.size == 1:
+            return function()
+        result: list[tuple[T | None, str | None]] = [(None, None)]
+        if self.is_main:
+            try:
+                result = [(function(), None)]
+            except InputError as error:
+                result = [(None, str(error))]
+        distributed.broadcast_object_list(result, src=0, device=self.device)
+        value, fault = result[0]
+        if fault is not None:
+            self.end(InputError(fault), 2)
+        return value  # type: ignore[return-value]  # what the function returned
+
+    def raise_first(self, fault: InputError | None) -> None:
+        """End all processes if one of them met a fault.
+
+        Raises:
+            InputError: the fault of the lowest rank.
+        """
+        if self.size == 1:
+            if fault is not None:
+                raise fault
+        elif self.any(fault is not None):
+            faults = self.gather(None if fault is None else str(fault))
+            self.end(InputError(next(text for text in faults if text is not None)), 2)
+
+    def lost(self, error: RuntimeError) -> bool:
+        """Whether an error means that another process died or does not answer."""
+        kinds = (distributed.DistBackendError, distributed.DistNetworkError, distributed.DistStoreError)
+        # Gloo raises a plain RuntimeError.
+        return self.size > 1 and (isinstance(error, kinds) or "gloo" in str(error))
+
+    def end(self, error: BaseException, status: int) -> NoReturn:
+        """Raise an error that all of them have: the others leave with its exit status, in silence."""
+        if self.is_main:
+            raise error
+        raise SystemExit(status)
