@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from efnet.data.shards.members import file_bytes, members_of, tar_of
@@ -42,6 +42,7 @@ names = st.lists(parts.filter(lambda part: part not in (".", "..")), min_size=1,
 
 
 @given(st.dictionaries(names, st.binary(max_size=1500), max_size=5), st.sampled_from(FORMATS[1:]))
+@example({"0.tar/0": b"x"}, tarfile.PAX_FORMAT)
 @settings(max_examples=60)
 def test_finds_what_tarfile_wrote(tmp_path_factory, files, form):
     path = tmp_path_factory.mktemp("tar") / "a.tar"

@@ -67,3 +67,13 @@ def test_compiles_into_one_graph(size: tuple[int, int] | None) -> None:
 
     compiled = torch.compile(cells, fullgraph=True, backend="eager")
     assert torch.equal(compiled(features), cells(features))
+
+
+def test_one_graph_for_any_size_and_weight() -> None:
+    def cluster(features: Tensor, positions: Tensor, weight: float) -> Tensor:
+        return dpc_knn(features, 30, 5, positions, weight).assignment
+
+    compiled = torch.compile(cluster, fullgraph=True, dynamic=True, backend="eager")
+    for tokens, weight in ((120, 0.3), (144, 0.7)):
+        features, positions = torch.randn(1, tokens, 8), torch.rand(1, tokens, 2)
+        assert torch.equal(compiled(features, positions, weight), cluster(features, positions, weight))

@@ -181,7 +181,7 @@ def _check(
         raise ValueError(f"num_clusters must be 1 to N = {features.shape[1]}, got {num_clusters}")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    if spatial_weight < 0 or not math.isfinite(spatial_weight):
+    if not 0 <= spatial_weight < math.inf:  # also where `torch.compile` made a symbol of it
         raise ValueError(f"spatial_weight must be finite and not negative, got {spatial_weight}")
     if spatial_weight > 0 and positions is None:
         raise ValueError("a spatial_weight needs positions")

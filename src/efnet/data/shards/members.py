@@ -18,10 +18,8 @@ from efnet.errors import InputError
 
 def tar_of(path: Path) -> Path | None:
     """The tar that a path leads into; None for a path of the ordinary kind."""
-    for parent in path.parents:
-        if parent.suffix == ".tar":
-            return parent if parent.is_file() else None
-    return None
+    # A file in a tar, or a folder, may have such a name too.
+    return next((part for part in path.parents if part.suffix == ".tar" and part.is_file()), None)
 
 
 def file_bytes(path: Path) -> bytes:
