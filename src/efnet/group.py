@@ -5,6 +5,7 @@ Every method but `is_main` is to be called by all of them, in the same order.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Self, TypeVar
 
@@ -110,3 +111,14 @@ class Group:
         if self.is_main:
             raise error
         raise SystemExit(status)
+
+
+def leave() -> None:
+    """Wait for the other processes and part from them, if there are any.
+
+    Left to the end of the interpreter, threads of the group may end the process with an error.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        with contextlib.suppress(RuntimeError):  # one that died since is no loss to what is done
+            distributed.barrier()
+        distributed.destroy_process_group()

@@ -114,7 +114,10 @@ def _run(name: str, words: list[str]) -> int:
         args = parser.parse_args(words)
     except ArgumentError as error:
         raise InputError(f"{plain_message(str(error))} (efnet {name} --help)") from error
-    return command.run(args)
+    status = command.run(args)
+    if "efnet.group" in sys.modules:  # only commands that may run in several processes load it
+        sys.modules["efnet.group"].leave()
+    return status
 
 
 def _overview() -> str:
