@@ -42,7 +42,7 @@ def strong_scratch() -> TrainConfig:
 
 
 def _strengthen(base: TrainConfig) -> TrainConfig:
-    """A Dice term and averaged weights: what helped in the study of ingredients (docs/training.md)."""
+    """A Dice term, which helped in the study (docs/training.md), and averaged weights, for long runs."""
     return dataclasses.replace(base, loss=LossConfig(dice=1.0), ema=EmaConfig(decay=0.999))
 
 
