@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from efnet.ops import dpc_exported
+from efnet.ops.dpc_exported_tiles import nearest_in_tiles
 from efnet.ops.dpc_exported_window import window_of
 from efnet.ops.dpc_knn import dpc_knn
 from efnet.ops.dpc_loop import Table
@@ -54,6 +55,35 @@ def test_under_a_map_that_is_no_isometry() -> None:
 @pytest.mark.parametrize("k", [1, 5])
 def test_of_loose_tokens(weight: float, k: int) -> None:
     assert_same(smooth(24, 28, 32, 2), cells(24, 28, 2) if weight else None, weight, k, None)
+
+
+def distances(table: Table) -> Tensor:
+    assert table.places is not None
+    values, places = table.values[..., :-2].double(), table.places.double()
+    return torch.cdist(values, values) + torch.cdist(places, places)
+
+
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (5, 5), (63, 3), (64, 5), (65, 5), (600, 5), (1500, 7)])
+def test_tiles_prove_what_they_say(tokens: int, k: int) -> None:
+    """Where the bound says so the nearest are the nearest of all; with a clear spatial term nearly always."""
+    places = torch.rand(2, tokens, 2) * torch.tensor([30.0, 40.0])
+    table = Table.of(torch.randn(2, tokens, 8), places, 0.7)
+    found = nearest_in_tiles(table, k)
+    expected = distances(table).topk(k, 2, largest=False).values
+    proved = found.distance[..., -1] <= found.bound
+    torch.testing.assert_close(found.distance[proved].double(), expected[proved], rtol=1e-4, atol=2e-3)
+    apart = distances(table).gather(2, found.token)
+    torch.testing.assert_close(apart[proved], expected[proved], rtol=1e-4, atol=2e-3)
+    assert proved.float().mean() > (0.9 if tokens > 600 else 0.999)
+
+
+def test_tiles_of_tokens_in_one_place() -> None:
+    """Boxes are points, all equally near: nothing is proved beyond those looked at, nothing wrong."""
+    table = Table.of(torch.randn(1, 900, 8), torch.ones(1, 900, 2), 0.7)
+    found = nearest_in_tiles(table, 5)
+    assert torch.equal(found.bound, torch.zeros(1, 900))
+    features, positions = torch.randn(1, 900, 8), torch.ones(1, 900, 2)
+    assert_same(features, positions, 0.7, 5, None)
 
 
 def test_of_positions_with_many_axes() -> None:

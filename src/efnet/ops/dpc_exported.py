@@ -1,11 +1,12 @@
 """Clustering for exported programs: plain operators and loops, for any batch and any number of tokens.
 
 Each of the three searches of a clustering (neighbours, nearest denser token, nearest centre) first asks what
-is cheap: on a regular grid the window around a token (`dpc_exported_window`), elsewhere the neighbours
-already found. What that leaves open is compared with all tokens (`dpc_loop`), so the result is the exact one
-and no N x N matrix exists. Tokens are found by float32 products, about the mean of a sample's features;
-densities are measured by plain differences, since products know little of a distance near nought. Equal
-densities, scores and distances are ordered by index after that rounding.
+is cheap: on a regular grid the window around a token (`dpc_exported_window`); elsewhere the tiles near it
+(`dpc_exported_tiles`), and then the neighbours already found. What that leaves open is compared with all
+tokens (`dpc_loop`), so the result is the exact one and no N x N matrix exists. Tokens are found by float32
+products, about the mean of a sample's features; densities are measured by plain differences, since products
+know little of a distance near nought. Equal densities, scores and distances are ordered by index after that
+rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from efnet.ops.dpc_exported_tiles import nearest_in_tiles
 from efnet.ops.dpc_exported_window import Window, window_of
 from efnet.ops.dpc_loop import HUGE, Table, assign_open, masked_by_rank, neighbors_of_open, separate_open
 from efnet.ops.tokens import sample_offsets
@@ -76,7 +78,11 @@ def _numbers(features: Tensor) -> Tensor:
 
 def _neighbors(table: Table, window: Window | None, k: int) -> Nearest:
     batch, tokens = table.values.shape[:2]
-    if window is None:
+    if window is None and table.places is not None and table.places.shape[2] == 2:
+        found = nearest_in_tiles(table, k)
+        nearest = Nearest(found.distance, found.token)
+        open_ = (found.distance[..., -1] > found.bound).float()
+    elif window is None:
         start = table.values.new_zeros(batch, tokens, k)
         nearest = Nearest(start, start.long())
         open_ = torch.ones_like(start[..., 0])

@@ -26,7 +26,6 @@ class Segments(NamedTuple):
             last row.
         place: (groups,) where among the blocks' S * R sums that of a group is, or its first part.
         block: (groups,) the block whose carry a group gets, S for none.
-        size: (groups, 1) float32 rows of each group.
         start: (groups,) where each group begins.
     """
 
@@ -34,15 +33,20 @@ class Segments(NamedTuple):
     carry: Tensor
     place: Tensor
     block: Tensor
-    size: Tensor
     start: Tensor
+
+    def weighted(self, weights: Tensor) -> Segments:
+        """The same with a weight (rows,) for each row."""
+        blocks = self.member.shape[0]
+        return self._replace(member=self.member * _filled(weights, blocks).view(blocks, 1, _BLOCK))
 
 
 def segments(group: Tensor, num_groups: int) -> Segments:
     """Look at sorted rows once.
 
     Args:
-        group: (rows,) int64, ascending, every group from 0 to `num_groups` - 1 in it.
+        group: (rows,) int64, ascending, every group from 0 to `num_groups` - 1 in it; then perhaps -1 for
+            rows that belong to none.
         num_groups: number of groups.
     """
     rows = group.shape[0]
@@ -51,13 +55,13 @@ def segments(group: Tensor, num_groups: int) -> Segments:
     filled = F.pad(group, (0, blocks * _BLOCK - rows), value=-1).view(blocks, _BLOCK)
     first, last = filled[:, 0], filled.amax(1)
     slot = torch.arange(_BLOCK, device=device)
-    member = (filled - first[:, None])[:, None] == slot[:, None]
+    member = ((filled - first[:, None])[:, None] == slot[:, None]) & (filled >= 0)[:, None]
     number = torch.arange(blocks, device=device)
     ends = F.pad(last, (0, 1), value=-2)
     carry = (first == ends[:, None]) & (number > F.pad(number, (0, 1))[:, None])
     row = torch.arange(rows, device=device)
-    start = row.new_zeros(num_groups).scatter_reduce(0, group, row, "amin", include_self=False)
-    size = row.new_zeros(num_groups).scatter_add(0, group, torch.ones_like(row))
+    known = group.clamp_min(0)
+    start = row.new_zeros(num_groups).scatter_reduce(0, known, row, "amin", include_self=False)
     block = start // _BLOCK
     ids = torch.arange(num_groups, device=device)
     goes_on = ids == last[block]
@@ -66,7 +70,6 @@ def segments(group: Tensor, num_groups: int) -> Segments:
         carry.float(),
         block * _BLOCK + ids - first[block],
         torch.where(goes_on, block, blocks),
-        size[:, None].float(),
         start,
     )
 
@@ -83,12 +86,16 @@ def sum_segments(rows: Tensor, index: Tensor, parts: Segments, weights: Tensor |
     Returns:
         (groups, C).
     """
-    blocks = parts.member.shape[0]
-    lacking = (0, blocks * _BLOCK - index.shape[0])
-    index = F.pad(index, lacking)
-    member = parts.member
-    if weights is not None:
-        member = member * F.pad(weights, lacking).view(blocks, 1, _BLOCK)
-    sums = member @ rows.index_select(0, index).view(blocks, _BLOCK, -1)
+    parts = parts if weights is None else parts.weighted(weights)
+    # All sizes are said: runtimes cannot infer a -1 where the number of rows depends on the data.
+    blocks, channels = parts.member.shape[0], rows.shape[1]
+    sums = parts.member @ rows.index_select(0, _filled(index, blocks)).view(blocks, _BLOCK, channels)
     carried = parts.carry @ sums[:, 0]
-    return sums.flatten(0, 1).index_select(0, parts.place) + carried.index_select(0, parts.block)
+    sums = sums.view(blocks * _BLOCK, channels)
+    return sums.index_select(0, parts.place) + carried.index_select(0, parts.block)
+
+
+def _filled(values: Tensor, blocks: int) -> Tensor:
+    """Values (rows,) followed by noughts up to the end of the last block."""
+    lacking = blocks * _BLOCK - values.shape[0]
+    return F.pad(values, (0, lacking))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from efnet.ops.exporting import is_exporting
 from efnet.ops.segments import Segments, segments, sum_segments
+from efnet.ops.shares import Exchange, exchange
 
 Size = tuple[int, int]
 
@@ -74,7 +75,7 @@ class TokenGrid:
         self.size = size
         self.regular = regular
         self._cells: Groups | None = None
-        self._maps: dict[str, Groups] = {}
+        self._exchanges: dict[str, Exchange] = {}
 
     @classmethod
     def whole(cls, batch: int, size: Size, device: torch.device) -> TokenGrid:
@@ -90,17 +91,21 @@ class TokenGrid:
             self._cells = group_rows(self.assignment, self.num_tokens)
         return self._cells
 
-    def cells_of_map(self, map_size: Size) -> Groups:
-        """The cells of the batch, grouped by the map cell they fall into, for an exported program.
+    def exchange(self, map_size: Size) -> Exchange:
+        """Means between the tokens of the batch and a map, for an exported program.
 
         There sizes are symbols, which cannot be looked up in a cache but by their names.
         """
         name = str(map_size)
-        if name not in self._maps:
-            cells = _index_cells(self.size, map_size, self.assignment.device)
-            batch = self.assignment.shape[0]
-            self._maps[name] = group_rows(cells.expand(batch, -1), map_size[0] * map_size[1])
-        return self._maps[name]
+        if name not in self._exchanges:
+            batch, device = self.assignment.shape[0], self.assignment.device
+            cells = map_size[0] * map_size[1]
+            cell = _index_cells(self.size, map_size, device) + sample_offsets(batch, cells, device)
+            token = self.assignment + sample_offsets(batch, self.num_tokens, device)
+            self._exchanges[name] = exchange(
+                token.flatten(), cell.flatten(), batch * self.num_tokens, batch * cells, self.regular
+            )
+        return self._exchanges[name]
 
     def merged(self, clusters: Tensor, num_clusters: int) -> TokenGrid:
         """The grid after tokens joined clusters: `clusters` (B, N) holds each token's."""
@@ -162,16 +167,14 @@ def token_to_map(features: Tensor, grid: TokenGrid, map_size: Size) -> Tensor:
         # Not a view of the transpose: of one sample that has a stride by which convolutions do not
         # know the layout, and they copy the map twice.
         return features.view(batch, *map_size, channels).permute(0, 3, 1, 2)
-    offsets = sample_offsets(batch, tokens, features.device)
     if is_exporting():
-        groups = grid.cells_of_map(map_size)
-        rows = (grid.assignment + offsets).flatten()[groups.order]
-    else:
-        of_sample = _cells_of_map(grid.size, map_size, features.device)
-        rows = (grid.assignment[:, of_sample.order] + offsets).flatten()
-        starts = of_sample.starts + sample_offsets(batch, len(of_sample.order), features.device)
-        groups = Groups(of_sample.order, starts.flatten())
-    cells = _sum_rows(features.flatten(0, 1), rows, groups, mean=True)
+        cells = grid.exchange(map_size).to_map.mean(features.flatten(0, 1))
+        return cells.view(batch, *map_size, channels).permute(0, 3, 1, 2)
+    of_sample = _cells_of_map(grid.size, map_size, features.device)
+    rows = grid.assignment[:, of_sample.order] + sample_offsets(batch, tokens, features.device)
+    starts = of_sample.starts + sample_offsets(batch, len(of_sample.order), features.device)
+    groups = Groups(of_sample.order, starts.flatten())
+    cells = _sum_rows(features.flatten(0, 1), rows.flatten(), groups, mean=True)
     return cells.view(batch, *map_size, channels).permute(0, 3, 1, 2)
 
 
@@ -192,6 +195,8 @@ def map_to_token(features: Tensor, grid: TokenGrid) -> Tensor:
     cells = cell_index(grid.size, (height, width), features.device)
     if grid.regular:
         return rows.view(batch, -1, channels).index_select(1, cells)
+    if is_exporting():
+        return grid.exchange((height, width)).to_token.mean(rows).view(batch, -1, channels)
     index = (cells + sample_offsets(batch, height * width, features.device)).flatten()
     tokens = _sum_rows(rows, index[grid.cells.order], grid.cells, mean=True)
     return tokens.view(batch, grid.num_tokens, channels)
@@ -230,7 +235,7 @@ def _sum_rows(
     """(groups, C) sum, mean or weighted sum of `rows[index]` over the groups."""
     weights = weights if weights is None else weights.to(rows.dtype)
     if groups.segments is not None:
-        total = sum_segments(rows, index, groups.segments, weights)
-        return total / groups.segments.size if mean else total
+        assert not mean  # of tokens and maps, which `Exchange` has
+        return sum_segments(rows, index, groups.segments, weights)
     mode = "mean" if mean else "sum"
     return F.embedding_bag(index, rows, groups.starts, mode=mode, per_sample_weights=weights)
