@@ -16,7 +16,7 @@ from torch._higher_order_ops.while_loop import while_loop
 HUGE = 2.0**100
 """Farther than any token: finite, because infinity times nought is not a number."""
 
-_ROWS = 256
+_ROWS = 128
 """Rows compared with all tokens of their sample in one turn."""
 
 _AXES = 4
