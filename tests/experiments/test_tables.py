@@ -146,7 +146,7 @@ def test_rows_of_one_network_share_a_configuration() -> None:
     assert full == [
         *[("table1", "efnet"), ("table4", "mif"), ("table5", "pce"), ("table6", "rising"), ("table7", "mfad")]
     ]
-    assert len({row.config for _, row in ROWS}) == len({str(plain(row.load())) for _, row in ROWS}) == 47
+    assert len({row.config for _, row in ROWS}) == len({str(plain(row.load())) for _, row in ROWS}) == 49
 
 
 def test_wrong_names_and_values() -> None:

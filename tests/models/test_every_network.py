@@ -18,7 +18,7 @@ from efnet.models import SegmentationModel
 from efnet.models.config import Modality
 from efnet.training.network import copy_weights
 
-SMALL = ("efnet_tiny", "mfnet", "pstnet", "segformer_b0", "cmx_b0")
+SMALL = ("efnet_tiny", "mfnet", "pstnet", "segformer_b0", "cmx_b0", "tuni_s")
 LARGE = tuple(name for name in efnet.list_models() if name not in SMALL)
 MODALITIES: tuple[Modality, ...] = ("rgbt", "rgb", "thermal")
 
@@ -153,6 +153,6 @@ def test_one_exported_program_serves_every_size(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["efnet_tiny", "segformer_b0", "cmx_b0", *LARGE])
+@pytest.mark.parametrize("name", ["efnet_tiny", "segformer_b0", "cmx_b0", "tuni_s", *LARGE])
 def test_one_exported_program_of_the_others(name: str) -> None:
     check_program(efnet.create_model(name, 3))

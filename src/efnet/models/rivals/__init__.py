@@ -8,6 +8,7 @@ from efnet.models.rivals.mfnet import MFNet
 from efnet.models.rivals.pstnet import PSTNet
 from efnet.models.rivals.rtfnet import RTFNet50, RTFNet152
 from efnet.models.rivals.segformer import SegFormerB0, SegFormerB2
+from efnet.models.rivals.tuni import TUNIB, TUNIS
 
 RIVALS: dict[str, type[Rival]] = {
     "cmx_b0": CMXB0,
@@ -20,6 +21,8 @@ RIVALS: dict[str, type[Rival]] = {
     "rtfnet50": RTFNet50,
     "segformer_b0": SegFormerB0,
     "segformer_b2": SegFormerB2,
+    "tuni_b": TUNIB,
+    "tuni_s": TUNIS,
 }
 """Name of `create_model`: the network."""
 
