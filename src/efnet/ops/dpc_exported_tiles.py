@@ -26,6 +26,9 @@ _TILES = 9
 _BAND = 8
 """Tiles of a band, where the number of tokens is not known beforehand."""
 
+_NONE = 2**62
+"""Beyond any token: a number of tokens to fill with would become that of the traced size."""
+
 _FAR = 2.0**40
 """Coordinate of what is nowhere: its square is finite."""
 
@@ -59,9 +62,9 @@ def nearest_in_tiles(table: Table, k: int) -> Found:
     members = _tiles(table.places)  # (B, T, R)
     count = members.shape[1]
     places = _rows(table.places, members)
-    gap = _gaps(places, members < tokens)  # (B, T, R, T)
+    gap = _gaps(places, members < tokens)  # (B, T, R, T + 1)
     near, bound = _nearest_tiles(gap)
-    nowhere = members.new_full((batch, 1, _TILE), tokens)
+    nowhere = members.new_full((batch, 1, _TILE), _NONE).clamp_max(tokens)
     index = near + sample_offsets(batch, count + 1, near.device)[..., None]
     columns = torch.cat([members, nowhere], 1).flatten(0, 1).index_select(0, index.flatten())
     columns = columns.view(batch, count, _TILES * _TILE)
@@ -76,10 +79,11 @@ def nearest_in_tiles(table: Table, k: int) -> Found:
     back = members.flatten(1).argsort(dim=1, stable=True)[:, :tokens]
     back = (back + sample_offsets(batch, count * _TILE, back.device)).flatten()
 
-    def by_token(values: Tensor) -> Tensor:
-        return values.reshape(batch * count * _TILE, -1).index_select(0, back).view(batch, tokens, -1)
+    def by_token(values: Tensor, width: int) -> Tensor:
+        flat = values.reshape(batch * count * _TILE, width)
+        return flat.index_select(0, back).view(batch, tokens, width)
 
-    return Found(by_token(found.values), by_token(token), by_token(bound).squeeze(2))
+    return Found(by_token(found.values, k), by_token(token, k), by_token(bound, 1).squeeze(2))
 
 
 def _tiles(places: Tensor) -> Tensor:
@@ -89,8 +93,8 @@ def _tiles(places: Tensor) -> Tensor:
     tiles = max(1, round(math.sqrt(tokens / _TILE))) if isinstance(tokens, int) else _BAND
     size = tiles * _TILE
     bands = (tokens + size - 1) // size
-    order = F.pad(places[..., 0].argsort(dim=1, stable=True), (0, bands * size - tokens), value=tokens)
-    order = order.view(batch * bands, size)
+    order = F.pad(places[..., 0].argsort(dim=1, stable=True), (0, bands * size - tokens), value=_NONE)
+    order = order.clamp_max(tokens).view(batch * bands, size)
     numbers = order.view(batch, bands * size)
     across = F.pad(places[..., 1], (0, 1), value=_FAR).gather(1, numbers).view(batch * bands, size)
     return order.gather(1, across.argsort(dim=1, stable=True)).view(batch, bands * tiles, _TILE)
@@ -104,12 +108,12 @@ def _rows(values: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _gaps(places: Tensor, there: Tensor) -> Tensor:
-    """(B, T, R, T) from each token to the box around the tokens of each tile."""
+    """(B, T, R, T + 1) from each token to the box around the tokens of each tile; the last one is empty."""
     absent = ~there[..., None]
-    low = places.masked_fill(absent, _FAR).amin(2)[:, None, None]
-    high = places.masked_fill(absent, -_FAR).amax(2)[:, None, None]
+    low = F.pad(places.masked_fill(absent, _FAR).amin(2), (0, 0, 0, 1), value=_FAR)
+    high = F.pad(places.masked_fill(absent, -_FAR).amax(2), (0, 0, 0, 1), value=-_FAR)
     own = places[:, :, :, None]
-    beyond = torch.maximum(low - own, own - high).clamp_min(0)
+    beyond = torch.maximum(low[:, None, None] - own, own - high[:, None, None]).clamp_min(0)
     return beyond.square().sum(-1).sqrt().masked_fill(absent, HUGE)
 
 
@@ -119,7 +123,7 @@ def _nearest_tiles(gap: Tensor) -> tuple[Tensor, Tensor]:
     # Where there are fewer tiles than are looked at.
     between = F.pad(gap.amin(2), (0, _TILES), value=HUGE)
     near = between.topk(_TILES, 2, largest=False).indices.clamp_max(count)
-    looked_at = torch.zeros_like(between).scatter(2, near, HUGE)[:, :, :count]
+    looked_at = torch.zeros_like(between).scatter(2, near, HUGE)[:, :, : count + 1]
     return near, (gap + looked_at[:, :, None]).amin(3) * _SAFE
 
 

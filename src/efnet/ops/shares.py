@@ -81,7 +81,9 @@ def _shares(group: Tensor, other: Tensor, num_groups: int, distinct: bool) -> Sh
         return Shares(other, segments(group, num_groups).weighted(1 / size[group]))
     changes = (group[1:] != group[:-1]) | (other[1:] != other[:-1])
     start = F.pad(changes, (1, 0), value=True).nonzero().squeeze(1)
-    shared = torch.cat([start[1:], start.new_full((1,), group.shape[0])]) - start
+    # A number of rows to fill with would become that of the traced size.
+    end = start.new_full((1,), 2**62).clamp_max(group.shape[0])
+    shared = torch.cat([start[1:], end]) - start
     pairs = start.shape[0]
     number = torch.arange((pairs + _STEP - 1) // _STEP * _STEP, device=group.device)
     pair = number.clamp_max(pairs - 1)
