@@ -329,7 +329,7 @@ KINDS: dict[str, tuple[int, float, frozenset[str]]] = {
     "leaves_early": (1, 0.1, frozenset({"left"})),
     "leaves_waiting": (1, 0.1, frozenset({"left"})),
     "never_reads": (1, 0.5, frozenset({"closed"})),
-    "too_large": (1, 0.2, frozenset({"413", "503"})),
+    "too_large": (1, 0.2, frozenset({"408", "413", "503"})),
     "garbage": (1, 0.05, frozenset({"refused as it should be"})),
     "probe": (1, 0.25, frozenset({"200"})),
 }

@@ -105,7 +105,10 @@ async def _until_quiet(service: Service, files: int) -> float:
 
 
 def _memory(before: float, samples: list[tuple[float, float]], after: float) -> dict[str, Any]:
-    """MiB; the slope is a line through the samples of the last four fifths, MiB each minute."""
+    """MiB; the slope is a line through the samples of the last four fifths, MiB each minute.
+
+    A gap between samples much longer than a second means that the clients, or the whole machine, stood still.
+    """
     times, sizes = np.array(samples).T
     late = times >= times[-1] / 5
     slope = np.polyfit(times[late], sizes[late], 1)[0] * 60 if late.sum() > 2 else 0.0
@@ -115,6 +118,7 @@ def _memory(before: float, samples: list[tuple[float, float]], after: float) -> 
         "peak": float(sizes.max()),
         "end": after,
         "slope_per_minute": float(slope),
+        "longest_gap_seconds": float(np.diff(times).max()) if len(times) > 1 else 0.0,
         "series": [[round(t, 1), round(m, 1)] for t, m in samples[:: max(1, len(samples) // 60)]],
     }
 
@@ -160,7 +164,8 @@ def table(report: dict[str, Any]) -> str:
         + ".",
         f"Memory in MiB: {memory['start']:.0f} at the start, {memory['warm']:.0f} warm, "
         f"{memory['peak']:.0f} at most, {memory['end']:.0f} at the end; "
-        f"{memory['slope_per_minute']:+.2f} each minute.",
+        f"{memory['slope_per_minute']:+.2f} each minute; samples at most "
+        f"{memory['longest_gap_seconds']:.1f} s apart.",
         f"SIGTERM under load: status {report['ended']['status']} after {report['ended']['seconds']:.1f} s; "
         f"pairs from then on: {report['while_ending'].get('pair', {})}.",
         f"Faults: {'; '.join(report['faults']) or 'none'}.",

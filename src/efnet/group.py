@@ -6,6 +6,8 @@ Every method but `is_main` is to be called by all of them, in the same order.
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Self, TypeVar
 
@@ -108,6 +110,9 @@ class Group:
 
     def end(self, error: BaseException, status: int) -> NoReturn:
         """Raise an error that all of them have: the others leave with its exit status, in silence."""
+        if self.size > 1 and threading.current_thread() is threading.main_thread():
+            # With it srun and torchrun end the others as soon as one is gone, before they gave their status.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self.is_main:
             raise error
         raise SystemExit(status)

@@ -38,6 +38,11 @@ def nodes() -> int:
     return 1 if place is None else max(1, _number(place[2], 1))
 
 
+def by_srun() -> bool:
+    """Whether SLURM's `srun` started this process as one of several."""
+    return _starter() == _STARTERS[1] and world_size() > 1
+
+
 def share(items: Sequence[T]) -> list[T]:
     """The items that are this process's part: every `world_size`-th, from number `rank` on.
 

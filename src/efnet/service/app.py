@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from importlib import resources
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -23,7 +23,7 @@ from efnet.service.examples import EXAMPLES, SUFFIXES, ImageKind, example_image
 from efnet.service.limits import Limits
 from efnet.service.metrics import CONTENT_TYPE
 from efnet.service.middleware import Guard, fault
-from efnet.service.openapi import DESCRIPTION, ERRORS, UPLOAD
+from efnet.service.openapi import DESCRIPTION, ERRORS, REFUSED, describe_upload
 from efnet.service.refusal import RefusedError
 from efnet.service.schemas import ExampleInfo, Health, ModelInfo, Segmentation
 from efnet.service.segmenter import Segmenter
@@ -37,6 +37,10 @@ PAGE_FILES = {
     "icon.svg": "image/svg+xml",
 }
 """What the page is made of, besides index.html."""
+
+ExampleName = Annotated[str, Path(json_schema_extra={"enum": [*EXAMPLES]})]
+ExampleSuffix = Annotated[str, Path(json_schema_extra={"enum": sorted({*SUFFIXES.values()})})]
+"""What the schema lists and the service answers with 404 where it is another."""
 
 
 def create_app(
@@ -81,7 +85,9 @@ def create_app(
 
 
 def _add_interface(app: FastAPI, segmenter: Segmenter) -> None:
-    @app.post("/v1/segment", response_model=Segmentation, responses=ERRORS, openapi_extra=UPLOAD)
+    upload = describe_upload(segmenter.predictor.modality)
+
+    @app.post("/v1/segment", response_model=Segmentation, responses=ERRORS, openapi_extra=upload)
     async def segment(
         request: Request,
         format: Annotated[Format | None, Query(description="Wins over the Accept header.")] = None,
@@ -142,8 +148,8 @@ def _add_examples(app: FastAPI, segmenter: Segmenter) -> None:
         """Generated pairs to try."""
         return [example.describe(name) for name, example in EXAMPLES.items()]
 
-    @app.get("/v1/examples/{name}/{image}.{suffix}", response_class=Response)
-    async def example(name: str, image: ImageKind, suffix: str) -> Response:
+    @app.get("/v1/examples/{name}/{image}.{suffix}", response_class=Response, responses=REFUSED)
+    async def example(name: ExampleName, image: ImageKind, suffix: ExampleSuffix) -> Response:
         """One image of a generated pair."""
         if name not in EXAMPLES or suffix != SUFFIXES[image]:
             raise HTTPException(404)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from efnet.models.config import Modality
 from efnet.service.schemas import ErrorAnswer
 from efnet.service.uploads import FIELDS
 
@@ -33,19 +34,30 @@ _MEANINGS = {
     "rgbt": "One file of four channels, thermal last; instead of the other two.",
 }
 
-UPLOAD: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        field: {"type": "string", "format": "binary", "description": _MEANINGS[field]}
-                        for field in FIELDS
-                    },
-                }
-            }
-        },
-    }
+REFUSED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "No such example, or no such image of it."}
 }
+"""Of the examples. It also takes the place of FastAPI's 422, which `efnet.service.app` answers as 400."""
+
+
+def describe_upload(modality: Modality) -> dict[str, Any]:
+    """The body of a request for a pair.
+
+    Args:
+        modality: of the network: the images that it cannot do without.
+    """
+    needed = ["rgb", "thermal"] if modality == "rgbt" else [modality]
+    fields: dict[str, Any] = {
+        field: {"type": "string", "format": "binary", "description": _MEANINGS[field]} for field in FIELDS
+    }
+    pair, one_file = (
+        {
+            "type": "object",
+            "properties": {name: fields[name] for name in names},
+            "required": required,
+            "additionalProperties": False,
+        }
+        for names, required in ((("rgb", "thermal"), needed), (("rgbt",), ["rgbt"]))
+    )
+    schema = {"type": "object", "properties": fields, "oneOf": [pair, one_file]}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

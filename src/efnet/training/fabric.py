@@ -19,6 +19,7 @@ from efnet.devices import Precision, pick_device
 from efnet.errors import InputError
 from efnet.training.config import ParallelConfig
 from efnet.training.sharded import shard
+from efnet.training.starters import pick_environment
 
 _PRECISIONS: dict[Precision, Any] = {"32": "32-true", "bf16": "bf16-mixed"}
 
@@ -35,7 +36,8 @@ def make_fabric(device: str, precision: Precision, parallel: ParallelConfig | No
         parallel: how many, if they are not there yet, and how they share the work.
 
     Raises:
-        InputError: the device is unknown or not there, or there are fewer devices than processes.
+        InputError: the device is unknown or not there, there are fewer devices than processes, or machines
+            have different numbers of them.
     """
     parallel = parallel or ParallelConfig()
     chosen = pick_device(device)
@@ -43,6 +45,7 @@ def make_fabric(device: str, precision: Precision, parallel: ParallelConfig | No
     if processes == 1:
         processes, nodes = parallel.devices * parallel.nodes, parallel.nodes
     per_node = processes // nodes
+    environment = pick_environment()
     devices: Any = per_node if chosen.index is None else [chosen.index]
     if processes > 1:
         _check_devices(chosen, processes, per_node)
@@ -57,6 +60,7 @@ def make_fabric(device: str, precision: Precision, parallel: ParallelConfig | No
             num_nodes=nodes,
             precision=_PRECISIONS[precision],
             strategy=_strategy(parallel, processes) if processes > 1 else "auto",
+            plugins=environment,
         )
         fabric.launch()
     except (RuntimeError, ValueError) as error:

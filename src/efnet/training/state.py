@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import os
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ class Progress:
 _MAGIC = b"efnet state 1\n"
 """Begins the file; the SHA-256 of what follows comes next, then what `torch.save` wrote."""
 
-_DAMAGES = (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError)
+_DAMAGES = (RuntimeError, OSError, LookupError, TypeError, ValueError, AttributeError, AssertionError)
 
 
 def previous(path: Path) -> Path:
@@ -154,7 +153,12 @@ def read_state(path: Path) -> dict[str, Any]:
         raise ValueError("not a state of this version, or its beginning is damaged")
     if hashlib.sha256(memoryview(content)[start:]).digest() != content[len(_MAGIC) : start]:
         raise ValueError("its checksum is wrong: the file is damaged or cut off")
-    state: dict[str, Any] = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # the unpickler's have many names, and a stranger's file may cause any
+        raise ValueError(_first_line(error)) from error
     return state
 
 

@@ -64,6 +64,14 @@ def describe_training(config: TrainConfig, pairs: int, epoch: int, report: dict[
     return facts
 
 
+def describe_stop(config: TrainConfig, epoch: int, out: Path) -> str:
+    """Where a run stands that was asked to stop, and how it goes on."""
+    return (
+        f"stopped in epoch {epoch} of {config.schedule.epochs}; everything is saved. Go on with: "
+        f"efnet train --out {out} --resume"
+    )
+
+
 def describe_processes(config: TrainConfig, processes: int) -> str:
     """How several processes share a batch, for the opening line; nothing for one."""
     if processes == 1:

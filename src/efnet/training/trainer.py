@@ -27,7 +27,13 @@ from efnet.training.run_folder import RunFolder, environment, fingerprint
 from efnet.training.skipping import count_step, describe_skip, too_many_skipped
 from efnet.training.state import Progress
 from efnet.training.stop import Stopped, StopSignal
-from efnet.training.summary import Interrupted, RunSummary, describe_processes, describe_training
+from efnet.training.summary import (
+    Interrupted,
+    RunSummary,
+    describe_processes,
+    describe_stop,
+    describe_training,
+)
 from efnet.training.validation import Validator
 
 
@@ -123,28 +129,30 @@ class Trainer:
 
     def run(self) -> RunSummary:
         """All epochs that are left."""
-        epochs, batches = self.config.schedule.epochs, self.order.batches_per_epoch
         if self.group.is_main:
             self.log = RunLog(self.folder, read_rows(self.folder, self.progress.epoch))
-        done = self.progress.epoch * batches + self.progress.batch
         try:
-            with self.stop, self.reporter.steps(epochs * batches, done) as steps:
-                if self.config.data.cache:
-                    self.dataset.preload()
-                loader = make_loader(self.dataset, self.order, self.config.data.workers, self.group.device)
-                while self.progress.epoch < epochs:
-                    self._epoch(loader, steps)
-        except Stopped:
-            self._save()
-            stopped = Interrupted(
-                f"stopped in epoch {self.progress.epoch + 1} of {epochs}; everything is saved. Go on with: "
-                f"efnet train --out {self.folder.path} --resume"
-            )
-            self.group.end(stopped, 130)
+            with self.stop:
+                try:
+                    self._epochs()
+                except Stopped:
+                    self._save()  # still deaf to a second SIGTERM, which torchrun adds to that of srun
+                    told = describe_stop(self.config, self.progress.epoch + 1, self.folder.path)
+                    self.group.end(Interrupted(told), 130)
         finally:
             if self.log is not None:
                 self.log.close()
         return self._finish()
+
+    def _epochs(self) -> None:
+        epochs, batches = self.config.schedule.epochs, self.order.batches_per_epoch
+        done = self.progress.epoch * batches + self.progress.batch
+        with self.reporter.steps(epochs * batches, done) as steps:
+            if self.config.data.cache:
+                self.dataset.preload()
+            loader = make_loader(self.dataset, self.order, self.config.data.workers, self.group.device)
+            while self.progress.epoch < epochs:
+                self._epoch(loader, steps)
 
     def _epoch(self, loader: DataLoader[Item | InputError], steps: Steps) -> None:
         """One pass over the training split, then validation, logs and checkpoints."""
