@@ -86,6 +86,8 @@ def trace(deployed: Deployed, size: tuple[int, int] | None = None) -> ExportedPr
     """
     images = deployed.example() if size is None else deployed.example((1, *size))
     free = [_free(image) if size is None else {} for image in images]
+    # Loops that ran before stay compiled, and PyTorch 2.13 may fail to compare new ones with them.
+    torch.compiler.reset()
     with (
         torch.no_grad(),
         torch.autocast("cpu", enabled=False),

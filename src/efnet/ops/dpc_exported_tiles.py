@@ -26,9 +26,6 @@ _TILES = 9
 _BAND = 8
 """Tiles of a band, where the number of tokens is not known beforehand."""
 
-_NONE = 2**62
-"""Beyond any token: a number of tokens to fill with would become that of the traced size."""
-
 _FAR = 2.0**40
 """Coordinate of what is nowhere: its square is finite."""
 
@@ -64,7 +61,7 @@ def nearest_in_tiles(table: Table, k: int) -> Found:
     places = _rows(table.places, members)
     gap = _gaps(places, members < tokens)  # (B, T, R, T + 1)
     near, bound = _nearest_tiles(gap)
-    nowhere = members.new_full((batch, 1, _TILE), _NONE).clamp_max(tokens)
+    nowhere = torch.zeros_like(members[:, :1]) + _number(tokens)
     index = near + sample_offsets(batch, count + 1, near.device)[..., None]
     columns = torch.cat([members, nowhere], 1).flatten(0, 1).index_select(0, index.flatten())
     columns = columns.view(batch, count, _TILES * _TILE)
@@ -93,11 +90,16 @@ def _tiles(places: Tensor) -> Tensor:
     tiles = max(1, round(math.sqrt(tokens / _TILE))) if isinstance(tokens, int) else _BAND
     size = tiles * _TILE
     bands = (tokens + size - 1) // size
-    order = F.pad(places[..., 0].argsort(dim=1, stable=True), (0, bands * size - tokens), value=_NONE)
-    order = order.clamp_max(tokens).view(batch * bands, size)
+    order = F.pad(places[..., 0].argsort(dim=1, stable=True), (0, bands * size - tokens), value=-1)
+    order = torch.where(order < 0, _number(tokens), order).view(batch * bands, size)
     numbers = order.view(batch, bands * size)
     across = F.pad(places[..., 1], (0, 1), value=_FAR).gather(1, numbers).view(batch * bands, size)
     return order.gather(1, across.argsort(dim=1, stable=True)).view(batch, bands * tiles, _TILE)
+
+
+def _number(tokens: int) -> Tensor:
+    """A size as a tensor: as a number to fill with it would become that of the traced image."""
+    return torch.scalar_tensor(tokens, dtype=torch.int64)
 
 
 def _rows(values: Tensor, tokens: Tensor) -> Tensor:

@@ -81,9 +81,8 @@ def _shares(group: Tensor, other: Tensor, num_groups: int, distinct: bool) -> Sh
         return Shares(other, segments(group, num_groups).weighted(1 / size[group]))
     changes = (group[1:] != group[:-1]) | (other[1:] != other[:-1])
     start = F.pad(changes, (1, 0), value=True).nonzero().squeeze(1)
-    # A number of rows to fill with would become that of the traced size.
-    end = start.new_full((1,), 2**62).clamp_max(group.shape[0])
-    shared = torch.cat([start[1:], end]) - start
+    # As a number to fill with, how many rows there are would become that of the traced size.
+    shared = torch.cat([start[1:], torch.ones_like(group).sum(0, keepdim=True)]) - start
     pairs = start.shape[0]
     number = torch.arange((pairs + _STEP - 1) // _STEP * _STEP, device=group.device)
     pair = number.clamp_max(pairs - 1)
