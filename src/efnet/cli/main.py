@@ -116,7 +116,7 @@ def _run(name: str, words: list[str]) -> int:
         raise InputError(f"{plain_message(str(error))} (efnet {name} --help)") from error
     status = command.run(args)
     if "efnet.group" in sys.modules:  # only commands that may run in several processes load it
-        sys.modules["efnet.group"].leave()
+        sys.modules["efnet.group"].leave(status)
     return status
 
 
