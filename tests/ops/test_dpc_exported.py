@@ -57,6 +57,10 @@ def test_of_loose_tokens(weight: float, k: int) -> None:
     assert_same(smooth(24, 28, 32, 2), cells(24, 28, 2) if weight else None, weight, k, None)
 
 
+def test_of_more_neighbours_than_tiles_hold() -> None:
+    assert_same(smooth(24, 28, 8), cells(24, 28), 0.3, 600, None)
+
+
 def distances(table: Table) -> Tensor:
     assert table.places is not None
     values, places = table.values[..., :-2].double(), table.places.double()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from efnet.ops.dpc_exported_tiles import nearest_in_tiles
+from efnet.ops.dpc_exported_tiles import REACHED, nearest_in_tiles
 from efnet.ops.dpc_exported_window import Window, window_of
 from efnet.ops.dpc_loop import HUGE, Table, assign_open, masked_by_rank, neighbors_of_open, separate_open
 from efnet.ops.tokens import sample_offsets
@@ -78,7 +78,7 @@ def _numbers(features: Tensor) -> Tensor:
 
 def _neighbors(table: Table, window: Window | None, k: int) -> Nearest:
     batch, tokens = table.values.shape[:2]
-    if window is None and table.places is not None and table.places.shape[2] == 2:
+    if window is None and table.places is not None and table.places.shape[2] == 2 and k <= REACHED:
         found = nearest_in_tiles(table, k)
         nearest = Nearest(found.distance, found.token)
         open_ = (found.distance[..., -1] > found.bound).float()

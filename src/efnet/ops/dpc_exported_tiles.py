@@ -23,6 +23,9 @@ _TILE = 64
 _TILES = 9
 """Tiles that a tile is compared with, itself among them."""
 
+REACHED = _TILES * _TILE
+"""How many tokens one is compared with: no more neighbours than that are found here."""
+
 _BAND = 8
 """Tiles of a band, where the number of tokens is not known beforehand."""
 
@@ -52,7 +55,7 @@ def nearest_in_tiles(table: Table, k: int) -> Found:
 
     Args:
         table: with places in the plane (B, N, 2).
-        k: how many.
+        k: how many; at most `REACHED`.
     """
     assert table.places is not None
     batch, tokens = table.values.shape[:2]
@@ -64,7 +67,7 @@ def nearest_in_tiles(table: Table, k: int) -> Found:
     nowhere = torch.zeros_like(members[:, :1]) + _number(tokens)
     index = near + sample_offsets(batch, count + 1, near.device)[..., None]
     columns = torch.cat([members, nowhere], 1).flatten(0, 1).index_select(0, index.flatten())
-    columns = columns.view(batch, count, _TILES * _TILE)
+    columns = columns.view(batch, count, REACHED)
 
     apart = partner(_rows(table.values, members)) @ _rows(table.values, columns).transpose(2, 3)
     apart = apart.abs().sqrt() + _spatial(places, _rows(table.places, columns))
