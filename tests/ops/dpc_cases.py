@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from dpc_transcription import cluster
 from torch import Tensor
@@ -17,13 +18,19 @@ def assert_exact(
     weight: float = 0.0,
     size: tuple[int, int] | None = None,
 ) -> None:
-    result = dpc_knn(features, num_clusters, k, positions, weight, size)
-    assert result.centers.shape == (len(features), num_clusters)
+    """By products as by compiled loops: the same as the transcription."""
+    results = []
+    for loops in ("0", "1"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("EFNET_NATIVE", loops)
+            results.append(dpc_knn(features, num_clusters, k, positions, weight, size))
+        assert results[-1].centers.shape == (len(features), num_clusters)
     for sample in range(len(features)):
         own = None if positions is None else positions[sample]
         centers, assignment = cluster(features[sample], num_clusters, k, own, weight)
-        torch.testing.assert_close(result.centers[sample], centers, rtol=0, atol=0)
-        torch.testing.assert_close(result.assignment[sample], assignment, rtol=0, atol=0)
+        for result in results:
+            torch.testing.assert_close(result.centers[sample], centers, rtol=0, atol=0)
+            torch.testing.assert_close(result.assignment[sample], assignment, rtol=0, atol=0)
 
 
 def grid(height: int, width: int, pitch: float = 2.0) -> Tensor:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from efnet.ops import dpc_bounds, dpc_exact, dpc_exported, dpc_static
+from efnet.ops import dpc_bounds, dpc_exact, dpc_exported, dpc_native, dpc_static
 from efnet.ops.dpc_bounds import Bounds
 from efnet.ops.dpc_points import Points
 from efnet.ops.dpc_scan import GridScan, Lattice, ListScan, Near, Scan, suitable_radius
@@ -123,6 +123,9 @@ def _cluster(
     with full_precision(features.device), exact_products():
         if features.is_cuda and torch.cuda.is_current_stream_capturing():
             return Clusters(*dpc_static.cluster(points, num_clusters, k))
+        native = dpc_native.cluster(points, num_clusters, k, grid)
+        if native is not None:
+            return Clusters(*native)
         scan, squares = _neighbors(points, k, grid)
         centers = _centers(points, scan, squares, num_clusters, k)
         return Clusters(_assign(points, scan, centers, k), centers)

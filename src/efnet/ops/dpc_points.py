@@ -139,12 +139,16 @@ class Points:
             norms: sum of the norms of a row and of any column.
             nearest: the least square found; of what is farther the error is smaller.
         """
-        # Twice C + 2 roundings of products and squares, and some of the centring.
-        rounding = (2 * self.channels + 24) * 2.0**-23
-        error = norms.square() * rounding + _TINY
+        error = self.square_error(norms)
         nearest = nearest.clamp_min(0).sqrt_().clamp_min_(_TINY)
         # |sqrt(a) - sqrt(b)| is at most |a - b| / sqrt(a), and at most sqrt(|a - b|).
         return torch.minimum(error / nearest, error.sqrt()) + self._place_error
+
+    def square_error(self, norms: Tensor) -> Tensor:
+        """Bound of the error of their squares, for the same `norms`."""
+        # Twice C + 2 roundings of products and squares, and some of the centring.
+        rounding = (2 * self.channels + 24) * 2.0**-23
+        return norms.square() * rounding + _TINY
 
     @cached_property
     def place(self) -> Tensor:

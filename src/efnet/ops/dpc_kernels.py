@@ -1,0 +1,294 @@
+"""Searches of a clustering as compiled loops: the nearest few of a token, proved by the spatial term.
+
+EFNet (arXiv 2501.10958), equations 1-3. Tokens are sorted into square cells by their positions. A search
+walks from a token's own cell outwards, ring by ring, until no token beyond can be nearer; it measures a
+candidate's features only where its position alone does not rule it out, and stops half-way where their sum
+does. Importing this module needs numba.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_BLOCK = np.uint64(64)
+"""Channels summed before looking whether they suffice to rule a candidate out."""
+
+
+def compiled(fast: bool = False) -> Callable[[_F], _F]:
+    """Compile a function at its first call; without the interpreter's lock, kept for the next process."""
+    # Sums may be reordered, in the same way for every pair; infinity keeps its meaning.
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"} if fast else False}
+
+    def decorate(function: _F) -> _F:
+        try:
+            function = numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no folder to keep it in
+            function = numba.njit(**options)(function)
+        return function
+
+    return decorate
+
+
+@compiled(fast=True)
+def _square(values: Any, i: int, j: int, ceiling: float) -> float:
+    """Squared distance of rows i and j in float64, or a part of it that exceeds `ceiling`."""
+    # Of an index without sign the compiler knows that it does not count from the end, and can use vectors.
+    first, channels, one = np.uint64(0), np.uint64(values.shape[1]), np.uint64(1)
+    own, other = values[i], values[j]
+    total = 0.0
+    while first < channels:
+        last = min(first + _BLOCK, channels)
+        part = 0.0
+        c = first
+        while c < last:
+            difference = np.float64(own[c]) - np.float64(other[c])
+            part += difference * difference
+            c += one
+        total += part
+        if total > ceiling:
+            return total
+        first = last
+    return total
+
+
+@compiled()
+def sort_into_cells(cell: Any, starts: Any, order: Any) -> None:
+    """Sort tokens by cell.
+
+    Args:
+        cell: (N,) int64 the cell of each token.
+        starts: (cells + 1,) zeros; filled with where in `order` each cell begins.
+        order: (N,), filled with 0 to N - 1, within a cell ascending.
+    """
+    for token in range(len(cell)):
+        starts[cell[token] + 1] += 1
+    for number in range(len(starts) - 1):
+        starts[number + 1] += starts[number]
+    place = starts.copy()
+    for token in range(len(cell)):
+        order[place[cell[token]]] = token
+        place[cell[token]] += 1
+
+
+@compiled()
+def insert(tokens: Any, distance: Any, i: int, token: int, apart: float) -> None:
+    """Put a token where it belongs among the few of row i, of which the farthest falls out."""
+    slot = tokens.shape[1] - 1
+    while slot > 0 and (
+        apart < distance[i, slot - 1] or (apart == distance[i, slot - 1] and token < tokens[i, slot - 1])
+    ):
+        tokens[i, slot] = tokens[i, slot - 1]
+        distance[i, slot] = distance[i, slot - 1]
+        slot -= 1
+    tokens[i, slot] = token
+    distance[i, slot] = apart
+
+
+@compiled()
+def is_eligible(key: Any, own_key: float, i: int, j: int) -> bool:
+    """Whether j may answer a question about i: of the larger key, or of the same and before it."""
+    return j != i and (key[j] > own_key or (key[j] == own_key and j < i))
+
+
+@compiled()
+def first_eligible(
+    near_tokens: Any, near_distance: Any, floor: Any, key: Any, own_key: Any, tokens: Any, distance: Any
+) -> None:
+    """The first eligible one of each token's nearest few.
+
+    Args:
+        near_tokens: (N, count) ascending by distance and number; N: none.
+        near_distance: (N, count).
+        floor: (N,) what is not among the few is at least that far.
+        key: (N,) float64 and
+        own_key: (N,) float64, as of `nearest`.
+        tokens: (N,) filled; N: it may be among those that are not among the few.
+        distance: (N,) filled; where there is none, the floor.
+    """
+    for i in range(len(tokens)):
+        tokens[i] = len(tokens)
+        distance[i] = floor[i]
+        for slot in range(near_tokens.shape[1]):
+            j = near_tokens[i, slot]
+            if j == len(tokens):
+                break
+            if is_eligible(key, own_key[i], i, j):
+                # As far as the floor another one of a smaller number may be.
+                if near_distance[i, slot] < floor[i] or floor[i] == np.inf:
+                    tokens[i] = j
+                    distance[i] = near_distance[i, slot]
+                break
+
+
+@compiled()
+def _look(
+    values: Any, weight: float, order: Any, spots: Any, first: int, last: int,
+    key: Any, own_key: float, i: int, y: float, x: float, tokens: Any, distance: Any,
+) -> int:  # fmt: skip
+    """Compare token i at (y, x) with the tokens `order[first:last]`; returns how many were measured."""
+    measured = 0
+    scale = math.sqrt(values.shape[1])
+    worst = tokens.shape[1] - 1
+    limit = distance[i, worst]
+    # Somewhat too far, so that rounding rules nothing out.
+    farthest = (limit / weight) ** 2 * (1 + 1e-12) if weight > 0 else np.inf
+    for slot in range(first, last):
+        down, right = spots[slot, 0] - y, spots[slot, 1] - x
+        square = down * down + right * right
+        if square > farthest:
+            continue
+        j = order[slot]
+        if not is_eligible(key, own_key, i, j):
+            continue
+        measured += 1
+        spatial = weight * math.sqrt(square)
+        left = (limit - spatial + 1e-12 * limit) * scale
+        ceiling = left * left
+        semantic = _square(values, i, j, ceiling)
+        if semantic > ceiling:
+            continue
+        apart = math.sqrt(semantic) / scale + spatial
+        if apart < limit or (apart == limit and j < tokens[i, worst]):
+            insert(tokens, distance, i, j, apart)
+            limit = distance[i, worst]
+            farthest = (limit / weight) ** 2 * (1 + 1e-12) if weight > 0 else np.inf
+    return measured
+
+
+@compiled()
+def _reach(own: float, row: int, limit: float, weight: float, side: float) -> float:
+    """How far to either side, in cells, tokens of a row of cells are that may be as near as `limit`.
+
+    Negative where none is.
+    """
+    if not weight > 0:
+        return np.inf
+    reach = limit / (weight * side) * (1 + 1e-9) + 1e-9
+    above = max(0.0, row - own, own - row - 1)
+    return math.sqrt(reach * reach - above * above) if above <= reach else -1.0
+
+
+@compiled()
+def _beyond(cell: Any, shape: Any, ring: int) -> float:
+    """How far, in cells, a token at `cell` (2,) is at least from tokens outside the rings up to `ring`."""
+    gap = np.inf
+    for axis in range(2):
+        own = int(cell[axis])
+        if own - ring > 0:
+            gap = min(gap, cell[axis] - (own - ring))
+        if own + ring < shape[axis] - 1:
+            gap = min(gap, own + ring + 1 - cell[axis])
+    return max(0.0, gap - 1e-9)
+
+
+@compiled()
+def nearest(
+    values: Any, places: Any, weight: float, cells: Any, shape: Any, side: float,
+    starts: Any, order: Any, spots: Any,
+    rows: Any, first: int, last: int, key: Any, own_key: Any, proved: int, enough: Any,
+    tokens: Any, distance: Any, floor: Any,
+) -> int:  # fmt: skip
+    """The nearest eligible tokens of some rows of one sample, by distance and then by number.
+
+    Args:
+        values: (N, C) float32 features.
+        places: (N, 2) float64 positions.
+        weight: of the spatial distance.
+        cells: (N, 2) float64 positions in cells.
+        shape: (2,) cells along each axis.
+        side: of a cell, in the unit of positions.
+        starts: (cells + 1,) where in `order` each cell begins.
+        order: (S,) the tokens to compare with, sorted by cell.
+        spots: (S, 2) float64 their positions.
+        rows: (n,) the tokens asked about, of which those from `first` to before `last` here.
+        first: as said.
+        last: as said.
+        key: (N,) float64; token j is eligible for token i if its key is larger than `own_key[i]`, or the same
+            and j less than i.
+        own_key: (N,) float64.
+        proved: a search ends when so many of the nearest are certain,
+        enough: (N,) or when all that it has not seen is at least that far.
+        tokens: (N, count), of `rows` filled; N: none.
+        distance: (N, count) float64, of `rows` filled, to within rounding; infinite: none.
+        floor: (N,) float64, of `rows` filled: what is not among the few is at least that far.
+
+    Returns:
+        how many candidates were measured.
+    """
+    measured = 0
+    for n in range(first, last):
+        i = rows[n]
+        y, x = places[i, 0], places[i, 1]
+        for slot in range(tokens.shape[1]):
+            tokens[i, slot] = len(values)
+            distance[i, slot] = np.inf
+        middle_row, middle_column = int(cells[i, 0]), int(cells[i, 1])
+        bound = -1.0
+        ring = 0
+        while bound < np.inf and bound < enough[i] and not distance[i, proved - 1] < bound:
+            for row in range(max(middle_row - ring, 0), min(middle_row + ring, shape[0] - 1) + 1):
+                reach = _reach(cells[i, 0], row, distance[i, tokens.shape[1] - 1], weight, side)
+                left = int(max(max(middle_column - ring, 0), cells[i, 1] - reach))
+                right = int(min(min(middle_column + ring, shape[1] - 1), cells[i, 1] + reach))
+                line = row * shape[1]
+                whole = abs(row - middle_row) == ring  # else of the ring it has the ends
+                for column in range(middle_column - ring, middle_column + ring + 1, max(1, 2 * ring)):
+                    first_cell, last_cell = (left, right) if whole else (column, column)
+                    if first_cell < left or last_cell > right:
+                        continue
+                    measured += _look(
+                        values, weight, order, spots, starts[line + first_cell], starts[line + last_cell + 1],
+                        key, own_key[i], i, y, x, tokens, distance,
+                    )  # fmt: skip
+                    if whole:
+                        break
+            gap = _beyond(cells[i], shape, ring)
+            bound = weight * side * gap * (1 - 1e-9) if gap < np.inf else np.inf
+            ring += 1
+        floor[i] = min(bound, distance[i, tokens.shape[1] - 1] * (1 - 1e-12))
+    return measured
+
+
+@compiled()
+def measure(
+    values: Any, places: Any, weight: float, rows: Any, first: int, last: int, tokens: Any, distance: Any
+) -> int:
+    """Measure what was found, and sort it by distance and number.
+
+    All distances that decide come from here: in another loop a sum might be ordered otherwise, and of equal
+    tokens' distances one be the smaller.
+
+    Args:
+        values: (N, C) float32 features.
+        places: (N, 2) float64 positions.
+        weight: of the spatial distance.
+        rows: (n,) tokens, of which those from `first` to before `last` here.
+        first: as said.
+        last: as said.
+        tokens: (N, count), of `rows` sorted.
+        distance: (N, count) float64, of `rows` filled.
+
+    Returns:
+        0.
+    """
+    scale = math.sqrt(values.shape[1])
+    found = np.empty(tokens.shape[1], np.int64)
+    for n in range(first, last):
+        i = rows[n]
+        for slot in range(len(found)):
+            found[slot] = tokens[i, slot]
+            tokens[i, slot] = len(values)
+            distance[i, slot] = np.inf
+        for j in found:
+            if j < len(values):
+                down, right = places[j, 0] - places[i, 0], places[j, 1] - places[i, 1]
+                spatial = weight * math.sqrt(down * down + right * right)
+                insert(tokens, distance, i, j, math.sqrt(_square(values, i, j, np.inf)) / scale + spatial)
+    return 0

@@ -1,0 +1,45 @@
+"""Compiled loops on several threads: those that PyTorch would use."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="efnet-loops")
+
+
+# Of a fork only the thread that called it goes on.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def share_out(task: Callable[[int, int], int], size: int, step: int) -> list[int]:
+    """What `task(first, last)` returns for the parts of `range(size)`, `step` long, in no certain order.
+
+    Args:
+        task: lets go of the interpreter's lock; parts do not touch each other's results.
+        size: of the whole.
+        step: of a part. Whoever is done takes the next one.
+    """
+    parts = itertools.count()
+
+    def work() -> int:
+        done = 0
+        while (first := next(parts) * step) < size:
+            done += task(first, min(first + step, size))
+        return done
+
+    helpers = min(torch.get_num_threads(), -(-size // step)) - 1
+    if helpers <= 0:
+        return [work()]
+    started = [_pool(helpers).submit(work) for _ in range(helpers)]
+    own = work()
+    return [own, *(helper.result() for helper in started)]
