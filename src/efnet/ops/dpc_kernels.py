@@ -99,20 +99,26 @@ def is_eligible(key: Any, own_key: float, i: int, j: int) -> bool:
 
 @compiled()
 def first_eligible(
-    near_tokens: Any, near_distance: Any, floor: Any, key: Any, own_key: Any, tokens: Any, distance: Any
-) -> None:
+    near_tokens: Any, near_distance: Any, floor: Any, first: int, last: int, key: Any, own_key: Any,
+    tokens: Any, distance: Any,
+) -> int:  # fmt: skip
     """The first eligible one of each token's nearest few.
 
     Args:
         near_tokens: (N, count) ascending by distance and number; N: none.
         near_distance: (N, count).
         floor: (N,) what is not among the few is at least that far.
+        first: token to begin with,
+        last: and the one to stop before.
         key: (N,) float64 and
         own_key: (N,) float64, as of `nearest`.
         tokens: (N,) filled; N: it may be among those that are not among the few.
         distance: (N,) filled; where there is none, the floor.
+
+    Returns:
+        0.
     """
-    for i in range(len(tokens)):
+    for i in range(first, last):
         tokens[i] = len(tokens)
         distance[i] = floor[i]
         for slot in range(near_tokens.shape[1]):
@@ -125,20 +131,22 @@ def first_eligible(
                     tokens[i] = j
                     distance[i] = near_distance[i, slot]
                 break
+    return 0
 
 
 @compiled()
 def _look(
-    values: Any, weight: float, order: Any, spots: Any, first: int, last: int,
+    values: Any, weight: float, farness: float, scale: float, order: Any, spots: Any, first: int, last: int,
     key: Any, own_key: float, i: int, y: float, x: float, tokens: Any, distance: Any,
 ) -> int:  # fmt: skip
-    """Compare token i at (y, x) with the tokens `order[first:last]`; returns how many were measured."""
+    """Compare token i at (y, x) with the tokens `order[first:last]`; returns how many were measured.
+
+    `farness` is a little more than 1 / weight, so that rounding rules nothing out; infinite without a weight.
+    """
     measured = 0
-    scale = math.sqrt(values.shape[1])
     worst = tokens.shape[1] - 1
     limit = distance[i, worst]
-    # Somewhat too far, so that rounding rules nothing out.
-    farthest = (limit / weight) ** 2 * (1 + 1e-12) if weight > 0 else np.inf
+    farthest = (limit * farness) ** 2
     for slot in range(first, last):
         down, right = spots[slot, 0] - y, spots[slot, 1] - x
         square = down * down + right * right
@@ -158,19 +166,13 @@ def _look(
         if apart < limit or (apart == limit and j < tokens[i, worst]):
             insert(tokens, distance, i, j, apart)
             limit = distance[i, worst]
-            farthest = (limit / weight) ** 2 * (1 + 1e-12) if weight > 0 else np.inf
+            farthest = (limit * farness) ** 2
     return measured
 
 
 @compiled()
-def _reach(own: float, row: int, limit: float, weight: float, side: float) -> float:
-    """How far to either side, in cells, tokens of a row of cells are that may be as near as `limit`.
-
-    Negative where none is.
-    """
-    if not weight > 0:
-        return np.inf
-    reach = limit / (weight * side) * (1 + 1e-9) + 1e-9
+def _half_width(own: float, row: int, reach: float) -> float:
+    """How far to either side, in cells, a circle goes in a row of cells; negative: nowhere."""
     above = max(0.0, row - own, own - row - 1)
     return math.sqrt(reach * reach - above * above) if above <= reach else -1.0
 
@@ -223,35 +225,47 @@ def nearest(
         how many candidates were measured.
     """
     measured = 0
+    scale = math.sqrt(values.shape[1])
+    worst = tokens.shape[1] - 1
+    farness = (1 + 1e-9) / weight if weight > 0 else np.inf
     for n in range(first, last):
         i = rows[n]
         y, x = places[i, 0], places[i, 1]
+        u, v = cells[i, 0], cells[i, 1]
         for slot in range(tokens.shape[1]):
             tokens[i, slot] = len(values)
             distance[i, slot] = np.inf
-        middle_row, middle_column = int(cells[i, 0]), int(cells[i, 1])
+        middle_row, middle_column = int(u), int(v)
+        # A block of cells up to `outer` away from the middle has been looked at up to `inner`.
+        inner, outer = -1, 1
         bound = -1.0
-        ring = 0
         while bound < np.inf and bound < enough[i] and not distance[i, proved - 1] < bound:
-            for row in range(max(middle_row - ring, 0), min(middle_row + ring, shape[0] - 1) + 1):
-                reach = _reach(cells[i, 0], row, distance[i, tokens.shape[1] - 1], weight, side)
-                left = int(max(max(middle_column - ring, 0), cells[i, 1] - reach))
-                right = int(min(min(middle_column + ring, shape[1] - 1), cells[i, 1] + reach))
+            for turn in range(2 * outer + 1):  # the nearest rows first
+                row = middle_row + ((turn + 1) // 2 if turn % 2 else -(turn // 2))
+                if not 0 <= row < shape[0]:
+                    continue
+                reach = distance[i, worst] * farness / side + 1e-9 if weight > 0 else np.inf
+                width = _half_width(u, row, reach)
+                left = int(max(max(middle_column - outer, 0), v - width))
+                right = int(min(min(middle_column + outer, shape[1] - 1), v + width))
                 line = row * shape[1]
-                whole = abs(row - middle_row) == ring  # else of the ring it has the ends
-                for column in range(middle_column - ring, middle_column + ring + 1, max(1, 2 * ring)):
-                    first_cell, last_cell = (left, right) if whole else (column, column)
-                    if first_cell < left or last_cell > right:
-                        continue
-                    measured += _look(
-                        values, weight, order, spots, starts[line + first_cell], starts[line + last_cell + 1],
-                        key, own_key[i], i, y, x, tokens, distance,
-                    )  # fmt: skip
-                    if whole:
-                        break
-            gap = _beyond(cells[i], shape, ring)
+                new = (turn + 1) // 2 > inner
+                ends = (right, right) if new else (middle_column - inner - 1, right)
+                begins = (left, right + 1) if new else (left, middle_column + inner + 1)
+                for part in range(2):
+                    first_cell, last_cell = max(begins[part], left), min(ends[part], right)
+                    if first_cell <= last_cell:
+                        measured += _look(
+                            values, weight, farness, scale, order, spots,
+                            starts[line + first_cell], starts[line + last_cell + 1],
+                            key, own_key[i], i, y, x, tokens, distance,
+                        )  # fmt: skip
+            gap = _beyond(cells[i], shape, outer)
             bound = weight * side * gap * (1 - 1e-9) if gap < np.inf else np.inf
-            ring += 1
+            inner = outer
+            # As far as the farthest of the few, but not from none to all.
+            wanted = distance[i, worst] * farness / side if weight > 0 else np.inf
+            outer = 2 * outer + 1 if wanted >= 2 * outer else max(outer, int(wanted)) + 1
         floor[i] = min(bound, distance[i, tokens.shape[1] - 1] * (1 - 1e-12))
     return measured
 

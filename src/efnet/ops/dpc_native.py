@@ -105,8 +105,7 @@ def _centers(search: Search, near: Found, count: int, k: int) -> Numbers:
     # The token itself is nearest to it, at no distance. By PyTorch: as elsewhere sums are to be rounded.
     distance = torch.nn.functional.pad(torch.from_numpy(near.distance[:, : k - 1]), (1, 0))
     density = distance.square().mean(1).neg().exp().numpy()
-    nearest, apart = np.empty(search.size, np.int64), np.empty(search.size)
-    search.loops.first_eligible(*near, density, density, nearest, apart)
+    nearest, apart = search.first_eligible(near, density, density)
     # Of the densest token it is the distance to the farthest: no score exceeds its own.
     densest = int(density.argmax())
     low = density * np.minimum(apart, _FARTHEST)
@@ -146,8 +145,7 @@ def _assign(search: Search, near: Found, centers: Numbers) -> Numbers:
     is_center = np.zeros(search.size)
     is_center[centers] = 1.0
     half = np.full(search.size, 0.5)
-    nearest, distance = np.empty(search.size, np.int64), np.empty(search.size)
-    search.loops.first_eligible(*near, is_center, half, nearest, distance)
+    nearest, _ = search.first_eligible(near, is_center, half)
     nearest[centers] = centers
     asked = np.flatnonzero(nearest == search.size)
     if len(asked):

@@ -33,8 +33,8 @@ _LARGEST_RADIUS = 6
 _ROWS = 128
 """Tokens that a thread takes at a time."""
 
-_GRID_ROWS = 1024
-"""Cells of a regular grid that a thread takes at a time: what stays in its cache."""
+_MANY_ROWS = 1024
+"""The same of quick work; on a regular grid, what stays in a cache."""
 
 
 @lru_cache(maxsize=1)
@@ -164,6 +164,17 @@ class Search:
 
         return sum(share_out(task, len(rows), _ROWS))
 
+    def first_eligible(self, near: Found, key: Distances, own_key: Distances) -> tuple[Numbers, Distances]:
+        """As `dpc_kernels.first_eligible`, for all tokens: the first ones (N,) and their distances (N,)."""
+        tokens, distance = np.empty(self.size, np.int64), np.empty(self.size)
+
+        def task(first: int, last: int) -> int:
+            done: int = self.loops.first_eligible(*near, first, last, key, own_key, tokens, distance)
+            return done
+
+        share_out(task, self.size, _MANY_ROWS)
+        return tokens, distance
+
     def measure(self, rows: Numbers, first: int, last: int, out: Found) -> None:
         """As `dpc_kernels.measure`."""
         self.loops.measure(self.values, self.places, self.weight, rows, first, last, out.tokens, out.distance)
@@ -195,7 +206,7 @@ class Lattice:
             )
             return done
 
-        share_out(task, search.size, _GRID_ROWS)
+        share_out(task, search.size, _MANY_ROWS)
 
     def nearest(
         self, search: Search, rows: Numbers, cells: Cells, key: Distances, own_key: Distances, out: Found
@@ -210,7 +221,7 @@ class Lattice:
             search.measure(rows, first, last, out)
             return done
 
-        share_out(task, len(rows), _GRID_ROWS)
+        share_out(task, len(rows), _MANY_ROWS)
 
 
 class Products:
