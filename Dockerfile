@@ -11,8 +11,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 # PyTorch first and from its own index: which build it is decides what the image runs on.
-RUN version=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' constraints.txt | head -1) \
- && /venv/bin/pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple "torch==$version" \
+RUN /venv/bin/pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple -c constraints.txt torch \
  && /venv/bin/pip install -c constraints.txt ".[all]"
 
 FROM python:3.12-slim

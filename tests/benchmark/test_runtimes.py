@@ -14,7 +14,7 @@ import efnet
 from efnet.benchmark import plot, timing
 from efnet.benchmark.accuracy import read_accuracy
 from efnet.benchmark.network import Plan, compare
-from efnet.benchmark.runtimes import export_for, variant_of
+from efnet.benchmark.runtimes import parse_target, variant_for, variant_of
 from efnet.benchmark.subject import Subject, images, make_work, open_model
 from efnet.cli.main import main
 from efnet.errors import InputError
@@ -26,16 +26,6 @@ SIZE = (32, 48)
 @pytest.fixture(autouse=True)
 def _small_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(timing.GEMM_SIZES, "cpu", 64)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MFNet for one pair, by ONNX Runtime."""
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    path, fault = export_for("mfnet", "onnx", SIZE, tmp_path_factory.mktemp("exported"))
-    assert fault is None
-    return path
 
 
 def row(model: str, variant: str = "plain", **values: Any) -> dict[str, Any]:
@@ -108,6 +98,12 @@ def test_variants_of_files() -> None:
         "openvino",
         "program",
     ]
+
+
+@pytest.mark.parametrize("word", ["onnx", "onnx-16", "onnx-int8", "openvino", "openvino-16", "torch"])
+def test_runtimes_with_a_precision(word: str) -> None:
+    assert variant_for(parse_target(word)) == word
+    assert parse_target("onnx-32") == parse_target("onnx") == ("onnx", "32")
 
 
 def test_images_do_not_depend_on_what_runs_them() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from efnet.benchmark.agreement import agreements, classes_seen, missing_references
 from efnet.benchmark.machine import describe
 from efnet.benchmark.memory import peak_of
 from efnet.benchmark.parts import breakdown
@@ -45,6 +47,8 @@ def steps(subjects: Sequence[Subject], plan: Plan) -> int:
     gemms = 2 if subjects[0].precision == "bf16" else 1
     plain = sum(_broken_down(subject) for subject in subjects)
     turns = (len(subjects) + gemms) * (plan.runs + plan.warmup)
+    given = [subject for subject in subjects if subject.pairs]
+    turns += sum(subject.passes for subject in [*given, *missing_references(given)])
     return turns + plan.parts * plain * (plan.runs + 1) + plan.memory * len(subjects)
 
 
@@ -57,14 +61,15 @@ def compare(
     """Measure contestants of one size, batch, device and precision.
 
     Args:
-        subjects: at least one.
+        subjects: at least one; all with the same pairs, or none with any.
         plan: how much.
         progress: told `steps(subjects, plan)` times.
         failed: labels of contestants that are known not to work, and why.
 
     Returns:
         plain values: `machine`, `gemm` (operations per second by type), and `rows`, one per contestant, with
-        `error` instead of figures where a variant (compile, cuda-graph, an exported file) does not work here.
+        `error` instead of figures where a variant (compile, cuda-graph, an exported file) does not work here,
+        and with pairs `agreement`, see `efnet.benchmark.agreement.agreements`.
 
     Raises:
         InputError: a model that is not there, or too little memory.
@@ -72,7 +77,8 @@ def compare(
     device = torch.device(subjects[0].device)
     errors = dict(failed or {})
     models = {each.label: open_model(each.source) for each in subjects if each.label not in errors}
-    works = _ready(subjects, models, errors)
+    works, seen = _ready(subjects, models, errors, progress)
+    agreement = agreements(list(seen), seen, progress)
     gemms, operations = gemm_contestants(device, subjects[0].precision)
     times = interleave({**works, **gemms}, device, plan.runs, plan.warmup, progress)
     rates = gemm_rates(times, operations)
@@ -82,6 +88,8 @@ def compare(
             rows.append({**_head(subject), "error": errors[subject.label]})
             continue
         row = _row(subject, models[subject.label], times[subject.label], rates)
+        if subject in agreement:
+            row["agreement"] = agreement[subject]
         if plan.memory:
             peak = peak_of({"kind": "network", "subject": subject.to_dict()})
             row["memory"] = None if peak is None else peak.to_dict()
@@ -90,6 +98,7 @@ def compare(
         if plan.parts and _broken_down(subject) and isinstance(model, SegmentationModel):
             row["breakdown"] = breakdown(subject, model, plan.runs, progress)
         rows.append(row)
+    _relate(rows)
     return {"machine": describe(device), "gemm": rates, "rows": rows}
 
 
@@ -99,17 +108,24 @@ def _broken_down(subject: Subject) -> bool:
 
 
 def _ready(
-    subjects: Sequence[Subject], models: dict[str, Network], errors: dict[str, str]
-) -> dict[str, Work]:
-    """The contestants, each tried once; why one does not work goes to `errors`."""
+    subjects: Sequence[Subject], models: dict[str, Network], errors: dict[str, str], progress: Progress
+) -> tuple[dict[str, Work], dict[Subject, Tensor]]:
+    """The contestants, each tried once or on every pair, and the classes that they see in pairs.
+
+    Why one does not work goes to `errors`.
+    """
     works: dict[str, Work] = {}
+    seen: dict[Subject, Tensor] = {}
     for subject in subjects:
         if subject.label in errors:
             continue
         with named_shortage(subject):
             try:
                 work = make_work(subject, models[subject.label])
-                work()
+                if subject.pairs:
+                    seen[subject] = classes_seen(subject, work, progress)
+                else:
+                    work()
             # What a compiler or a capture raises is beyond counting, and plain works all the same.
             except Exception as error:
                 if subject.variant == "plain":
@@ -118,13 +134,13 @@ def _ready(
                 errors[subject.label] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
                 continue
         works[subject.label] = work
-    return works
+    return works, seen
 
 
 def _head(subject: Subject) -> dict[str, Any]:
-    """What a row is about; of a file its name alone, since its folder may be gone."""
+    """What a row is about; of a file its name alone, since its folder may be gone, of pairs their number."""
     file = None if subject.file is None else Path(subject.file).name
-    return {"label": subject.label, **subject.to_dict(), "file": file}
+    return {"label": subject.label, **subject.to_dict(), "file": file, "pairs": len(subject.pairs)}
 
 
 def _row(subject: Subject, model: Network, spread: Spread, rates: dict[str, float]) -> dict[str, Any]:
@@ -142,3 +158,12 @@ def _row(subject: Subject, model: Network, spread: Spread, rates: dict[str, floa
         "times_limit": spread.median / limit,
         "share_of_limit": limit / spread.median,
     }
+
+
+def _relate(rows: Sequence[dict[str, Any]]) -> None:
+    """Add `times_plain`: a median over that of the same model as it is; None where that was not measured."""
+    done = [row for row in rows if "error" not in row]
+    plain = {row["model"]: row for row in done if row["variant"] == "plain" and not row["dense"]}
+    for row in done:
+        beside = plain.get(row["model"])
+        row["times_plain"] = beside and row["seconds"]["median"] / beside["seconds"]["median"]

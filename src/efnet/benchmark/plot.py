@@ -11,6 +11,7 @@ from efnet.figure import figure_class
 from efnet.files import replacing
 
 _MARKERS = {"plain": "o", "compile": "v", "cuda-graph": "^", "program": "P", "onnx": "s", "openvino": "D"}
+"""Those of other variants, such as of lower precision, are crosses."""
 
 
 def plot_growth(path: str | os.PathLike[str], report: dict[str, Any]) -> None:

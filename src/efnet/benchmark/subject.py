@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from efnet.benchmark.dense import clustering_by, dense_dpc_knn
+from efnet.benchmark.inputs import batches, images
 from efnet.benchmark.timing import Work
 from efnet.devices import Precision, autocast
 from efnet.errors import InputError
@@ -22,7 +24,8 @@ from efnet.training.config import OptimizerConfig
 from efnet.training.loss import cross_entropy
 from efnet.training.optimizer import make_optimizer
 
-VARIANTS = ("plain", "compile", "cuda-graph", "program", "onnx", "openvino")
+Files = tuple[str | None, str | None]
+"""Colour and thermal image of a pair; None: there is none of its own, as with a four-channel image."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class Subject:
         device: as of `torch.device`.
         precision: 32 or bf16.
         training: whether a step of training is meant; else a forward pass.
-        variant: plain, compile or cuda-graph; of an exported file program (of PyTorch), onnx or openvino.
+        variant: plain, compile or cuda-graph; of an exported file program (of PyTorch), onnx or openvino,
+            with -16 or -int8 after it for weights of that precision.
         dense: cluster by the dense formulation.
         checkpoint_activations: compute activations again in the backward pass instead of keeping them.
         file: an exported file, which runs in the model's place.
+        pairs: what it sees, one pass after another; empty: images that are made up.
     """
 
     model: str
@@ -52,6 +57,7 @@ class Subject:
     dense: bool = False
     checkpoint_activations: bool = False
     file: str | None = None
+    pairs: tuple[Files, ...] = ()
 
     @property
     def source(self) -> str:
@@ -66,6 +72,11 @@ class Subject:
         extras += ["dense clustering"] if self.dense else []
         return ", ".join([self.model, *extras])
 
+    @property
+    def passes(self) -> int:
+        """How many it takes to see every pair."""
+        return max(1, -(-len(self.pairs) // self.batch))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` reads them back."""
         return asdict(self)
@@ -73,7 +84,8 @@ class Subject:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Subject:
         """Read what `to_dict` made."""
-        return replace(cls(**values), size=(int(values["size"][0]), int(values["size"][1])))
+        size = int(values["size"][0]), int(values["size"][1])
+        return replace(cls(**values), size=size, pairs=tuple((rgb, th) for rgb, th in values["pairs"]))
 
 
 Network = SegmentationModel | ExportedModel
@@ -104,7 +116,7 @@ def make_work(subject: Subject, model: Network) -> Work:
         model: its network, from `open_model`; moved to the device.
 
     Raises:
-        InputError: the network cannot checkpoint activations.
+        InputError: the network cannot checkpoint activations, or a pair cannot be read.
     """
     device = torch.device(subject.device)
     model = model.to(device)
@@ -112,12 +124,12 @@ def make_work(subject: Subject, model: Network) -> Work:
         assert isinstance(model, SegmentationModel)
         return _guarded(subject, TrainingStep(subject, model))
     model.eval()
-    rgb, thermal = images(subject, device)
+    turns = itertools.cycle(batches(subject, model))
     network = torch.compile(model, dynamic=False) if subject.variant == "compile" else model
 
     def forward() -> Tensor:
         with torch.inference_mode(), autocast(device, subject.precision):
-            logits: Tensor = network(rgb, thermal)
+            logits: Tensor = network(*next(turns))
             return logits
 
     work = _captured(forward, device) if subject.variant == "cuda-graph" else forward
@@ -166,22 +178,6 @@ class TrainingStep:
         """The whole step."""
         self.backward(self.loss(self.forward()))
         self.update()
-
-
-def images(subject: Subject, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Smooth images with noise, the same every time: (B, 3, H, W) and (B, 1, H, W) in [0, 1]."""
-    generator = torch.Generator().manual_seed(1)
-
-    def draw(channels: int) -> Tensor:
-        height, width = subject.size
-        coarse = torch.rand(
-            subject.batch, channels, max(2, height // 24), max(2, width // 24), generator=generator
-        )
-        smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=True)
-        noise = torch.rand(smooth.shape, generator=generator)
-        return (0.9 * smooth + 0.1 * noise).to(device)
-
-    return draw(3), draw(1)
 
 
 def _guarded(subject: Subject, work: Work) -> Work:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from efnet.benchmark.machine import summary
@@ -38,11 +38,14 @@ def network_tables(report: dict[str, Any]) -> str:
     first = rows[0]
     what = "step of training" if first["training"] else "forward pass"
     size = f"{first['size'][0]}x{first['size'][1]}"
-    lines = [f"{what}, {size}, batch {first['batch']}, precision {first['precision']}", *head(report)]
+    given = f", {first['pairs']} given pairs in turn" if first["pairs"] else ""
+    lines = [f"{what}, {size}, batch {first['batch']}, precision {first['precision']}{given}", *head(report)]
     done = [row for row in rows if "error" not in row]
     headings = ["model", "ms", "quartiles", "p90", "pairs/s", "GMAC", "times limit", "parameters", "peak MB"]
-    scored = any(row.get("miou") is not None for row in done)
-    lines += table([*headings, *(["mIoU"] if scored else [])], [_network_row(row, scored) for row in done])
+    extras = {name: cell for name, (wanted, cell) in _EXTRAS.items() if any(map(wanted, done))}
+    lines += table(
+        [*headings, *extras], [[*_network_row(row), *(cell(row) for cell in extras.values())] for row in done]
+    )
     lines += [f"{row['label']}: does not work here ({row['error']})" for row in rows if "error" in row]
     for row in done:
         if "breakdown" in row:
@@ -50,8 +53,7 @@ def network_tables(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _network_row(row: dict[str, Any], scored: bool) -> list[str]:
-    miou = row.get("miou")
+def _network_row(row: dict[str, Any]) -> list[str]:
     return [
         row["label"],
         milliseconds(row["seconds"]["median"]),
@@ -62,8 +64,31 @@ def _network_row(row: dict[str, Any], scored: bool) -> list[str]:
         f"{row['times_limit']:.2f}",
         f"{row['parameters'] / 1e6:.2f} M",
         megabytes(row.get("memory"), "peak"),
-        *(["-" if miou is None else f"{100 * miou:.2f}"] if scored else []),
     ]
+
+
+def _agreement(row: dict[str, Any], which: str) -> str:
+    share = row["agreement"][which]
+    return "-" if share is None else percent(share)
+
+
+def _miou(row: dict[str, Any]) -> str:
+    miou = row.get("miou")
+    return "-" if miou is None else f"{100 * miou:.2f}"
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    ratio = row.get("times_plain")
+    return "-" if ratio is None else f"{ratio:.2f}"
+
+
+_EXTRAS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], str]]] = {
+    "to PyTorch": (lambda row: bool(row["file"]) and row["times_plain"] is not None, _ratio),
+    "classes agree": (lambda row: "agreement" in row, lambda row: _agreement(row, "overall")),
+    "worst pair": (lambda row: "agreement" in row, lambda row: _agreement(row, "worst")),
+    "mIoU": (lambda row: row.get("miou") is not None, _miou),
+}
+"""Columns that are there if a row has what they show: heading, whether a row has it, and its cell."""
 
 
 def breakdown_table(row: dict[str, Any]) -> list[str]:
@@ -141,6 +166,11 @@ def growth_tables(report: dict[str, Any]) -> str:
 def milliseconds(seconds: float) -> str:
     """With three digits that mean something."""
     return f"{1e3 * seconds:.1f}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
+
+
+def percent(share: float) -> str:
+    """With the digits that tell it from all; all alone is 100 %."""
+    return "100 %" if share == 1 else f"{min(100 * share, 99.9999):.4f} %"
 
 
 def quartiles(spread: dict[str, float]) -> str:

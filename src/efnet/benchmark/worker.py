@@ -49,11 +49,16 @@ def _prepare(task: dict[str, Any]) -> tuple[Any, Any, int]:
 
         case = Case.from_dict(task["case"])
         return clustering_work(case, task["contestant"]), torch.device(case.device), _RUNS["clustering"]
+    from dataclasses import replace
+
     from efnet.benchmark.subject import Subject, make_work, open_model
 
     subject = Subject.from_dict(task["subject"])
+    runs = _RUNS["train" if subject.training else "forward"]
+    # Pairs that no run comes to would only lie in memory.
+    subject = replace(subject, pairs=subject.pairs[: runs * subject.batch])
     work = make_work(subject, open_model(subject.source))
-    return work, torch.device(subject.device), _RUNS["train" if subject.training else "forward"]
+    return work, torch.device(subject.device), runs
 
 
 if __name__ == "__main__":

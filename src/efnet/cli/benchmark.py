@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from efnet.cli.benchmark_options import add_arguments, check_options, words
+from efnet.cli.check_pairs import check_words, find_check_pairs
 from efnet.cli.reporting import progress_bar
 from efnet.errors import InputError
 
 if TYPE_CHECKING:
-    from efnet.benchmark.subject import Subject
+    from efnet.benchmark.subject import Files, Subject
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = (
     "Measure speed and memory on this machine: contestants take turns, medians and quartiles stand beside "
     "the matrix-multiply rate of the same run, peak memory comes from processes of their own. Modes: forward "
-    "(a pass, and where its time goes; with --runtime also as exported files), train (a step: pass, loss, "
-    "backward pass, AdamW), clustering (efnet.ops.dpc_knn against the dense formulation), growth (time and "
-    "memory against image size)."
+    "(a pass, and where its time goes; with --runtime also as exported files; with --check-rgbt and its like "
+    "on your own pairs, and how far classes agree with PyTorch's), train (a step: pass, loss, backward pass, "
+    "AdamW), clustering (efnet.ops.dpc_knn against the dense formulation), growth (time and memory against "
+    "image size)."
 )
 
 RUNS = {"forward": 10, "train": 5, "clustering": 5, "growth": 3}
@@ -79,11 +81,14 @@ def _measure_networks(args: Namespace, sizes: list[tuple[int, int]], device: str
     from efnet.benchmark.tables import network_tables
 
     accuracy = read_accuracy(args.accuracy) if args.accuracy else {}
-    plan = Plan(args.runs or RUNS[args.mode], args.warmup, parts=not args.runtime, memory=not args.no_memory)
+    files = _files(args)
+    # Every pair gets its turn.
+    runs = args.runs or max(RUNS[args.mode], -(-len(files) // args.batch))
+    plan = Plan(runs, args.warmup, parts=not args.runtime, memory=not args.no_memory)
     reports, texts = [], []
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes or [(480, 640)]:
-            subjects, failed = _contestants(args, size, device, Path(folder))
+            subjects, failed = _contestants(args, size, device, files, Path(folder))
             with _steps(args.mode, steps(subjects, plan)) as progress:
                 report = compare(subjects, plan, progress, failed)
             for row in report["rows"]:
@@ -94,38 +99,61 @@ def _measure_networks(args: Namespace, sizes: list[tuple[int, int]], device: str
     return {"reports": reports}, "\n\n".join(texts)
 
 
+def _files(args: Namespace) -> tuple[Files, ...]:
+    """The user's pairs, as they travel to other processes."""
+
+    def text(file: Path | None) -> str | None:
+        return None if file is None else str(file)
+
+    return tuple((text(pair.rgb), text(pair.thermal)) for pair in find_check_pairs(args))
+
+
 def _contestants(
-    args: Namespace, size: tuple[int, int], device: str, folder: Path
+    args: Namespace, size: tuple[int, int], device: str, files: tuple[Files, ...], folder: Path
 ) -> tuple[list[Subject], dict[str, str]]:
     """Every model in every variant and runtime, and why some cannot be measured, by label."""
     from dataclasses import replace
 
-    from efnet.benchmark.runtimes import export_for, is_exported, variant_of
-    from efnet.prediction.runtime import check_runtime
+    from efnet.benchmark.runtimes import export_for, is_exported, parse_target, variant_for, variant_of
 
-    models, runtimes = words(args.model), [check_runtime(word) for word in words(args.runtime)] or ["torch"]
-    if device != "cpu" and (set(runtimes) != {"torch"} or any(map(is_exported, models))):
+    models = words(args.model)
+    targets = list(dict.fromkeys(map(parse_target, words(args.runtime) or ["torch"])))
+    if device != "cpu" and (targets != [("torch", "32")] or any(map(is_exported, models))):
         raise InputError("exported files run on the CPU here; give --device cpu, or --runtime torch")
     subjects: list[Subject] = []
     failed: dict[str, str] = {}
-    for model in models:
-        variants = _subjects(args, model, size, device)
+    plain = {model: _subjects(args, model, size, device, files) for model in models}
+    _try_pairs([variants[0] for variants in plain.values()])
+    for model, variants in plain.items():
         if is_exported(model):
             subjects.append(replace(variants[0], variant=variant_of(model), file=model))
             continue
-        for runtime in runtimes:
-            if runtime == "torch":
+        for target in targets:
+            if target[0] == "torch":
                 subjects += variants
                 continue
-            with progress_bar(f"exporting {model} to {runtime}"):
-                path, fault = export_for(model, runtime, size, folder)
-            subjects.append(replace(variants[0], variant=runtime, file=str(path)))
+            variant = variant_for(target)
+            with progress_bar(f"exporting {model} to {variant}"):
+                path, fault = export_for(model, target, size, folder, check_words(args) if files else [])
+            subjects.append(replace(variants[0], variant=variant, file=str(path)))
             if fault is not None:
                 failed[subjects[-1].label] = fault
     return subjects, failed
 
 
-def _subjects(args: Namespace, model: str, size: tuple[int, int], device: str) -> list[Subject]:
+def _try_pairs(subjects: list[Subject]) -> None:
+    """Refuse pairs that a model cannot be given before minutes go into exporting it."""
+    from efnet.benchmark.inputs import batches
+    from efnet.benchmark.subject import open_model
+
+    for subject in subjects:
+        if subject.pairs:
+            batches(subject, open_model(subject.source))
+
+
+def _subjects(
+    args: Namespace, model: str, size: tuple[int, int], device: str, files: tuple[Files, ...] = ()
+) -> list[Subject]:
     """A model in every variant of PyTorch that was asked for; the plain one first."""
     from dataclasses import replace
 
@@ -133,7 +161,13 @@ def _subjects(args: Namespace, model: str, size: tuple[int, int], device: str) -
     from efnet.devices import check_precision
 
     plain = Subject(
-        model, size, args.batch, device, check_precision(args.precision), training=args.mode == "train"
+        model,
+        size,
+        args.batch,
+        device,
+        check_precision(args.precision),
+        training=args.mode == "train",
+        pairs=files,
     )
     subjects = [plain]
     if args.checkpoint_activations:

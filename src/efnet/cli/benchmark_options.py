@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
+from efnet.cli.check_pairs import CHECKS, add_check_arguments, check_number
 from efnet.cli.options import check_file_writable, parse_size
 from efnet.errors import InputError
 
@@ -17,6 +18,7 @@ _ALLOWED = {
     "dense": ("forward", "train"),
     "checkpoint_activations": ("train",),
     "plot": ("forward", "growth"),
+    **dict.fromkeys(CHECKS, ("forward",)),
 }
 """Modes that do not ignore an option."""
 
@@ -37,7 +39,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=str,
         nargs="+",
         default=[],
-        help="torch, onnx, openvino: what runs each model; it is exported for the size first",
+        help="torch, onnx, openvino: what runs each model; it is exported for the size first; onnx-16, "
+        "onnx-int8, openvino-16: with weights of that precision",
     )
     parser.add_argument(
         "--size",
@@ -68,6 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="forward: a report of efnet evaluate or efnet experiment, or a JSON file with the mIoU of each "
         "model: a column of the table and the height in the plot",
     )
+    add_check_arguments(parser)
     parser.add_argument("--json", type=str | None, default=None, help="write the figures to this file")
     parser.add_argument(
         "--markdown", type=str | None, default=None, help="write the printed tables to this file"
@@ -103,6 +107,7 @@ def check_options(args: Namespace) -> list[tuple[int, int]]:
             raise InputError(f"--{option} {value}: give {least} or more")
     for option in ("json", "markdown", "plot"):
         check_file_writable(f"--{option}", args[option])
+    check_number(args)
     _check_mode(args)
     from efnet.devices import check_precision
     from efnet.models.validation import MIN_SIZE
@@ -125,6 +130,8 @@ def _check_mode(args: Namespace) -> None:
         raise InputError("--mode growth takes one --model")
     if args.mode == "clustering" and args.precision != "32":
         raise InputError("--mode clustering is float32 and float64; leave --precision out")
+    if args.cuda_graph and any(args[name] is not None for name in CHECKS):
+        raise InputError("--cuda-graph repeats one pass; leave it out where pairs take turns (--check-...)")
     if args.plot:
         from efnet.figure import check_plot
 
@@ -133,10 +140,10 @@ def _check_mode(args: Namespace) -> None:
 
 def _check_runtimes(args: Namespace) -> None:
     """Refuse runtimes that are unknown or not installed, and what exported files do not take."""
+    from efnet.benchmark.runtimes import is_exported, parse_target
     from efnet.export.formats import check_installed
-    from efnet.prediction.runtime import check_runtime, is_exported
 
-    runtimes = [check_runtime(word) for word in words(args.runtime)]
+    runtimes = [runtime for runtime, _ in map(parse_target, words(args.runtime))]
     for runtime in runtimes:
         if runtime != "torch":
             check_installed(runtime)

@@ -9,16 +9,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
+from efnet.cli.check_pairs import add_check_arguments, check_number, find_check_pairs
 from efnet.cli.options import check_file_writable, parse_size
 from efnet.errors import InputError
-
-if TYPE_CHECKING:
-    from efnet.prediction.arrays import Prepared
-    from efnet.prediction.predictor import Predictor
 
 DESCRIPTION = (
     "Write a checkpoint as ONNX, OpenVINO or a program of torch.export, for any batch, height and width or "
@@ -67,17 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="32",
         help="32; 16: weights kept in half precision (onnx, openvino); int8: linear layers (onnx)",
     )
-    parser.add_argument(
-        "--check-rgb",
-        type=str | None,
-        default=None,
-        help="compare on these colour images",
-    )
-    parser.add_argument("--check-thermal", type=str | None, default=None, help="and these thermal images")
-    parser.add_argument(
-        "--check-rgbt", type=str | None, default=None, help="or these four-channel images, thermal last"
-    )
-    parser.add_argument("--check-pairs", type=int, default=20, help="at most so many of them")
+    add_check_arguments(parser)
 
 
 def run(args: Namespace) -> int:
@@ -105,8 +92,7 @@ def run(args: Namespace) -> int:
         raise InputError(f"--precision {args.precision}: --format {args.format} comes in {known}")
     size = None if args.size is None else parse_size(args.size, MIN_SIZE)
     check_size(args.format, size)
-    if args.check_pairs < 1:
-        raise InputError(f"--check-pairs {args.check_pairs} is below 1")
+    check_number(args)
     if is_exported(args.checkpoint):
         raise InputError(f"--checkpoint {args.checkpoint}: is an exported file; give the run it came from")
     check_installed(args.format)
@@ -121,22 +107,11 @@ def run(args: Namespace) -> int:
             outputs=args.outputs,
             precision=cast(Precision, args.precision),
             size=size,
-            pairs=_pairs(args, predictor),
+            pairs=[predictor.prepare(pair.rgb, pair.thermal) for pair in find_check_pairs(args)],
             tell=lambda step: print(f"{step} ...", file=sys.__stderr__, flush=True),
         )
     print("\n".join(_lines(path, report)))
     return 0
-
-
-def _pairs(args: Namespace, predictor: Predictor) -> list[Prepared]:
-    """The pairs to compare on, none if none are given."""
-    from efnet.prediction.inputs import find_pairs
-
-    if args.check_rgb is None and args.check_thermal is None and args.check_rgbt is None:
-        return []
-    found = find_pairs(args.check_rgb, args.check_thermal, args.check_rgbt)
-    step = -(-len(found) // args.check_pairs)
-    return [predictor.prepare(pair.rgb, pair.thermal) for pair in found[::step]]
 
 
 @contextlib.contextmanager

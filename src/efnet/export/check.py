@@ -69,26 +69,36 @@ def compare(model: SegmentationModel, exported: ExportedModel, given: Sequence[P
         height, width = map(min, _ODD, first.network_size, last.network_size)
         small = _cut(first, (height, width))
         batches += [[small], [small, _cut(last, (height, width), last=True)]]
-    same, pixels, shares, largest = 0, 0, [], 0.0
+    equal, largest = [], 0.0
     for batch in batches:
         images = _tensors(batch, exported.inputs)
         ours, theirs = _logits(model, images), _logits(exported, images)
-        equal = ours.argmax(1) == theirs.argmax(1)
-        same, pixels = same + int(equal.sum()), pixels + equal.numel()
-        shares.append(float(equal.float().mean()))
+        equal.append(ours.argmax(1) == theirs.argmax(1))
         if exported.outputs == "logits":
             largest = max(largest, float((ours - theirs).abs().max()))
     timed = _tensors(batches[0], exported.inputs)
+    agreement, worst = shares(equal)
     return Comparison(
         pairs=len(pairs),
         source="given" if given else "generated",
         sizes=[list(size) for size in sorted({(len(batch), *batch[0].network_size) for batch in batches})],
-        agreement=same / pixels,
-        worst=min(shares),
+        agreement=agreement,
+        worst=worst,
         largest_difference=largest,
         seconds={"exported": _seconds(exported, timed), "network": _seconds(model, timed)},
         threads=torch.get_num_threads(),
     )
+
+
+def shares(equal: Sequence[Tensor]) -> tuple[float, float]:
+    """The share of all pixels that are equal, and that of the map which has the fewest.
+
+    Args:
+        equal: at least one map of bool, each of any shape.
+    """
+    each = [(int(one.sum()), one.numel()) for one in equal]
+    same, pixels = (sum(counts) for counts in zip(*each, strict=True))
+    return same / pixels, min(count / total for count, total in each)
 
 
 def _generated(model: SegmentationModel, size: tuple[int, int] | None) -> list[Prepared]:
