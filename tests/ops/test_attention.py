@@ -56,3 +56,25 @@ def test_gradients_and_half_precision_take_the_usual_way(either: str) -> None:
         half = attention(queries.bfloat16(), keys.bfloat16(), values.bfloat16(), bias)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.double(), by_formula(queries, keys, values, bias), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 37, 5, 16), (2, 3, 50, 1, 8), (3, 2, 1, 70, 64)])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("size", [2, 5000, 1 << 22])
+def test_in_half_precision(
+    shape: tuple[int, ...], biased: bool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, heads, tokens, others, width = shape
+    monkeypatch.setattr(module, "_HALF_BLOCK_BYTES", size)
+    queries = torch.randn(batch, tokens, heads, width).transpose(1, 2).bfloat16()
+    keys, values = torch.randn(2, batch, heads, others, width).bfloat16()
+    bias = torch.randn(batch, others) if biased else None
+    with torch.inference_mode():
+        found = module._in_half(
+            queries, keys, values, None if bias is None else bias.bfloat16()[:, None, None]
+        )
+        through = attention(queries, keys, values, bias)
+    assert found.dtype == through.dtype == torch.bfloat16
+    expected = by_formula(queries, keys, values, None if bias is None else bias.bfloat16())
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.03)
+    torch.testing.assert_close(through.double(), expected, rtol=0.02, atol=0.03)
