@@ -76,6 +76,8 @@ class TokenGrid:
         self.regular = regular
         self._cells: Groups | None = None
         self._exchanges: dict[str, Exchange] = {}
+        self._to_map: dict[Size, tuple[Tensor, Groups]] = {}
+        self._to_token: dict[Size, Tensor] = {}
 
     @classmethod
     def whole(cls, batch: int, size: Size, device: torch.device) -> TokenGrid:
@@ -106,6 +108,25 @@ class TokenGrid:
                 token.flatten(), cell.flatten(), batch * self.num_tokens, batch * cells, self.regular
             )
         return self._exchanges[name]
+
+    def rows_of_map(self, map_size: Size) -> tuple[Tensor, Groups]:
+        """Tokens of the batch in the order of a map's cells, and which each has; found once for a size."""
+        if map_size not in self._to_map:
+            batch, device = self.assignment.shape[0], self.assignment.device
+            of_sample = _cells_of_map(self.size, map_size, device)
+            rows = self.assignment[:, of_sample.order] + sample_offsets(batch, self.num_tokens, device)
+            starts = of_sample.starts + sample_offsets(batch, len(of_sample.order), device)
+            self._to_map[map_size] = rows.flatten(), Groups(of_sample.order, starts.flatten())
+        return self._to_map[map_size]
+
+    def rows_of_tokens(self, map_size: Size) -> Tensor:
+        """Map cells of the batch in the order of `cells`; found once for a size."""
+        if map_size not in self._to_token:
+            batch, device = self.assignment.shape[0], self.assignment.device
+            cells = cell_index(self.size, map_size, device)
+            index = cells + sample_offsets(batch, map_size[0] * map_size[1], device)
+            self._to_token[map_size] = index.flatten()[self.cells.order]
+        return self._to_token[map_size]
 
     def merged(self, clusters: Tensor, num_clusters: int) -> TokenGrid:
         """The grid after tokens joined clusters: `clusters` (B, N) holds each token's."""
@@ -162,7 +183,7 @@ def token_to_map(features: Tensor, grid: TokenGrid, map_size: Size) -> Tensor:
     Returns:
         (B, C, H, W), channels last in memory.
     """
-    batch, tokens, channels = features.shape
+    batch, _, channels = features.shape
     if grid.regular and map_size == grid.size:
         # Not a view of the transpose: of one sample that has a stride by which convolutions do not
         # know the layout, and they copy the map twice.
@@ -170,11 +191,8 @@ def token_to_map(features: Tensor, grid: TokenGrid, map_size: Size) -> Tensor:
     if is_exporting():
         cells = grid.exchange(map_size).to_map.mean(features.flatten(0, 1))
         return cells.view(batch, *map_size, channels).permute(0, 3, 1, 2)
-    of_sample = _cells_of_map(grid.size, map_size, features.device)
-    rows = grid.assignment[:, of_sample.order] + sample_offsets(batch, tokens, features.device)
-    starts = of_sample.starts + sample_offsets(batch, len(of_sample.order), features.device)
-    groups = Groups(of_sample.order, starts.flatten())
-    cells = _sum_rows(features.flatten(0, 1), rows.flatten(), groups, mean=True)
+    tokens, groups = grid.rows_of_map(map_size)
+    cells = _sum_rows(features.flatten(0, 1), tokens, groups, mean=True)
     return cells.view(batch, *map_size, channels).permute(0, 3, 1, 2)
 
 
@@ -192,13 +210,12 @@ def map_to_token(features: Tensor, grid: TokenGrid) -> Tensor:
     rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
     if grid.regular and (height, width) == grid.size:
         return rows.view(batch, -1, channels)
-    cells = cell_index(grid.size, (height, width), features.device)
     if grid.regular:
+        cells = cell_index(grid.size, (height, width), features.device)
         return rows.view(batch, -1, channels).index_select(1, cells)
     if is_exporting():
         return grid.exchange((height, width)).to_token.mean(rows).view(batch, -1, channels)
-    index = (cells + sample_offsets(batch, height * width, features.device)).flatten()
-    tokens = _sum_rows(rows, index[grid.cells.order], grid.cells, mean=True)
+    tokens = _sum_rows(rows, grid.rows_of_tokens((height, width)), grid.cells, mean=True)
     return tokens.view(batch, grid.num_tokens, channels)
 
 
