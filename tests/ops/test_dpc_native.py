@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -157,6 +158,71 @@ def test_without_numba() -> None:
     )
     expected = dpc_knn(torch.arange(40.0).view(1, 20, 2), 3).centers.tolist()
     assert ran.stdout.strip() == str(expected)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_trace_follows_its_input() -> None:
+    """A traced program must not hold the clusters of the example."""
+    one, other = torch.randn(2, 1, 60, 8)
+    positions = torch.rand(1, 60, 2) * 5
+    traced = torch.jit.trace(lambda x: dpc_knn(x, 10, 5, positions, 0.5).centers, (one,), check_trace=False)
+    assert torch.equal(traced(other), dpc_knn(other, 10, 5, positions, 0.5).centers)
+
+
+def test_goes_on_without_a_usable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    expected = dpc_knn(FEATURES["smooth"], 155, 5, grid(20, 31), 0.7)
+    monkeypatch.setattr(dpc_native, "_by_loops", full)
+    try:
+        with pytest.warns(UserWarning, match="No space left"):
+            found = dpc_knn(FEATURES["smooth"], 155, 5, grid(20, 31), 0.7)
+        assert not dpc_native.available()
+    finally:
+        dpc_native._forget.cache_clear()
+    assert torch.equal(found.assignment, expected.assignment)
+
+
+@pytest.mark.parametrize("factor", [1e-310, 1e-140, 1e140, 9e153])
+def test_positions_of_any_magnitude(factor: float) -> None:
+    features = torch.randn(1, 200, 8, generator=torch.Generator().manual_seed(1))
+    positions = (
+        torch.rand(1, 200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * factor
+    )
+    assert_exact(features, 20, positions=positions, weight=min(1 / factor, 1.0))
+
+
+def test_features_beyond_float32_squares() -> None:
+    """A distance whose square float32 does not hold proves nothing."""
+    far, near = 1.36e19, 0.35
+    features = torch.eye(400, 1024) * far
+    features[165] = 0
+    features[165, 205], features[165, 165] = far * near, far * (1 - near**2) ** 0.5
+    assert_exact(features[None], 205, 2, grid(20, 20, 1.0) * 1.6e17, 1.0, (20, 20))
+
+
+def test_does_not_wait_for_what_is_not_needed() -> None:
+    """A helper that stands behind another caller's work is not waited for."""
+    before = torch.get_num_threads()
+    going, done = threading.Event(), threading.Event()
+
+    def slow(first: int, last: int) -> int:
+        going.set()
+        done.wait(30)
+        return 0
+
+    torch.set_num_threads(2)
+    other = threading.Thread(target=share_out, args=(slow, 4, 1))
+    try:
+        other.start()
+        assert going.wait(30)
+        assert sum(share_out(lambda first, last: last - first, 4, 1)) == 4
+        assert not done.is_set()
+    finally:
+        done.set()
+        other.join()
+        torch.set_num_threads(before)
 
 
 def test_loops_are_there() -> None:

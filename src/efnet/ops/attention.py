@@ -62,12 +62,14 @@ def _is_half(queries: Tensor) -> bool:
         and queries.device.type == "cpu"
         and queries.dtype == torch.bfloat16
         and type(queries) is Tensor
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 
 
 def _in_half(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention by products in bfloat16, whose sums oneDNN keeps in float32."""
+    """Attention by products in bfloat16; logits and weights are rounded to it, as in any other layer."""
     batch, heads, tokens, width = queries.shape
     columns = (keys / math.sqrt(width)).transpose(-1, -2)
     out = queries.new_empty(batch, tokens, heads, width)

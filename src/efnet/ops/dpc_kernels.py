@@ -22,7 +22,11 @@ _BLOCK = np.uint64(64)
 
 
 def compiled(fast: bool = False) -> Callable[[_F], _F]:
-    """Compile a function at its first call; without the interpreter's lock, kept for the next process."""
+    """Compile a function at its first call; without the interpreter's lock, kept for the next process.
+
+    What is kept is found by the file that defines the function: after a change here, loops of another file
+    that call these (`dpc_kernels_rough`) stay as they were until what is kept is deleted.
+    """
     # Sums may be reordered, in the same way for every pair; infinity keeps its meaning.
     options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"} if fast else False}
 

@@ -8,6 +8,9 @@ tokens, products are the faster: then `cluster` does nothing.
 from __future__ import annotations
 
 import os
+import pickle
+import warnings
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -34,13 +37,17 @@ _WORTH = 1 / 8
 _TOLERATED = 0.03
 """Share of tokens whose neighbours may lie beyond a disk on a regular grid."""
 
+_SMALLEST = 1e-150
+"""Of less the square is no number any more."""
+
 _FARTHEST = float(np.finfo(np.float64).max)
 """No distance is larger."""
 
 
 def available() -> bool:
     """Whether there are compiled loops: numba is installed, and `EFNET_NATIVE=0` does not forbid them."""
-    return os.environ.get("EFNET_NATIVE") != "0" and kernels() is not None
+    forbidden = os.environ.get("EFNET_NATIVE") == "0" or _forget.cache_info().currsize > 0
+    return not forbidden and kernels() is not None
 
 
 def cluster(points: Points, count: int, k: int, grid: Size | None) -> tuple[Tensor, Tensor] | None:
@@ -57,9 +64,33 @@ def cluster(points: Points, count: int, k: int, grid: Size | None) -> tuple[Tens
         return None
     if points.places is None and points.tokens > _FEW:
         return None
+    # What traces or transforms tensors cannot follow them into a loop.
+    if torch.jit.is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(points.values):  # type: ignore[no-untyped-call, attr-defined, unused-ignore]
+        return None
     loops = kernels() if available() else None
     if loops is None:
         return None
+    try:
+        return _by_loops(loops, points, count, k, grid)
+    except (OSError, EOFError, pickle.UnpicklingError) as error:
+        # The loops touch no file: a full disk, or a damaged one of those that numba keeps.
+        _forget(f"{type(error).__name__}: {error}")
+        return None
+
+
+@lru_cache(maxsize=1)
+def _forget(reason: str) -> None:
+    """Go on without compiled loops, and say so once: what is remembered is that it was called."""
+    warnings.warn(
+        f"clustering goes on without compiled loops: numba's cache cannot be used ({reason}); "
+        "delete its folder (NUMBA_CACHE_DIR) or make room",
+        stacklevel=2,
+    )
+
+
+def _by_loops(
+    loops: tuple[ModuleType, ModuleType], points: Points, count: int, k: int, grid: Size | None
+) -> tuple[Tensor, Tensor] | None:
     samples = []
     for number in range(points.batch):
         search = _search(loops, points, number)
@@ -73,7 +104,7 @@ def cluster(points: Points, count: int, k: int, grid: Size | None) -> tuple[Tens
 
 
 def _search(loops: tuple[ModuleType, ModuleType], points: Points, number: int) -> Search | None:
-    """The tokens of a sample; None if a position is no number."""
+    """The tokens of a sample; None if a position is no number, or an area would not be one."""
     part = slice(number * points.tokens, (number + 1) * points.tokens)
     values = points.values[part].detach().contiguous().numpy()
     if points.places is None:
@@ -82,14 +113,17 @@ def _search(loops: tuple[ModuleType, ModuleType], points: Points, number: int) -
         search.spare = _SPARE
         return search
     places = np.ascontiguousarray(points.places[part].detach().numpy(), np.float64)
-    return Search(loops[0], values, places, points.spatial_weight) if np.isfinite(places).all() else None
+    extent = np.ptp(places, 0).max() if np.isfinite(places).all() else np.inf
+    if not (extent == 0 or _SMALLEST < extent < 1 / _SMALLEST):
+        return None
+    return Search(loops[0], values, places, points.spatial_weight)
 
 
 def _neighbors(loops: ModuleType, search: Search, k: int, grid: Size | None) -> Found | None:
     """The nearest few of all tokens; None where too many would have to be measured."""
     out = search.found(min(k - 1 + search.spare, search.size - 1))
     if search.rough is None and search.size > _SAMPLE:
-        rows = search.cells.order[:: search.size // _SAMPLE]
+        rows = search.cells.order[:: search.size // _SAMPLE].copy()
         measured = search.nearest(rows, out, k - 1)
         if search.size > _FEW and measured > _WORTH * search.size * len(rows):
             return None

@@ -103,7 +103,7 @@ class Search:
         self.loops = loops
         self.values = values
         self.places = places
-        self.weight = weight
+        self.weight = float(weight)
         self.size = len(values)
         low, high = (np.array([reduce(axis) for axis in places.T.copy()]) for reduce in (np.min, np.max))
         self.side = _side(high - low, self.size) if weight > 0 else math.inf

@@ -30,11 +30,17 @@ def share_out(task: Callable[[int, int], int], size: int, step: int) -> list[int
         step: of a part. Whoever is done takes the next one.
     """
     parts = itertools.count()
+    stopped = False
 
     def work() -> int:
+        nonlocal stopped
         done = 0
-        while (first := next(parts) * step) < size:
-            done += task(first, min(first + step, size))
+        try:
+            while not stopped and (first := next(parts) * step) < size:
+                done += task(first, min(first + step, size))
+        except BaseException:
+            stopped = True
+            raise
         return done
 
     helpers = min(torch.get_num_threads(), -(-size // step)) - 1
@@ -42,4 +48,5 @@ def share_out(task: Callable[[int, int], int], size: int, step: int) -> list[int
         return [work()]
     started = [_pool(helpers).submit(work) for _ in range(helpers)]
     own = work()
-    return [own, *(helper.result() for helper in started)]
+    # One that has not begun is not needed any more, and may stand behind another caller's work.
+    return [own, *(helper.result() for helper in started if not helper.cancel())]
