@@ -243,6 +243,22 @@ def test_chunks_of_a_hidden_layer_add_up_to_it(
     torch.testing.assert_close(chunked, mlp(part).detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_chunks_in_half_precision_add_up_to_the_hidden_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are larger there; parts are summed in float32."""
+    from efnet.models import layers
+
+    part = stages(batch=2)[1]
+    mlp = layers.MLP(part.features.shape[2], ratio=8, skip=True).bfloat16()
+    expected = mlp.float()(part.with_features(part.features.bfloat16().float())).detach()
+    mlp.bfloat16()
+    for chunk in (12, 512):
+        monkeypatch.setattr(layers, "HALF_CHUNK", chunk)
+        with torch.no_grad():
+            found = mlp(part.with_features(part.features.bfloat16()))
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02 * float(expected.std()))
+
+
 def test_a_map_of_the_grid_has_a_layout_that_convolutions_know() -> None:
     """Of one sample too: else a convolution copies the map before and after."""
     for batch in (1, 2):

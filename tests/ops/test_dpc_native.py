@@ -128,15 +128,25 @@ def test_parts_cover_the_whole_once(threads: int) -> None:
     assert (seen == 1).all()
 
 
-def test_error_in_a_part_is_raised() -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_error_in_a_part_is_raised_and_ends_the_others(threads: int) -> None:
+    begun = []
+
     def task(first: int, last: int) -> int:
+        begun.append(first)
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        share_out(task, 100, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with pytest.raises(ZeroDivisionError):
+            share_out(task, 1000, 1)
+    finally:
+        torch.set_num_threads(before)
+    assert len(begun) <= threads
 
 
-def test_trains_and_keeps_gradients() -> None:
+def test_takes_what_requires_gradients() -> None:
     features = smooth(20, 31, 16).requires_grad_()
     with torch.enable_grad():
         result = dpc_knn(features, 155, 5, grid(20, 31).requires_grad_(), 0.7, (20, 31))

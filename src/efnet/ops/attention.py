@@ -2,8 +2,8 @@
 
 `torch.nn.functional.scaled_dot_product_attention` in float32 multiplies by MKL on every CPU. Where oneDNN
 is the faster (see `efnet.ops.linear`), the same sums are taken by it, for as many queries at a time as keep
-their weights in the cache. In bfloat16 on a CPU that takes half of the time, whatever its maker: there the
-other way multiplies in float32.
+their weights in the cache. In bfloat16 on a CPU products of all heads at once are the faster way; they round
+the logits, which PyTorch's own keeps in float32.
 """
 
 from __future__ import annotations

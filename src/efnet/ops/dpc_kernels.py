@@ -1,7 +1,7 @@
 """Searches of a clustering as compiled loops: the nearest few of a token, proved by the spatial term.
 
 EFNet (arXiv 2501.10958), equations 1-3. Tokens are sorted into square cells by their positions. A search
-walks from a token's own cell outwards, ring by ring, until no token beyond can be nearer; it measures a
+looks at ever larger blocks of cells around a token's own, until no token beyond can be nearer; it measures a
 candidate's features only where its position alone does not rule it out, and stops half-way where their sum
 does. Importing this module needs numba.
 """
@@ -67,7 +67,7 @@ def sort_into_cells(cell: Any, starts: Any, order: Any) -> None:
     """Sort tokens by cell.
 
     Args:
-        cell: (N,) int64 the cell of each token.
+        cell: (N,) the cell of each token.
         starts: (cells + 1,) zeros; filled with where in `order` each cell begins.
         order: (N,), filled with 0 to N - 1, within a cell ascending.
     """
@@ -182,15 +182,15 @@ def _half_width(own: float, row: int, reach: float) -> float:
 
 
 @compiled()
-def _beyond(cell: Any, shape: Any, ring: int) -> float:
-    """How far, in cells, a token at `cell` (2,) is at least from tokens outside the rings up to `ring`."""
+def _beyond(cell: Any, shape: Any, outer: int) -> float:
+    """How far, in cells, a token at `cell` (2,) is at least from tokens outside the block up to `outer`."""
     gap = np.inf
     for axis in range(2):
         own = int(cell[axis])
-        if own - ring > 0:
-            gap = min(gap, cell[axis] - (own - ring))
-        if own + ring < shape[axis] - 1:
-            gap = min(gap, own + ring + 1 - cell[axis])
+        if own - outer > 0:
+            gap = min(gap, cell[axis] - (own - outer))
+        if own + outer < shape[axis] - 1:
+            gap = min(gap, own + outer + 1 - cell[axis])
     return max(0.0, gap - 1e-9)
 
 
