@@ -106,7 +106,11 @@ def test_printed_table(result: tuple[dict[str, Any], str]) -> None:
         (["--size", "10x10"], "--size 10x10: give height x width, both at least 32, such as 480x640"),
         (["--size", "big"], "--size big: give height x width"),
         (["--num-classes", "1"], "--num-classes 1: give 2 or more"),
-        (["--model", "efnet_huge"], "--model efnet_huge: there are efnet_tiny, efnet_light"),
+        (
+            ["--model", "efnet_huge"],
+            "--model efnet_huge: there is no such preset; choose efnet_tiny, efnet_light",
+        ),
+        (["--model", "mfnet"], "--model mfnet: has no ablations; choose efnet_tiny, efnet_light"),
         (["--json", "."], "--json .: is a folder"),
     ],
 )

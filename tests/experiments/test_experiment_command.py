@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from efnet.cli.experiment_run import read_roots
+from efnet.cli.experiment_run import read_init, read_roots
 from efnet.cli.main import main
 from efnet.errors import InputError
 from efnet.experiments.tables import list_tables
@@ -19,12 +19,14 @@ def test_tiny_run_on_generated_scenes(tmp_path: Path, capsys: pytest.CaptureFixt
     """From nothing to a report; pst900 is not at hand and scenes stand in for it."""
     out = tmp_path / "runs"
     words = ["experiment", "run", "table2", "--budget", "tiny", "--out", str(out), "--epochs", "1", "--quiet"]
-    assert main([*words, "--device", "cpu"]) == 0
+    assert main([*words, "--rows", "pstnet", "efnet", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("# TINY RUN on generated scenes, not the paper's Table II")
     assert printed == (out / "table2.md").read_text(encoding="utf-8")
     values = json.loads((out / "table2.json").read_text())
-    assert values["rows"][0]["seeds"][0]["epochs"] == 1
+    rows = {row["row"]: row for row in values["rows"]}
+    assert [rows[name]["model"] for name in ("pstnet", "efnet")] == ["pstnet", "efnet_tiny"]
+    assert rows["pstnet"]["seeds"][0]["epochs"] == 1
     assert values["protocol"]["name"] == "native"
 
 
@@ -103,6 +105,36 @@ def test_roots() -> None:
         read_roots(["d", "mfnet=e"], {"mfnet"})
 
 
+def test_weights_by_network() -> None:
+    networks = ["rtfnet152", "efnet_light"]
+    assert read_init([], networks) == {}
+    assert read_init(["runs/a=b.pth"], networks[:1]) == {"rtfnet152": "runs/a=b.pth"}
+    assert read_init(["efnet_light=t.pth", "rtfnet152=fresh"], networks) == {
+        "efnet_light": "t.pth",
+        "rtfnet152": None,
+    }
+    with pytest.raises(InputError, match=r"several networks; give --init rtfnet152=FILE efnet_light=FILE"):
+        read_init(["t.pth"], networks)
+    with pytest.raises(InputError, match="--init: nothing for rtfnet152; give NAME=FILE, or NAME=fresh"):
+        read_init(["efnet_light=t.pth"], networks)
+    with pytest.raises(InputError, match="efnet_light has weights already"):
+        read_init(["t.pth", "efnet_light=u.pth"], networks[1:])
+    with pytest.raises(InputError, match="the rows that are run are of rtfnet152"):
+        read_init(["lasnet=t.pth"], networks[:1])
+
+
+def test_weights_that_do_not_fit_show_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the last row too."""
+    (tmp_path / "resnet18.pth").write_bytes(b"no weights")
+    words = ["table2", "--budget", "tiny", "--out", str(tmp_path / "runs"), "--rows", "efnet", "pstnet"]
+    words += ["--init", "efnet_tiny=fresh", f"pstnet={tmp_path / 'resnet18.pth'}"]
+    assert main(["experiment", "run", *words]) == 2
+    assert f"error: --init pstnet: {tmp_path / 'resnet18.pth'}" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("*/seed0"))
+
+
 def experiment(*words: str) -> None:
     """In a process of its own, which no fixture of these tests reaches."""
     subprocess.run([sys.executable, "-m", "efnet", "experiment", *words], check=True)
@@ -112,7 +144,12 @@ def experiment(*words: str) -> None:
 @pytest.mark.parametrize("table", [table.name for table in list_tables()])
 def test_every_table_ends_with_a_report(table: str, tmp_path: Path) -> None:
     # The large networks of the rivals take minutes each, however small the images.
-    some = ["--rows", "efnet_light", "mfnet", "segformer_b0", "cmx_b0", "rgb"] if table == "rivals" else []
+    quick = {
+        "rivals": ["efnet_light", "mfnet", "segformer_b0", "cmx_b0", "rgb"],
+        "table2": ["pstnet", "efnet"],
+    }
+    quick |= {"table1": ["efnet"], "table3": ["efnet"]}
+    some = ["--rows", *quick[table]] if table in quick else []
     experiment("run", table, "--budget", "tiny", "--out", str(tmp_path / "runs"), *some)
     values = json.loads((tmp_path / "runs" / f"{table}.json").read_text())
     done = [row for row in values["rows"] if row["miou"] is not None]

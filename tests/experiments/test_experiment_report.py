@@ -45,9 +45,11 @@ def cells(text: str, label: str) -> list[str]:
 
 def official(out: Path) -> None:
     """Make the runs look like ones with the full budget on the official split."""
-    write_json(out / "experiment.json", Plan(init="tcformer_light.pth").to_dict())
+    write_json(out / "experiment.json", Plan(init={"efnet_light": "tcformer_light.pth"}).to_dict())
     for run in ("mfnet/seed0", "mfnet_add/seed0"):
-        change(out, run, images=393, protocol={"name": "mfnet"})
+        training = json.loads((out / run / "evaluation.json").read_text())["training"]
+        training["init"] = "tcformer_light.pth"
+        change(out, run, images=393, protocol={"name": "mfnet"}, training=training)
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.6, 0.55], [0.1, 0.1], [0.25]])
@@ -126,6 +128,22 @@ def test_the_paper_stands_beside_official_figures(out: Path) -> None:
     rising = markdown(collect(get_table("table6"), out))
     assert "Note: the paper gives the full model 57.7 here" in rising
     assert cells(rising, "tau 0.3, 0.7, 1.0 (full)")[6] == "66.9"
+
+
+def test_a_table_of_several_networks_names_what_each_started_from(out: Path) -> None:
+    official(out)
+    shutil.copytree(out / "mfnet_add" / "seed0", out / "mfnet_rtfnet152" / "seed0")
+    run = "mfnet_rtfnet152/seed0"
+    training = json.loads((out / run / "evaluation.json").read_text())["training"]
+    change(out, run, protocol={"model": "rtfnet152"}, training=training | {"init": "resnet152.pth"})
+    text = markdown(collect(get_table("table1"), out))
+    assert "Initial weights: rtfnet152 from resnet152.pth; efnet_tiny from tcformer_light.pth." in text
+    assert cells(text, "RTFNet")[3] == "53.2"
+    assert "Note: the paper's figures of other networks are those of their own papers" in text
+    assert "Missing: LASNet: not run." in text
+    change(out, run, training=training | {"init": None})
+    text = markdown(collect(get_table("table1"), out))
+    assert "Initial weights: rtfnet152 fresh (the paper's are pretrained); efnet_tiny from" in text
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import torch
 from experiment_helpers import PLAN, Listening, run
+from safetensors.torch import load_file
 
 from efnet.cli.main import main
 from efnet.errors import InputError
 from efnet.experiments import run as module
+from efnet.experiments.manifest import claim, read_plan
 from efnet.experiments.plan import Plan
 from efnet.experiments.tables import get_table
-from efnet.training.state import read_state
+from efnet.files import write_json
 from efnet.training.validation import Validator
 
 FIGURES = ("miou", "macc", "iou", "acc", "day", "night", "confusion", "trivial", "images", "data")
@@ -30,14 +32,18 @@ def figures(out: Path, row: str) -> dict[str, Any]:
 
 
 def weights(out: Path, row: str) -> dict[str, torch.Tensor]:
-    state = read_state(out / row / "seed0" / "last" / "state.pt")
-    model: dict[str, torch.Tensor] = state["model"]
-    return model
+    return load_file(out / row / "seed0" / "best" / "model.safetensors")
+
+
+def losses(out: Path, row: str) -> list[tuple[float, float]]:
+    lines = (out / row / "seed0" / "metrics.jsonl").read_text().splitlines()
+    return [(values["loss"], values["lr"]) for values in map(json.loads, lines)]
 
 
 def assert_same(ours: Path, theirs: Path, rows: tuple[str, ...] = ("mfnet_add",)) -> None:
     for row in rows:
         assert figures(ours, row) == figures(theirs, row)
+        assert losses(ours, row) == losses(theirs, row)
         expected, resumed = weights(theirs, row), weights(ours, row)
         assert all(torch.equal(resumed[name], value) for name, value in expected.items())
 
@@ -137,10 +143,22 @@ def test_interrupted_within_validation(
 def test_killed_before_there_was_a_state(finished: Path, scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     shutil.copytree(finished, out)
-    for leftover in ("evaluation.json", "last/state.pt", "run.json"):
+    for leftover in ("evaluation.json", "run.json"):
         (out / "mfnet_add" / "seed0" / leftover).unlink()
     run(out, scenes)
     assert_same(out, finished)
+
+
+def test_a_finished_run_keeps_its_checkpoint_alone(finished: Path, scenes: Path, tmp_path: Path) -> None:
+    """Without the state it is evaluated anew, not trained anew."""
+    assert not list(finished.rglob("*.pt"))
+    shutil.copytree(finished, tmp_path / "runs")
+    (tmp_path / "runs" / "mfnet_add" / "seed0" / "evaluation.json").unlink()
+    assert stages(tmp_path / "runs", scenes) == ["trained", "done"]
+    heard = Listening()
+    run(tmp_path / "runs", scenes, heard, rows=["add"])
+    assert heard.lines == ["[1/1] table4 add, seed 0: evaluating on the test split"]
+    assert_same(tmp_path / "runs", finished)
 
 
 def test_a_file_that_is_missing_for_a_while(finished: Path, scenes: Path, tmp_path: Path) -> None:
@@ -191,6 +209,38 @@ def test_changes_are_refused(finished: Path, scenes: Path, tmp_path: Path) -> No
     assert not (out / "mfnet_cat").exists()
 
 
+def test_a_folder_takes_the_weights_of_further_networks(tmp_path: Path) -> None:
+    """Tables that share it may have other networks; one network starts from the same weights in all."""
+    (tmp_path / "mfnet" / "seed0").mkdir(parents=True)
+    (tmp_path / "mfnet" / "seed0" / "config.yaml").write_text("{}")
+    before = Plan(init={"efnet_light": "t.pth"})
+    write_json(tmp_path / "experiment.json", before.to_dict())
+    claim(tmp_path, Plan(init={"rtfnet152": None, "efnet_light": "t.pth"}))
+    assert read_plan(tmp_path).init == {"efnet_light": "t.pth", "rtfnet152": None}
+    claim(tmp_path, before)
+    for init in ({"efnet_light": None}, {"rtfnet152": "r.pth"}):
+        with pytest.raises(InputError, match="began otherwise"):
+            claim(tmp_path, Plan(init=init))
+    assert read_plan(tmp_path).init == {"efnet_light": "t.pth", "rtfnet152": None}
+    with pytest.raises(InputError, match="epochs was None, now 3"):
+        claim(tmp_path, dataclasses.replace(before, epochs=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "init"),
+    [
+        ({"init": "t.pth"}, {"efnet_light": "t.pth"}),
+        ({"model": "efnet_base"}, {"efnet_base": None}),
+        ({"budget": "tiny"}, {"efnet_tiny": None}),
+    ],
+)
+def test_manifests_from_before_there_were_several(
+    values: dict[str, str], init: dict[str, str | None], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "experiment.json", Plan().to_dict() | {"init": None} | values)
+    assert read_plan(tmp_path).init == init
+
+
 def test_a_plan_without_runs_may_change(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         run(tmp_path / "runs", tmp_path / "nowhere")
@@ -214,8 +264,9 @@ def test_wrong_seeds(scenes: Path, tmp_path: Path, seeds: tuple[int, ...]) -> No
 
 
 def test_plans() -> None:
-    (full,) = get_table("table2").rows
-    config = Plan(model="efnet_base", init="weights.pth", epochs=7).config(full, 3, Path("data"))
+    full = get_table("table2").rows[-1]
+    plan = Plan(model="efnet_base", init={"efnet_base": "weights.pth"}, epochs=7)
+    config = plan.config(full, 3, Path("data"))
     assert (config.network.name, config.network.init, config.schedule.epochs) == (
         "efnet_base",
         "weights.pth",

@@ -35,6 +35,7 @@ def test_padding_changes_nothing_but_the_border(name: str, size: tuple[int, int]
         ("rtfnet50", 185_238_501, 198.566, (185.24, 198.6)),
         ("rtfnet152", 254_510_053, 289.478, (254.51, 289.5)),
         ("eaefnet", 147_193_403, 190.024, (147.24, 189.7)),
+        ("eaefnet50", 77_921_851, 99.112, None),
         ("lasnet", 93_008_701, 234.848, (93.58, 234.3)),
         ("pstnet", 16_475_650, 52.328, None),
     ],

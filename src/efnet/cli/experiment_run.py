@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -15,6 +16,9 @@ DESCRIPTION = (
     "Train and evaluate the rows of one of the paper's tables, and write its report. After Ctrl-C the same "
     "command goes on; what is done is skipped."
 )
+
+FRESH = "fresh"
+"""In place of a file: the network starts without weights."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,7 +45,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="full, or tiny: minutes for a table, on generated scenes without --root",
     )
     parser.add_argument(
-        "--init", type=str | None, default=None, help="weights to start from, as of efnet train"
+        "--init",
+        type=str,
+        nargs="+",
+        default=[],
+        help="weights to start from, as of efnet train; for several networks NAME=FILE each, or NAME=fresh",
     )
     parser.add_argument("--epochs", type=int | None, default=None, help="in place of the recipe's")
     parser.add_argument(
@@ -79,17 +87,19 @@ def run(args: Namespace) -> int:
     if args.workers < 0:
         raise InputError(f"--workers {args.workers} is below 0")
     budget = check_budget(args.budget)
+    chosen = table.choose(args.rows or None)
     plan = Plan(
         budget=budget,
         generated=budget == "tiny" and not args.root,
         recipe=args.recipe,
         model=args.model,
-        init=args.init,
         epochs=args.epochs,
         minutes=args.minutes,
         size=None if args.size is None else parse_size(args.size),
         precision=check_precision(args.precision),
     )
+    networks = list(dict.fromkeys(plan.network(row) for row in chosen))
+    plan = dataclasses.replace(plan, init=read_init(args.init, networks))
     run_table(
         table,
         Path(args.out),
@@ -127,3 +137,39 @@ def read_roots(words: list[str], datasets: set[str]) -> dict[str, Path]:
             raise InputError(f"--root {word}: there is a folder for {name} already")
         roots[name] = Path(folder)
     return roots
+
+
+def read_init(words: list[str], networks: list[str]) -> dict[str, str | None]:
+    """Weights by network from the words of `--init`; None: fresh ones.
+
+    A comparison of networks of which some are pretrained must be meant: each of them is named, or none.
+
+    Args:
+        words: `FILE` for one network, or `NAME=FILE` and `NAME=fresh`.
+        networks: of the rows that are run.
+
+    Raises:
+        InputError: a plain file for several networks, one named twice, or one left out.
+    """
+    from efnet.models.registry import list_models
+
+    init: dict[str, str | None] = {}
+    for word in words:
+        name, equals, source = word.partition("=")
+        if not equals or name not in list_models():
+            if len(networks) > 1:
+                several = " ".join(f"{network}=FILE" for network in networks)
+                raise InputError(
+                    f"--init {word}: the rows are of several networks; give --init {several} (or =fresh), or "
+                    "choose rows with --rows"
+                )
+            name, source = networks[0], word
+        if name not in networks:
+            raise InputError(f"--init {word}: the rows that are run are of {', '.join(networks)}")
+        if name in init:
+            raise InputError(f"--init {word}: {name} has weights already")
+        init[name] = None if source == FRESH else source
+    missing = [network for network in networks if words and network not in init]
+    if missing:
+        raise InputError(f"--init: nothing for {', '.join(missing)}; give NAME=FILE, or NAME=fresh")
+    return init

@@ -90,8 +90,10 @@ def run(args: Namespace) -> int:
     size = parse_size(args.size, MIN_SIZE)
     if args.num_classes < 2:
         raise InputError(f"--num-classes {args.num_classes}: give 2 or more")
-    if args.model not in list_models():
-        raise InputError(f"--model {args.model}: there are {', '.join(list_models())}")
+    ours = [name for name in list_models() if name not in RIVALS]
+    if args.model not in ours:
+        what = "has no ablations" if args.model in RIVALS else "there is no such preset"
+        raise InputError(f"--model {args.model}: {what}; choose {', '.join(ours)}")
     check_file_writable("--json", args.json)
     presets = {name: measure(name, args.num_classes, size) for name in list_models()}
     full = presets[args.model]

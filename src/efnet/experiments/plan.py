@@ -1,33 +1,23 @@
-"""What all runs of a folder of experiments share, and the configuration that it gives each row and seed."""
+"""What all runs of a folder of experiments share, and the configuration that this gives each row and seed."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from efnet.devices import Precision
 from efnet.errors import InputError, one_of
-from efnet.experiments.tables import ExperimentRow, plain
-from efnet.files import write_json
-from efnet.texts import parse_json
+from efnet.experiments.tables import ExperimentRow
 from efnet.training.config import TrainConfig
-from efnet.training.run_folder import RunFolder
 
 Budget = Literal["full", "tiny"]
-
-MANIFEST = "experiment.json"
-"""The plan, in the folder of the experiments."""
 
 STANDARD = "efnet_light"
 """The preset that `model`, and a tiny budget, put another one in place of; other networks are what their rows
 are about, and stay."""
-
-_FREE = ("data.root", "data.workers", "data.cache", "device")
-"""What may differ when a run goes on: it decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,7 @@ class Plan:
         generated: on generated scenes in place of the rows' data sets (budget tiny alone).
         recipe: in place of the rows' own; None: theirs.
         model: preset in place of efnet_light; None: efnet_light, or efnet_tiny for a tiny budget.
-        init: weights to start from; None: fresh.
+        init: weights that each network starts from, by its name; None, or no entry: fresh ones.
         epochs: in place of the recipe's; None: its own.
         minutes: to train and validate for: each row gets the epochs that it makes in that time.
         size: (H, W) that the network sees, in place of the recipe's; None: its own.
@@ -76,7 +66,7 @@ class Plan:
     generated: bool = False
     recipe: str | None = None
     model: str | None = None
-    init: str | None = None
+    init: Mapping[str, str | None] = field(default_factory=dict)
     epochs: int | None = None
     minutes: float | None = None
     size: tuple[int, int] | None = None
@@ -128,7 +118,8 @@ class Plan:
             size=self.size or config.data.size,
             workers=0 if config.data.cache else workers,
         )
-        network = dataclasses.replace(config.network, name=self._network(config), init=self.init)
+        name = self._network(config)
+        network = dataclasses.replace(config.network, name=name, init=self.init.get(name))
         schedule = dataclasses.replace(
             config.schedule, epochs=epochs or self.epochs or config.schedule.epochs
         )
@@ -146,8 +137,16 @@ class Plan:
             precision=self.precision,
         )
 
+    def settled(self, rows: Sequence[ExperimentRow]) -> Plan:
+        """The same plan, with an entry of `init` for each network of these rows."""
+        names = dict.fromkeys(self.network(row) for row in rows)
+        return dataclasses.replace(self, init={name: self.init.get(name) for name in names})
+
+    def network(self, row: ExperimentRow) -> str:
+        """Name of the row's network."""
+        return self._network(row.load())
+
     def _network(self, config: TrainConfig) -> str:
-        """Name of the network of a row's configuration."""
         if config.network.name != STANDARD:
             return config.network.name
         return self.model or ("efnet_tiny" if self.budget == "tiny" else STANDARD)
@@ -179,72 +178,3 @@ def check_budget(name: str) -> Budget:
     """
     known: tuple[Budget, ...] = get_args(Budget)
     return one_of(name, known, f"--budget {name}: choose")
-
-
-def claim(out: Path, plan: Plan) -> None:
-    """Make sure that `out` is new or holds experiments of this very plan, and leave the plan there.
-
-    Raises:
-        InputError: `out` is a file, holds something else, or experiments of another plan.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose another folder")
-    if any(out.glob("*/seed*/config.yaml")):
-        before = read_plan(out)
-        if before != plan:
-            old, new = before.to_dict(), plan.to_dict()
-            listed = ", ".join(f"{key} was {old[key]}, now {new[key]}" for key in new if old[key] != new[key])
-            raise InputError(
-                f"--out {out}: holds experiments that began otherwise ({listed}); go on as they began, or "
-                "choose another folder"
-            )
-        return
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise InputError(f"--out {out}: holds other files; choose another folder")
-    write_json(out / MANIFEST, plan.to_dict())
-
-
-def read_plan(out: Path) -> Plan:
-    """The plan of a folder of experiments.
-
-    Raises:
-        InputError: it holds none.
-    """
-    try:
-        values = parse_json((out / MANIFEST).read_text(encoding="utf-8"))
-        size = values.get("size")
-        return Plan(**values | {"size": None if size is None else tuple(size)})
-    except OSError:
-        raise InputError(
-            f"--out {out}: holds no experiments; start them with: efnet experiment run"
-        ) from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{out / MANIFEST}: damaged ({error}); choose another folder") from error
-
-
-def refuse_changes(folder: RunFolder, config: TrainConfig) -> None:
-    """A run keeps what decides its result, whether it is finished or goes on.
-
-    Raises:
-        InputError: the folder's configuration is another one; the message says in what.
-    """
-    if not folder.config.is_file():
-        return
-    # Options that came after the run began had their defaults.
-    before = _flat(plain(TrainConfig())) | _flat(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
-    now = _flat(plain(config))
-    changed = [place for place in now if place not in _FREE and before.get(place) != now[place]]
-    if changed:
-        listed = ", ".join(f"{place} was {before.get(place)}, now {now[place]}" for place in changed)
-        raise InputError(
-            f"{folder.path}: was run with another configuration ({listed}); remove it, or "
-            "choose another --out"
-        )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat

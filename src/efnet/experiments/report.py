@@ -69,14 +69,25 @@ def _introduction(result: TableResult, reason: str | None) -> list[str]:
             "from steps that were timed before the first run; the minutes in the table are what it took."
         )
     if plan.budget == "full":
-        fresh = "fresh" if result.table.place is None else "fresh (the paper's are pretrained)"
-        weights = f"from {plan.init}" if plan.init else fresh
-        lines.append(f"Initial weights: {weights}.")
+        lines.append(f"Initial weights: {_weights(result)}.")
         if plan.model:
             lines.append(f"Network: {plan.model} in place of efnet_light.")
         if result.table.note and reason is None:
             lines.append(f"Note: {result.table.note}.")
     return lines
+
+
+def _weights(result: TableResult) -> str:
+    """What the runs started from; by network where that differs."""
+    fresh = "fresh" if result.table.place is None else "fresh (the paper's are pretrained)"
+    pairs = dict.fromkeys(
+        (run.report["protocol"]["model"], run.report["training"]["init"]) for run in result.runs
+    )
+    sources = {source for _, source in pairs}
+    texts = {source: fresh if source is None else f"from {source}" for source in sources}
+    if len(sources) == 1:
+        return texts[sources.pop()]
+    return "; ".join(f"{name} {texts[source]}" for name, source in pairs)
 
 
 def _figures(result: TableResult, paper: bool) -> tuple[Cells, list[Cells]]:

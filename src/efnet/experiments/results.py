@@ -11,7 +11,8 @@ from typing import Any
 
 from efnet.errors import InputError
 from efnet.evaluation.report import Report
-from efnet.experiments.plan import Plan, read_plan
+from efnet.experiments.manifest import read_plan
+from efnet.experiments.plan import Plan
 from efnet.experiments.run import EVALUATION
 from efnet.experiments.tables import ExperimentRow, ExperimentTable
 from efnet.models.complexity import Complexity, measure

@@ -13,13 +13,15 @@ from efnet.data.synthesize import write_dataset
 from efnet.data.verify import verify
 from efnet.errors import InputError
 from efnet.experiments.evaluation import evaluate_run
+from efnet.experiments.manifest import claim, refuse_changes
 from efnet.experiments.pace import fix_epochs
-from efnet.experiments.plan import TINY, Plan, claim, refuse_changes
+from efnet.experiments.plan import TINY, Plan
 from efnet.experiments.tables import ExperimentRow, ExperimentTable
 from efnet.files import write_json
 from efnet.training.config import TrainConfig
 from efnet.training.logs import Reporter
 from efnet.training.loop import train
+from efnet.training.network import build_network
 from efnet.training.run_folder import RunFolder
 from efnet.training.state import read_progress
 
@@ -63,11 +65,13 @@ class Cell:
         """How far it is."""
         if self.evaluation.is_file():
             return "done"
-        if not self.folder.config.is_file() or not self.folder.has_state():
+        if not self.folder.config.is_file():
             return "new"
-        if "result" in self.folder.read_facts() or self._epochs() >= self.config.schedule.epochs:
+        if "result" in self.folder.read_facts() and self.folder.best.is_dir():
             return "trained"
-        return "begun"
+        if not self.folder.has_state():
+            return "new"
+        return "trained" if self._epochs() >= self.config.schedule.epochs else "begun"
 
     def _epochs(self) -> int:
         """Finished epochs: a run that was stopped in its last one has them all, and no result yet."""
@@ -95,7 +99,8 @@ def run_table(
 ) -> list[Cell]:
     """Train and evaluate rows of a table; the same call goes on after an interruption.
 
-    Every row is trained with the first seed before any is with the second.
+    Every row is trained with the first seed before any is with the second. A run that is evaluated keeps its
+    best checkpoint and not the state of its training, which is several times as large.
 
     Args:
         table: which.
@@ -119,6 +124,7 @@ def run_table(
     reporter = reporter or Reporter()
     _check_seeds(seeds)
     chosen = table.choose(rows)
+    plan = plan.settled(chosen)
     _require_roots(plan, chosen, roots)
     claim(out, plan)
     if plan.generated:
@@ -127,6 +133,7 @@ def run_table(
     for dataset in {plan.dataset(row) for row in chosen}:
         # What is used last is looked at first: not after days of training.
         verify(open_split(dataset, roots[dataset], "test"), headers_only=True)
+    _require_weights(plan, chosen, roots)
     configs = {
         row.config: plan.config(row, seeds[0], roots[plan.dataset(row)], device, workers) for row in chosen
     }
@@ -164,6 +171,7 @@ def _run(cell: Cell, name: str, reporter: Reporter, bar: Bar) -> None:
         with bar("evaluate") as advance:
             report = evaluate_run(cell.config, cell.folder, advance)
         write_json(cell.evaluation, report)
+        cell.folder.drop_state()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"stopped at {name}; what is done is saved, the same command goes on"
@@ -187,6 +195,22 @@ def _require_roots(plan: Plan, rows: Sequence[ExperimentRow], roots: Mapping[str
                 f"row {row.name} needs {plan.dataset(row)}: give --root {plan.dataset(row)}=DIR, or leave it "
                 "out with --rows"
             )
+
+
+def _require_weights(plan: Plan, rows: Sequence[ExperimentRow], roots: Mapping[str, Path]) -> None:
+    """Load the weights that rows start from: a wrong file shows now, not after days of other rows.
+
+    Raises:
+        InputError: a file cannot be read, or is of another network; the message names both.
+    """
+    needed = {plan.network(row): row for row in rows if plan.init.get(plan.network(row))}
+    for name, row in needed.items():
+        dataset = plan.dataset(row)
+        classes = open_split(dataset, roots[dataset], "test").classes
+        try:
+            build_network(plan.config(row, 0, roots[dataset]).network, classes)
+        except InputError as error:
+            raise InputError(f"--init {name}: {error}") from error
 
 
 def _write_scenes(root: Path, bar: Bar) -> None:

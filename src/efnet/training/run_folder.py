@@ -78,6 +78,11 @@ class RunFolder:
         """Whether there is something to go on from."""
         return self.state.is_file() or previous(self.state).is_file()
 
+    def drop_state(self) -> None:
+        """Forget what a run would go on from; its best checkpoint stays."""
+        for path in (self.state, previous(self.state)):
+            path.unlink(missing_ok=True)
+
     def write_config(self, config: TrainConfig) -> None:
         """Write the configuration as YAML that `--config` reads."""
         values = json.loads(json.dumps(dataclasses.asdict(config)))

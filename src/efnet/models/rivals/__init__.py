@@ -2,7 +2,7 @@
 
 from efnet.models.rivals.base import Rival, RivalConfig
 from efnet.models.rivals.cmx import CMXB0, CMXB2
-from efnet.models.rivals.eaefnet import EAEFNet
+from efnet.models.rivals.eaefnet import EAEFNet, EAEFNet50
 from efnet.models.rivals.lasnet import LASNet
 from efnet.models.rivals.mfnet import MFNet
 from efnet.models.rivals.pstnet import PSTNet
@@ -14,6 +14,7 @@ RIVALS: dict[str, type[Rival]] = {
     "cmx_b0": CMXB0,
     "cmx_b2": CMXB2,
     "eaefnet": EAEFNet,
+    "eaefnet50": EAEFNet50,
     "lasnet": LASNet,
     "mfnet": MFNet,
     "pstnet": PSTNet,

@@ -1,4 +1,4 @@
-"""EAEFNet (Liang 2023, arXiv 2303.15710): two ResNet-152, their maps fused at all five levels, and a decoder.
+"""EAEFNet (Liang 2023, arXiv 2303.15710): two ResNets, their maps fused at all five levels, and a decoder.
 
 The fusion is in `efnet.models.rivals.eaef`. The decoder is ours: an atrous pyramid on the deepest map, as
 DeepLabV3+ has it (arXiv 1802.02611), then one step per level that appends the fused map in few channels.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +76,12 @@ class EAEFNet(PaddedRival):
     """Encoders, five fusions, decoder; of one modality alone, its encoder and the decoder."""
 
     architecture = "eaefnet"
+    depth: ClassVar[int] = 152
 
     def __init__(self, config: RivalConfig, name: str = "", classes: ClassSet | None = None) -> None:
         super().__init__(config, name, classes)
-        self.rgb = ResNet(152) if config.modality != "thermal" else None
-        self.thermal = ResNet(152, in_channels=1) if config.modality != "rgb" else None
+        self.rgb = ResNet(self.depth) if config.modality != "thermal" else None
+        self.thermal = ResNet(self.depth, in_channels=1) if config.modality != "rgb" else None
         encoder = self.rgb or self.thermal
         assert encoder is not None
         fused = encoder.widths if config.modality == "rgbt" else ()
@@ -109,9 +111,16 @@ class EAEFNet(PaddedRival):
         return maps
 
     def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Start the encoders from a published ResNet-152.
+        """Start the encoders from a published ResNet of the same depth.
 
         Raises:
             InputError: the file cannot be read, is no ResNet, or is one of another depth.
         """
         return load_resnets(self, path)
+
+
+class EAEFNet50(EAEFNet):
+    """EAEFNet with ResNet-50, as EFNet's table III has it."""
+
+    architecture = "eaefnet50"
+    depth = 50
