@@ -109,6 +109,8 @@ def test_stopped_within_a_row(finished: Path, scenes: Path, tmp_path: Path, mome
     run(tmp_path / "runs", scenes, again, rows=["add"])
     assert any("going on with" in line for line in again.lines) == (stage == "begun")
     assert_same(tmp_path / "runs", finished)
+    (tmp_path / "runs" / "mfnet_add" / "seed0" / "evaluation.json").unlink()
+    assert stages(tmp_path / "runs", scenes)[0] == "trained"  # to be evaluated anew, not trained anew
 
 
 def test_stopped_between_rows(finished: Path, scenes: Path, tmp_path: Path) -> None:
@@ -159,6 +161,10 @@ def test_a_finished_run_keeps_its_checkpoint_alone(finished: Path, scenes: Path,
     run(tmp_path / "runs", scenes, heard, rows=["add"])
     assert heard.lines == ["[1/1] table4 add, seed 0: evaluating on the test split"]
     assert_same(tmp_path / "runs", finished)
+    state = tmp_path / "runs" / "mfnet_add" / "seed0" / "last" / "state.pt"
+    state.write_bytes(b"of a process that was killed before it dropped it")
+    run(tmp_path / "runs", scenes, rows=["add"])
+    assert not state.exists()
 
 
 def test_a_file_that_is_missing_for_a_while(finished: Path, scenes: Path, tmp_path: Path) -> None:

@@ -73,6 +73,11 @@ class Cell:
             return "new"
         return "trained" if self._epochs() >= self.config.schedule.epochs else "begun"
 
+    def drop_state(self) -> None:
+        """If the run's facts say that it is trained: of one stopped at its very end the state alone does."""
+        if "result" in self.folder.read_facts():
+            self.folder.drop_state()
+
     def _epochs(self) -> int:
         """Finished epochs: a run that was stopped in its last one has them all, and no result yet."""
         progress = read_progress(self.folder.state)
@@ -161,6 +166,7 @@ def _run(cell: Cell, name: str, reporter: Reporter, bar: Bar) -> None:
     try:
         if stage == "done":
             reporter.say(f"{name}: done before ({cell.folder.path})")
+            cell.drop_state()  # of a process that ended before it came to that
             return
         if stage in ("new", "begun"):
             reporter.say(f"{name}: {'training' if stage == 'new' else 'going on with'} {cell.folder.path}")
@@ -171,7 +177,7 @@ def _run(cell: Cell, name: str, reporter: Reporter, bar: Bar) -> None:
         with bar("evaluate") as advance:
             report = evaluate_run(cell.config, cell.folder, advance)
         write_json(cell.evaluation, report)
-        cell.folder.drop_state()
+        cell.drop_state()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"stopped at {name}; what is done is saved, the same command goes on"
