@@ -119,19 +119,25 @@ def test_weights_by_network() -> None:
         read_init(["efnet_light=t.pth"], networks)
     with pytest.raises(InputError, match="efnet_light has weights already"):
         read_init(["t.pth", "efnet_light=u.pth"], networks[1:])
-    with pytest.raises(InputError, match="the rows that are run are of rtfnet152"):
+    with pytest.raises(InputError, match="the rows that are run are of rtfnet152; leave it out"):
         read_init(["lasnet=t.pth"], networks[:1])
+    with pytest.raises(
+        InputError, match="there is no network efnet-light; the rows are of rtfnet152, efnet_l"
+    ):
+        read_init(["efnet-light=t.pth"], networks)
+    with pytest.raises(InputError, match="names no file; give one, or efnet_light=fresh"):
+        read_init(["efnet_light="], networks)
 
 
 def test_weights_that_do_not_fit_show_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Those of the last row too."""
-    (tmp_path / "resnet18.pth").write_bytes(b"no weights")
+    (tmp_path / "tcformer.pth").write_bytes(b"no weights")
     words = ["table2", "--budget", "tiny", "--out", str(tmp_path / "runs"), "--rows", "efnet", "pstnet"]
-    words += ["--init", "efnet_tiny=fresh", f"pstnet={tmp_path / 'resnet18.pth'}"]
+    words += ["--init", "pstnet=fresh", f"efnet_tiny={tmp_path / 'tcformer.pth'}"]
     assert main(["experiment", "run", *words]) == 2
-    assert f"error: --init pstnet: {tmp_path / 'resnet18.pth'}" in capsys.readouterr().err
+    assert f"error: --init efnet_tiny: {tmp_path / 'tcformer.pth'}" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*/seed0"))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from experiment_helpers import PLAN, Listening, run
 from safetensors.torch import load_file
 
@@ -95,7 +96,7 @@ def stages(out: Path, root: Path) -> list[str]:
     [
         ("checking 2 pairs of mfnet val", "new"),  # before there is anything
         ("epoch 1/2", "begun"),
-        ("epoch 2/2", "trained"),  # all epochs done, and no result
+        ("epoch 2/2", "begun"),  # all epochs done, and no result
         ("evaluating on the test split", "trained"),
     ],
 )
@@ -109,7 +110,9 @@ def test_stopped_within_a_row(finished: Path, scenes: Path, tmp_path: Path, mome
     run(tmp_path / "runs", scenes, again, rows=["add"])
     assert any("going on with" in line for line in again.lines) == (stage == "begun")
     assert_same(tmp_path / "runs", finished)
-    (tmp_path / "runs" / "mfnet_add" / "seed0" / "evaluation.json").unlink()
+    folder = tmp_path / "runs" / "mfnet_add" / "seed0"
+    assert json.loads((folder / "run.json").read_text())["result"]["best_epoch"] is not None
+    (folder / "evaluation.json").unlink()
     assert stages(tmp_path / "runs", scenes)[0] == "trained"  # to be evaluated anew, not trained anew
 
 
@@ -151,7 +154,9 @@ def test_killed_before_there_was_a_state(finished: Path, scenes: Path, tmp_path:
     assert_same(out, finished)
 
 
-def test_a_finished_run_keeps_its_checkpoint_alone(finished: Path, scenes: Path, tmp_path: Path) -> None:
+def test_a_finished_run_keeps_its_checkpoint_alone(
+    finished: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without the state it is evaluated anew, not trained anew."""
     assert not list(finished.rglob("*.pt"))
     shutil.copytree(finished, tmp_path / "runs")
@@ -165,6 +170,12 @@ def test_a_finished_run_keeps_its_checkpoint_alone(finished: Path, scenes: Path,
     state.write_bytes(b"of a process that was killed before it dropped it")
     run(tmp_path / "runs", scenes, rows=["add"])
     assert not state.exists()
+    words = ["train", "--out", str(state.parent.parent)]
+    assert main([*words, "--resume"]) == 2
+    assert "a finished run whose state was dropped" in capsys.readouterr().err
+    assert main([*words, "--dataset", "mfnet", "--root", str(scenes)]) == 2
+    assert "holds a finished run; choose another --out" in capsys.readouterr().err
+    assert_same(tmp_path / "runs", finished)
 
 
 def test_a_file_that_is_missing_for_a_while(finished: Path, scenes: Path, tmp_path: Path) -> None:
@@ -215,36 +226,32 @@ def test_changes_are_refused(finished: Path, scenes: Path, tmp_path: Path) -> No
     assert not (out / "mfnet_cat").exists()
 
 
-def test_a_folder_takes_the_weights_of_further_networks(tmp_path: Path) -> None:
-    """Tables that share it may have other networks; one network starts from the same weights in all."""
-    (tmp_path / "mfnet" / "seed0").mkdir(parents=True)
-    (tmp_path / "mfnet" / "seed0" / "config.yaml").write_text("{}")
-    before = Plan(init={"efnet_light": "t.pth"})
-    write_json(tmp_path / "experiment.json", before.to_dict())
+def test_one_network_starts_from_the_same_weights_in_a_folder(tmp_path: Path) -> None:
+    """Tables that share it may have other networks; what decides is what its runs were."""
+    claim(tmp_path, Plan(init={"efnet_light": "wrong.pth"}))  # and no run came of it
+    for config, network in (("mfnet", ("efnet_light", "t.pth")), ("mfnet_lasnet", ("lasnet", None))):
+        name, init = network
+        (tmp_path / config / "seed0").mkdir(parents=True)
+        write_yaml(tmp_path / config / "seed0" / "config.yaml", {"network": {"name": name, "init": init}})
+    manifest = (tmp_path / "experiment.json").read_bytes()
     claim(tmp_path, Plan(init={"rtfnet152": None, "efnet_light": "t.pth"}))
-    assert read_plan(tmp_path).init == {"efnet_light": "t.pth", "rtfnet152": None}
-    claim(tmp_path, before)
-    for init in ({"efnet_light": None}, {"rtfnet152": "r.pth"}):
-        with pytest.raises(InputError, match="began otherwise"):
-            claim(tmp_path, Plan(init=init))
-    assert read_plan(tmp_path).init == {"efnet_light": "t.pth", "rtfnet152": None}
-    with pytest.raises(InputError, match="epochs was None, now 3"):
-        claim(tmp_path, dataclasses.replace(before, epochs=3))
+    claim(tmp_path, Plan(init={"lasnet": None}))
+    assert (tmp_path / "experiment.json").read_bytes() == manifest
+    with pytest.raises(
+        InputError, match=r"\(init of efnet_light was t\.pth, now fresh\); go on as they began"
+    ):
+        claim(tmp_path, Plan(init={"efnet_light": None, "lasnet": None}))
+    with pytest.raises(InputError, match=r"\(epochs was None, now 3, init of lasnet was fresh, now r\.pth\)"):
+        claim(tmp_path, Plan(init={"lasnet": "r.pth"}, epochs=3))
 
 
-@pytest.mark.parametrize(
-    ("values", "init"),
-    [
-        ({"init": "t.pth"}, {"efnet_light": "t.pth"}),
-        ({"model": "efnet_base"}, {"efnet_base": None}),
-        ({"budget": "tiny"}, {"efnet_tiny": None}),
-    ],
-)
-def test_manifests_from_before_there_were_several(
-    values: dict[str, str], init: dict[str, str | None], tmp_path: Path
-) -> None:
-    write_json(tmp_path / "experiment.json", Plan().to_dict() | {"init": None} | values)
-    assert read_plan(tmp_path).init == init
+def test_manifests_from_before_weights_were_named_by_network(tmp_path: Path) -> None:
+    write_json(tmp_path / "experiment.json", Plan(epochs=3).to_dict() | {"init": "t.pth"})
+    assert read_plan(tmp_path) == Plan(epochs=3)
+
+
+def write_yaml(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(values))
 
 
 def test_a_plan_without_runs_may_change(scenes: Path, tmp_path: Path) -> None:

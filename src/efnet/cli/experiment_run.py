@@ -42,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--budget",
         type=str,
         default="full",
-        help="full, or tiny: minutes for a table, on generated scenes without --root",
+        help="full, or tiny: few epochs of small images, on generated scenes without --root",
     )
     parser.add_argument(
         "--init",
@@ -156,6 +156,10 @@ def read_init(words: list[str], networks: list[str]) -> dict[str, str | None]:
     init: dict[str, str | None] = {}
     for word in words:
         name, equals, source = word.partition("=")
+        if equals and name not in list_models() and "/" not in name and not Path(word).exists():
+            raise InputError(
+                f"--init {word}: there is no network {name}; the rows are of {', '.join(networks)}"
+            )
         if not equals or name not in list_models():
             if len(networks) > 1:
                 several = " ".join(f"{network}=FILE" for network in networks)
@@ -165,9 +169,14 @@ def read_init(words: list[str], networks: list[str]) -> dict[str, str | None]:
                 )
             name, source = networks[0], word
         if name not in networks:
-            raise InputError(f"--init {word}: the rows that are run are of {', '.join(networks)}")
+            raise InputError(
+                f"--init {word}: the rows that are run are of {', '.join(networks)}; leave it out, or choose "
+                "rows with --rows"
+            )
         if name in init:
-            raise InputError(f"--init {word}: {name} has weights already")
+            raise InputError(f"--init {word}: {name} has weights already; give one file for it")
+        if not source:
+            raise InputError(f"--init {word}: names no file; give one, or {name}={FRESH}")
         init[name] = None if source == FRESH else source
     missing = [network for network in networks if words and network not in init]
     if missing:

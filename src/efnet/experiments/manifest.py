@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from efnet.errors import InputError
-from efnet.experiments.plan import STANDARD, Plan
+from efnet.experiments.plan import Plan
 from efnet.experiments.tables import plain
 from efnet.files import write_json
 from efnet.texts import parse_json
@@ -26,43 +26,50 @@ _FREE = ("data.root", "data.workers", "data.cache", "device")
 def claim(out: Path, plan: Plan) -> None:
     """Make sure that `out` is new or holds experiments of this very plan, and leave the plan there.
 
-    Tables that share a folder may name the weights of different networks; those of one are the same in all.
+    Tables that share a folder may be of different networks; one network starts from the same weights in all.
 
     Raises:
         InputError: `out` is a file, holds something else, or experiments of another plan.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; choose another folder")
-    if any(out.glob("*/seed*/config.yaml")):
-        before = read_plan(out)
-        plan = _added(out, before, plan)
-        if plan == before:
-            return
-    elif out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+    runs = sorted(out.glob("*/seed*/config.yaml"))
+    if runs:
+        changes = [*_changes(read_plan(out), plan), *_other_weights(runs, plan)]
+        if changes:
+            raise InputError(
+                f"--out {out}: holds experiments that began otherwise ({', '.join(changes)}); go on as they "
+                "began, or choose another folder"
+            )
+        return
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
         raise InputError(f"--out {out}: holds other files; choose another folder")
-    write_json(out / MANIFEST, plan.to_dict())
+    write_json(out / MANIFEST, _shared(plan))
 
 
-def _added(out: Path, before: Plan, plan: Plan) -> Plan:
-    """The plan of a folder after runs of `plan` were added to it.
+def _shared(plan: Plan) -> dict[str, Any]:
+    """What of a plan is the same for all networks, and so for all processes that work in a folder."""
+    return {key: value for key, value in plan.to_dict().items() if key != "init"}
 
-    Raises:
-        InputError: the two differ in more than networks that one of them has not.
-    """
-    both = dataclasses.replace(plan, init={**before.init, **plan.init})
-    old, new = before.to_dict(), both.to_dict()
-    old["init"] = {**plan.init, **before.init}
-    if old != new:
-        listed = ", ".join(f"{key} was {old[key]}, now {new[key]}" for key in new if old[key] != new[key])
-        raise InputError(
-            f"--out {out}: holds experiments that began otherwise ({listed}); go on as they began, or "
-            "choose another folder"
-        )
-    return both
+
+def _changes(before: Plan, now: Plan) -> list[str]:
+    old, new = _shared(before), _shared(now)
+    return [f"{key} was {old[key]}, now {new[key]}" for key in new if old[key] != new[key]]
+
+
+def _other_weights(runs: Sequence[Path], plan: Plan) -> list[str]:
+    """Networks that runs of the folder started from other weights than the plan says."""
+    found = {}
+    for path in runs:
+        run = _flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        name, before = str(run.get("network.name")), run.get("network.init")
+        if name in plan.init and plan.init[name] != before:
+            found[name] = f"init of {name} was {before or 'fresh'}, now {plan.init[name] or 'fresh'}"
+    return list(found.values())
 
 
 def read_plan(out: Path) -> Plan:
-    """The plan of a folder of experiments.
+    """The plan of a folder of experiments, without the weights: each run says its own.
 
     Raises:
         InputError: it holds none.
@@ -70,21 +77,13 @@ def read_plan(out: Path) -> Plan:
     try:
         values = parse_json((out / MANIFEST).read_text(encoding="utf-8"))
         size = values.get("size")
-        return Plan(**values | {"size": None if size is None else tuple(size), "init": _init(values)})
+        return Plan(**values | {"size": None if size is None else tuple(size), "init": {}})
     except OSError:
         raise InputError(
             f"--out {out}: holds no experiments; start them with: efnet experiment run"
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{out / MANIFEST}: damaged ({error}); choose another folder") from error
-
-
-def _init(values: dict[str, Any]) -> dict[str, str | None]:
-    """Weights by network; older folders name one file, for whatever is in the preset's place."""
-    init = values.get("init")
-    if isinstance(init, dict):
-        return init
-    return {values.get("model") or ("efnet_tiny" if values.get("budget") == "tiny" else STANDARD): init}
 
 
 def refuse_changes(folder: RunFolder, config: TrainConfig) -> None:

@@ -80,14 +80,11 @@ def _introduction(result: TableResult, reason: str | None) -> list[str]:
 def _weights(result: TableResult) -> str:
     """What the runs started from; by network where that differs."""
     fresh = "fresh" if result.table.place is None else "fresh (the paper's are pretrained)"
-    pairs = dict.fromkeys(
-        (run.report["protocol"]["model"], run.report["training"]["init"]) for run in result.runs
-    )
-    sources = {source for _, source in pairs}
+    sources = set(result.plan.init.values())
     texts = {source: fresh if source is None else f"from {source}" for source in sources}
     if len(sources) == 1:
         return texts[sources.pop()]
-    return "; ".join(f"{name} {texts[source]}" for name, source in pairs)
+    return "; ".join(f"{name} {texts[source]}" for name, source in result.plan.init.items())
 
 
 def _figures(result: TableResult, paper: bool) -> tuple[Cells, list[Cells]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import statistics
@@ -147,7 +148,11 @@ def collect(table: ExperimentTable, out: Path) -> TableResult:
         InputError: there are none, or a file of theirs is damaged.
     """
     plan = read_plan(out)
-    result = TableResult(table, plan, tuple(_collect_row(row, out) for row in table.rows))
+    rows = tuple(_collect_row(row, out) for row in table.rows)
+    init = {
+        run.report["protocol"]["model"]: run.report["training"]["init"] for row in rows for run in row.runs
+    }
+    result = TableResult(table, dataclasses.replace(plan, init=init), rows)
     if not result.runs:
         raise InputError(
             f"--out {out}: no run of {table.name} is done; start them with: efnet experiment run {table.name}"

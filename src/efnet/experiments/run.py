@@ -23,7 +23,6 @@ from efnet.training.logs import Reporter
 from efnet.training.loop import train
 from efnet.training.network import build_network
 from efnet.training.run_folder import RunFolder
-from efnet.training.state import read_progress
 
 EVALUATION = "evaluation.json"
 """The report on the test split, in the folder of a run; it is there when the run is done."""
@@ -67,21 +66,14 @@ class Cell:
             return "done"
         if not self.folder.config.is_file():
             return "new"
-        if "result" in self.folder.read_facts() and self.folder.best.is_dir():
+        if self.folder.is_finished():
             return "trained"
-        if not self.folder.has_state():
-            return "new"
-        return "trained" if self._epochs() >= self.config.schedule.epochs else "begun"
+        return "begun" if self.folder.has_state() else "new"
 
     def drop_state(self) -> None:
-        """If the run's facts say that it is trained: of one stopped at its very end the state alone does."""
+        """If the run's facts say that it is trained: without them the state alone does."""
         if "result" in self.folder.read_facts():
             self.folder.drop_state()
-
-    def _epochs(self) -> int:
-        """Finished epochs: a run that was stopped in its last one has them all, and no result yet."""
-        progress = read_progress(self.folder.state)
-        return 0 if progress is None else progress.epoch  # training says what is wrong with the file
 
 
 def run_folder(out: Path, row: ExperimentRow, seed: int) -> RunFolder:
@@ -138,7 +130,6 @@ def run_table(
     for dataset in {plan.dataset(row) for row in chosen}:
         # What is used last is looked at first: not after days of training.
         verify(open_split(dataset, roots[dataset], "test"), headers_only=True)
-    _require_weights(plan, chosen, roots)
     configs = {
         row.config: plan.config(row, seeds[0], roots[plan.dataset(row)], device, workers) for row in chosen
     }
@@ -155,6 +146,7 @@ def run_table(
     ]
     for cell in cells:
         refuse_changes(cell.folder, cell.config)
+    _require_weights(cells)
     for number, cell in enumerate(cells, 1):
         _run(cell, f"[{number}/{len(cells)}] {table.name} {cell.row.name}, seed {cell.seed}", reporter, bar)
     return cells
@@ -171,7 +163,8 @@ def _run(cell: Cell, name: str, reporter: Reporter, bar: Bar) -> None:
         if stage in ("new", "begun"):
             reporter.say(f"{name}: {'training' if stage == 'new' else 'going on with'} {cell.folder.path}")
             if stage == "new":
-                cell.folder.config.unlink(missing_ok=True)  # of a start that ended before there was a state
+                for path in (cell.folder.facts, cell.folder.config):
+                    path.unlink(missing_ok=True)  # of a start that ended before there was a state
             train(cell.config, cell.folder.path, resume=stage == "begun", reporter=reporter)
         reporter.say(f"{name}: evaluating on the test split")
         with bar("evaluate") as advance:
@@ -203,20 +196,19 @@ def _require_roots(plan: Plan, rows: Sequence[ExperimentRow], roots: Mapping[str
             )
 
 
-def _require_weights(plan: Plan, rows: Sequence[ExperimentRow], roots: Mapping[str, Path]) -> None:
-    """Load the weights that rows start from: a wrong file shows now, not after days of other rows.
+def _require_weights(cells: Sequence[Cell]) -> None:
+    """Load the weights that runs will start from: a wrong file shows now, not after days of other rows.
 
     Raises:
         InputError: a file cannot be read, or is of another network; the message names both.
     """
-    needed = {plan.network(row): row for row in rows if plan.init.get(plan.network(row))}
-    for name, row in needed.items():
-        dataset = plan.dataset(row)
-        classes = open_split(dataset, roots[dataset], "test").classes
+    begin = [cell.config for cell in cells if cell.config.network.init is not None and cell.stage() == "new"]
+    for config in {(config.network, config.data.dataset): config for config in begin}.values():
+        classes = open_split(config.data.dataset, Path(config.data.root), "test").classes
         try:
-            build_network(plan.config(row, 0, roots[dataset]).network, classes)
+            build_network(config.network, classes)
         except InputError as error:
-            raise InputError(f"--init {name}: {error}") from error
+            raise InputError(f"--init {config.network.name}: {error}") from error
 
 
 def _write_scenes(root: Path, bar: Bar) -> None:

@@ -4,7 +4,8 @@ config.yaml      the whole configuration; feeding it back repeats the run
 run.json         versions, machine, data fingerprint, best checkpoint
 metrics.csv      a row per epoch; metrics.jsonl holds the same and per-class IoU
 best/            checkpoint of the best validation (safetensors and JSON)
-last/state.pt    what `--resume` goes on from; state.previous.pt the one before
+last/state.pt    what `--resume` goes on from; state.previous.pt the one before (a finished run of an
+                 experiment has neither)
 samples/         picture sheets of validations
 tensorboard/     the same for TensorBoard
 """
@@ -62,9 +63,16 @@ class RunFolder:
             raise InputError(
                 f"{self.path}: holds a run already; add --resume to go on with it, or choose another --out"
             )
+        if self.is_finished():
+            raise InputError(f"{self.path}: holds a finished run; choose another --out")
 
     def require_resumable(self) -> None:
         """Raise InputError unless there is a run to go on with."""
+        if self.is_finished() and not self.has_state():
+            raise InputError(
+                f"{self.path}: a finished run whose state was dropped (efnet experiment does so); start "
+                f"another from its weights with --init {self.path} and another --out"
+            )
         for needed, there in ((self.config, self.config.is_file()), (self.state, self.has_state())):
             if not there:
                 raise InputError(
@@ -74,13 +82,17 @@ class RunFolder:
         for leftover in self.state.parent.glob(".state-*"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
 
+    def is_finished(self) -> bool:
+        """Whether it has its best checkpoint and says what it came to."""
+        return self.best.is_dir() and "result" in self.read_facts()
+
     def has_state(self) -> bool:
         """Whether there is something to go on from."""
         return self.state.is_file() or previous(self.state).is_file()
 
     def drop_state(self) -> None:
         """Forget what a run would go on from; its best checkpoint stays."""
-        for path in (self.state, previous(self.state)):
+        for path in (self.state, previous(self.state), *self.state.parent.glob(".state-*")):
             path.unlink(missing_ok=True)
 
     def write_config(self, config: TrainConfig) -> None:
