@@ -144,6 +144,10 @@ def test_a_table_of_several_networks_names_what_each_started_from(out: Path) -> 
     change(out, run, training=training | {"init": None})
     text = markdown(collect(get_table("table1"), out))
     assert "Initial weights: rtfnet152 fresh (the paper's are pretrained); efnet_tiny from" in text
+    write_json(out / "experiment.json", PLAN.to_dict())
+    tiny = markdown(collect(get_table("table1"), out))
+    assert tiny.startswith("# TINY RUN")
+    assert "Initial weights: rtfnet152 fresh" in tiny
 
 
 @pytest.mark.parametrize(

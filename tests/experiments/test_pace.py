@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from experiment_helpers import Listening, run
+from experiment_helpers import Listening, no_bar, run
 
 from efnet.cli.main import main
 from efnet.errors import InputError
@@ -17,6 +17,8 @@ from efnet.experiments import pace as module
 from efnet.experiments.pace import Pace, Timing
 from efnet.experiments.plan import Plan
 from efnet.experiments.tables import get_table
+from efnet.files import write_json
+from efnet.training.config import TrainConfig
 
 PLAN = Plan(budget="tiny", minutes=0.02)
 ROWS = ["efnet_light", "mfnet"]
@@ -63,6 +65,28 @@ def test_what_was_fixed_stays(timed: Path, scenes: Path, monkeypatch: pytest.Mon
     assert "[1/2] rivals mfnet, seed 0: done before" in heard.lines[0]
     assert cells[0].config.schedule == cells[1].config.schedule
     assert (timed / "pace.json").read_bytes() == before
+
+
+def test_what_another_process_fixed_meanwhile_stays(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own rows, and of one that both measured."""
+    theirs = {name: {"epochs": 2, "training": 1.0, "validation": 1.0} for name in ("study", "rivals_mfnet")}
+
+    def measure(config: TrainConfig, out: Path) -> Timing:
+        write_json(out / "pace.json", theirs)
+        return Timing((0.001,), 0.0)
+
+    monkeypatch.setattr(module, "_measure", measure)
+    configs = {
+        row.config: PLAN.config(row, 0, scenes)
+        for row in get_table("rivals").choose(["mfnet", "segformer_b0"])
+    }
+    epochs = module.fix_epochs(tmp_path, 1, configs, Listening(), no_bar)
+    assert epochs["rivals_mfnet"] == 2
+    fixed = json.loads((tmp_path / "pace.json").read_text())
+    assert fixed.pop("rivals_segformer_b0")["epochs"] == epochs["rivals_segformer_b0"] > 2
+    assert fixed == theirs
 
 
 def test_report_states_epochs_and_minutes(timed: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,8 +98,7 @@ def run(args: Namespace) -> int:
         size=None if args.size is None else parse_size(args.size),
         precision=check_precision(args.precision),
     )
-    networks = list(dict.fromkeys(plan.network(row) for row in chosen))
-    plan = dataclasses.replace(plan, init=read_init(args.init, networks))
+    plan = dataclasses.replace(plan, init=read_init(args.init, list(plan.settled(chosen).init)))
     run_table(
         table,
         Path(args.out),

@@ -117,6 +117,7 @@ def fix_epochs(
             f"{minutes:g} minutes"
         )
     if new:
+        known |= _read(out)  # what another process measured meanwhile stays: runs of it may have begun
         write_json(out / PACE, {name: dataclasses.asdict(pace) for name, pace in known.items()})
     return {name: known[name].epochs for name in configs}
 

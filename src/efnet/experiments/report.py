@@ -68,8 +68,9 @@ def _introduction(result: TableResult, reason: str | None) -> list[str]:
             f"Every run had about {plan.minutes:g} minutes for training and validation: its epochs follow "
             "from steps that were timed before the first run; the minutes in the table are what it took."
         )
-    if plan.budget == "full":
+    if plan.budget == "full" or any(plan.init.values()):
         lines.append(f"Initial weights: {_weights(result)}.")
+    if plan.budget == "full":
         if plan.model:
             lines.append(f"Network: {plan.model} in place of efnet_light.")
         if result.table.note and reason is None:

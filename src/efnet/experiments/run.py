@@ -72,7 +72,7 @@ class Cell:
 
     def drop_state(self) -> None:
         """If the run's facts say that it is trained: without them the state alone does."""
-        if "result" in self.folder.read_facts():
+        if self.folder.is_finished():
             self.folder.drop_state()
 
 
