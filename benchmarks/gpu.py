@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from efnet.cli.main import main as efnet
-from efnet.files import write_text
+from efnet.core.files import write_text
 
 TOLD = {"forward": "pairs/s: at least 200 at batch 1, 800 at batch 16", "train": "time of a step"}
 """What is hoped for, printed beside the question."""

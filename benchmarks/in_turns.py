@@ -20,19 +20,18 @@ from dataclasses import replace
 
 import torch
 
-from efnet.benchmark.machine import describe, summary
-from efnet.benchmark.subject import Subject, make_work, open_model
-from efnet.benchmark.tables import table
-from efnet.benchmark.timing import interleave
 from efnet.cli.options import parse_size
+from efnet.core.cpu_tuning import tune_process
 from efnet.ops.dpc_native import available
-from efnet.process import tune_process
+from efnet.studies.benchmark.markdown import table
+from efnet.studies.benchmark.measure import describe, interleave, summary
+from efnet.studies.benchmark.subject import Subject, make_work, open_model
 
 _SWITCH = "EFNET_NATIVE"
 
 _FIRST = """
 import time, torch
-from efnet.benchmark.memory import resident_peak
+from efnet.studies.benchmark.measure import resident_peak
 from efnet.ops import dpc_knn
 features = torch.randn(1, 2000, 32, generator=torch.Generator().manual_seed(0))
 positions = torch.cartesian_prod(torch.arange(40.0), torch.arange(50.0))[None] / 2

@@ -21,19 +21,19 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from efnet.benchmark.machine import describe, summary
-from efnet.benchmark.subject import Subject, make_work, open_model
-from efnet.benchmark.tables import table
 from efnet.cli.main import main as run_efnet
 from efnet.cli.options import parse_size
+from efnet.core.cpu_tuning import tune_process
 from efnet.data.augment import AugmentConfig, augment
 from efnet.data.dataset import PairDataset, collate, to_tensors
 from efnet.data.images import open_image, read_label
 from efnet.data.layouts import open_split
+from efnet.data.pack import pack
 from efnet.data.pairs import PairSet
 from efnet.data.sample import read_sample
-from efnet.data.shards.pack import pack
-from efnet.process import tune_process
+from efnet.studies.benchmark.markdown import table
+from efnet.studies.benchmark.measure import describe, summary
+from efnet.studies.benchmark.subject import Subject, make_work, open_model
 
 BATCH = 2
 

@@ -28,8 +28,7 @@ from PIL import Image
 
 import efnet
 from efnet.cli.options import parse_size
-from efnet.prediction.journal import FILE_NAME
-from efnet.prediction.records import read_journal
+from efnet.inference.journal import FILE_NAME, read_journal
 
 
 def write_pairs(root: Path, count: int, files: int, size: tuple[int, int]) -> None:

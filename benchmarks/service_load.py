@@ -27,7 +27,7 @@ from service_clients import BOUNDARY, KINDS, UNLIKE, Crowd, Tally, Wire
 from service_pairs import make_pairs, save_network
 from service_process import MAX_BYTES, TIMEOUT, Service
 
-from efnet.files import write_json, write_text
+from efnet.core.files import write_json, write_text
 
 
 async def exercise(service: Service, crowd: Crowd, clients: int, seconds: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import efnet
-from efnet.prediction.predictor import Predictor
+from efnet.inference.predictor import Predictor
 
 SIZES = ((48, 64), (64, 48), (96, 128), (33, 71), (120, 160))
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from efnet.core.files import write_image
 from efnet.data.layouts import open_split
 from efnet.data.pairs import Pair, PairSet
-from efnet.evaluation.confusion import LabelMap
 from efnet.evaluation.evaluate import check_classes, evaluate
+from efnet.evaluation.metrics import LabelMap
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import Report, build_report, percent, protocol_lines
-from efnet.files import write_image
 from efnet.models.checkpoint import load_checkpoint
 
 Maps = dict[str, tuple[LabelMap, LabelMap]]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from efnet.cli.options import parse_size
 from efnet.data.sample import Sample
-from efnet.data.synthesize import render
-from efnet.prediction.predictor import Predictor
-from efnet.prediction.tiles import Tiling
+from efnet.inference.predictor import Predictor
+from efnet.inference.tiles import Tiling
+from efnet.scenes import render
 
 TILINGS = (
     ("256x352", 0),

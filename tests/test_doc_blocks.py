@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import efnet
-from efnet.data.layouts.mfnet import CLASSES
-from efnet.data.synthesize import render
+from efnet.data.layouts.public import MFNET_CLASSES
+from efnet.scenes import render
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"serve.md": "tests/service", "deploy.md": "tests/export"}
@@ -34,7 +34,7 @@ PAGES = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     torch.manual_seed(0)
-    efnet.create_model("efnet_tiny", classes=CLASSES).save_pretrained(folder / "runs" / "x")
+    efnet.create_model("efnet_tiny", classes=MFNET_CLASSES).save_pretrained(folder / "runs" / "x")
     scene = render(0, (96, 128))
     thermal = Image.fromarray(np.uint8(255 * scene.thermal))
     for rgb_name, thermal_name in (("rgb", "thermal"), ("street", "street_th")):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from efnet.errors import InputError
-from efnet.files import replacing, write_text
+from efnet.core.errors import InputError
+from efnet.core.files import replacing, write_text
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efnet.errors import InputError
-from efnet.ranks import nodes, rank, share, world_size
+from efnet.core.distributed import nodes, rank, share, world_size
+from efnet.core.errors import InputError
 
 NAMES = (
     "RANK",

@@ -95,7 +95,7 @@ def test_commands_ask_nothing_of_the_network(tmp_path: Path) -> None:
 def test_runtimes_of_exported_files_ask_nothing_of_the_network(tmp_path: Path) -> None:
     """OpenVINO reports its use as soon as it is imported, unless kept from it."""
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    load = "from efnet.prediction.telemetry import import_silenced as load; load(%r)"
+    load = "from efnet.inference.runtime import import_silenced as load; load(%r)"
     for package in ("openvino", "onnxruntime"):
         done, notes = guarded(tmp_path, ["-c", load % package])
         assert (done.returncode, notes) == (0, []), done.stderr

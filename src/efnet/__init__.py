@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from efnet import ops
-    from efnet.classes import ClassSet
-    from efnet.errors import InputError
+    from efnet.core.classes import ClassSet
+    from efnet.core.cpu_tuning import ProcessSettings, process_settings, tune_process
+    from efnet.core.errors import InputError
+    from efnet.inference.predictor import Predictor
     from efnet.models import EFNet, TCFormer, create_model, list_models
-    from efnet.prediction.predictor import Predictor
-    from efnet.process import ProcessSettings, process_settings, tune_process
 
 __version__ = "0.1.0"
 
@@ -34,16 +34,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ClassSet": "efnet.classes",
+    "ClassSet": "efnet.core.classes",
     "EFNet": "efnet.models",
-    "InputError": "efnet.errors",
-    "Predictor": "efnet.prediction.predictor",
-    "ProcessSettings": "efnet.process",
+    "InputError": "efnet.core.errors",
+    "Predictor": "efnet.inference.predictor",
+    "ProcessSettings": "efnet.core.cpu_tuning",
     "TCFormer": "efnet.models",
     "create_model": "efnet.models",
     "list_models": "efnet.models",
-    "process_settings": "efnet.process",
-    "tune_process": "efnet.process",
+    "process_settings": "efnet.core.cpu_tuning",
+    "tune_process": "efnet.core.cpu_tuning",
 }
 
 

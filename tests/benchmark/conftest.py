@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from efnet.benchmark.runtimes import export_for
+from efnet.studies.benchmark.runtimes import export_for
 
 SIZE = (32, 48)
 

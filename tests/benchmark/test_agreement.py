@@ -12,15 +12,20 @@ import torch
 from PIL import Image
 
 import efnet
-from efnet.benchmark import runtimes, timing, worker
-from efnet.benchmark.agreement import agreements, missing_references, reference_of
-from efnet.benchmark.inputs import batches
-from efnet.benchmark.network import Plan, compare, steps
-from efnet.benchmark.subject import Files, Subject, open_model
-from efnet.benchmark.tables import percent
 from efnet.cli.main import main
-from efnet.data.synthesize import render
-from efnet.export.check import shares
+from efnet.export.agreement import shares
+from efnet.scenes import render
+from efnet.studies.benchmark import measure, runtimes, worker
+from efnet.studies.benchmark.markdown import percent
+from efnet.studies.benchmark.networks import (
+    Plan,
+    agreements,
+    compare,
+    missing_references,
+    reference_of,
+    steps,
+)
+from efnet.studies.benchmark.subject import Files, Subject, batches, open_model
 
 SIZE = (32, 48)
 QUICK = Plan(runs=1, warmup=0, parts=False, memory=False)
@@ -29,7 +34,7 @@ COMMAND = ("benchmark", "--size", "32x48", "--device", "cpu", "--threads", "1", 
 
 @pytest.fixture(autouse=True)
 def _small_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(timing.GEMM_SIZES, "cpu", 64)
+    monkeypatch.setitem(measure.GEMM_SIZES, "cpu", 64)
 
 
 @pytest.fixture(scope="module")

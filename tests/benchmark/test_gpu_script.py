@@ -11,7 +11,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from efnet.cli import benchmark, benchmark_options
+from efnet.cli import benchmark
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
@@ -42,7 +42,7 @@ def test_its_questions_are_options_of_the_benchmark(script: ModuleType) -> None:
     benchmark.add_arguments(parser)
     questions = script.questions("efnet_tiny", "64x96", 3)
     for options in questions.values():
-        benchmark_options.check_options(parser.parse_args(options))
+        benchmark.check_options(parser.parse_args(options))
     batches = {words[words.index("--batch") + 1] for words in questions.values() if "--batch" in words}
     assert {"1", "16"} <= batches
 

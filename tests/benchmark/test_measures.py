@@ -8,41 +8,41 @@ from pathlib import Path
 import pytest
 import torch
 
-from efnet.benchmark import clustering, dense, growth, machine, memory, plot, timing
-from efnet.benchmark.parts import OTHER, PartClock, breakdown
-from efnet.benchmark.subject import Subject, images, make_work, named_shortage, open_model
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 from efnet.models import create_model, dbtc
 from efnet.ops.dpc_knn import dpc_knn
+from efnet.studies.benchmark import dense, markdown, measure, scaling
+from efnet.studies.benchmark.parts import OTHER, PartClock, breakdown
+from efnet.studies.benchmark.subject import Subject, images, make_work, named_shortage, open_model
 
 CPU = torch.device("cpu")
 SIZE = (64, 96)
 
 
 def test_spread_is_median_quartiles_and_tenths() -> None:
-    spread = timing.Spread.of([5.0, 1.0, 3.0, 2.0, 4.0])
+    spread = measure.Spread.of([5.0, 1.0, 3.0, 2.0, 4.0])
     assert (spread.low, spread.median, spread.high, spread.runs) == (2.0, 3.0, 4.0, 5)
     assert (spread.p10, spread.p90) == pytest.approx((1.4, 4.6))
-    assert timing.Spread.of([7.0]) == timing.Spread(7.0, 7.0, 7.0, 7.0, 7.0, 1)
+    assert measure.Spread.of([7.0]) == measure.Spread(7.0, 7.0, 7.0, 7.0, 7.0, 1)
 
 
 def test_contestants_take_turns_and_warm_up_is_not_counted() -> None:
     order: list[str] = []
     told: list[None] = []
     works = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    spreads = timing.interleave(works, CPU, runs=2, warmup=1, progress=lambda: told.append(None))
+    spreads = measure.interleave(works, CPU, runs=2, warmup=1, progress=lambda: told.append(None))
     assert order == ["a", "b"] * 3
     assert len(told) == 6
     assert [spread.runs for spread in spreads.values()] == [2, 2]
 
 
 def test_gemm_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(timing.GEMM_SIZES, "cpu", 16)
-    works, operations = timing.gemm_contestants(CPU, "bf16")
+    monkeypatch.setitem(measure.GEMM_SIZES, "cpu", 16)
+    works, operations = measure.gemm_contestants(CPU, "bf16")
     assert operations == {"float32": 2 * 16**3, "bfloat16": 2 * 16**3}
     assert [works[f"gemm {name}"]().dtype for name in operations] == [torch.float32, torch.bfloat16]
-    spreads = {name: timing.Spread.of([0.5]) for name in works}
-    assert timing.gemm_rates(spreads, operations) == {"float32": 4 * 16**3, "bfloat16": 4 * 16**3}
+    spreads = {name: measure.Spread.of([0.5]) for name in works}
+    assert measure.gemm_rates(spreads, operations) == {"float32": 4 * 16**3, "bfloat16": 4 * 16**3}
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
@@ -80,36 +80,34 @@ def test_dense_memory_is_estimated_before_it_is_needed() -> None:
 
 
 def test_cases_are_the_clusterings_of_the_network() -> None:
-    cases = clustering.standard_cases("cpu")
+    cases = scaling.standard_cases("cpu")
     assert [case.tokens for case in cases] == [19200, 19200, 4800, 1200, 3072]
     assert [case.clusters for case in cases[:4]] == [4800, 4800, 1200, 300]
     assert [case.regular for case in cases] == [True, True, False, False, True]
-    features, positions = clustering.clustering_inputs(cases[-1])
+    features, positions = scaling.clustering_inputs(cases[-1])
     assert features.shape == (4, 3072, 128)
     assert positions.shape == (4, 3072, 2)
     assert positions[0, 65].tolist() == [0.5, 0.5]
 
 
 def test_left_out_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(timing.GEMM_SIZES, "cpu", 16)
-    monkeypatch.setattr(clustering, "free_memory", lambda device: 1000)
-    monkeypatch.setattr(growth, "free_memory", lambda device: 1000)
-    (row,) = clustering.compare_clusterings(clustering.cases_of(SIZE, 1, "cpu")[2:3], 1, 0, memory=False)[
-        "rows"
-    ]
+    monkeypatch.setitem(measure.GEMM_SIZES, "cpu", 16)
+    monkeypatch.setattr(scaling, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(scaling, "free_memory", lambda device: 1000)
+    (row,) = scaling.compare_clusterings(scaling.cases_of(SIZE, 1, "cpu")[2:3], 1, 0, memory=False)["rows"]
     assert list(row["seconds"]) == ["ours"]
     assert row["faster"] is None
     assert row["agreement"] is None
     assert "dense left out" in row["skipped"]
-    (row,) = growth.measure_growth([Subject("efnet_tiny", (32, 32))], 1, 0, memory=False)["rows"]
+    (row,) = scaling.measure_growth([Subject("efnet_tiny", (32, 32))], 1, 0, memory=False)["rows"]
     assert list(row["seconds"]) == ["ours"]
     assert "dense left out" in row["skipped"]
 
 
 def test_slope_of_a_power_law() -> None:
-    assert growth.slope([(x, 3 * x**1.5) for x in (1.0, 2.0, 7.0)]) == pytest.approx(1.5)
-    assert growth.slope([(4.0, 1.0)]) is None
-    assert growth.slope([(4.0, 1.0), (4.0, 2.0)]) is None
+    assert scaling.slope([(x, 3 * x**1.5) for x in (1.0, 2.0, 7.0)]) == pytest.approx(1.5)
+    assert scaling.slope([(4.0, 1.0)]) is None
+    assert scaling.slope([(4.0, 1.0), (4.0, 2.0)]) is None
 
 
 @pytest.mark.parametrize("decoder", ["mfad", "mlp"])
@@ -165,13 +163,13 @@ def test_lack_of_memory_is_named() -> None:
         raise RuntimeError("other")
 
 
-@pytest.mark.skipif(memory.resident_peak() is None, reason="no VmHWM on this system")
+@pytest.mark.skipif(measure.resident_peak() is None, reason="no VmHWM on this system")
 def test_peak_of_a_process_of_its_own() -> None:
-    case = clustering.cases_of((192, 256), 1, "cpu")[0]
+    case = scaling.cases_of((192, 256), 1, "cpu")[0]
     peaks = {}
-    for contestant in clustering.CONTESTANTS:
+    for contestant in scaling.CONTESTANTS:
         values = {"kind": "clustering", "case": vars(case), "contestant": contestant}
-        peaks[contestant] = memory.peak_of(values)
+        peaks[contestant] = measure.peak_of(values)
     assert peaks["dense"].added > 2 * 4 * case.tokens**2  # two N x N matrices at the least
     assert peaks["ours"].added < peaks["dense"].added
     assert peaks["ours"].peak > peaks["ours"].added > 0
@@ -179,23 +177,23 @@ def test_peak_of_a_process_of_its_own() -> None:
 
 def test_a_process_that_fails_says_why() -> None:
     with pytest.raises(InputError, match=r"failed .*nowhere"):
-        memory.peak_of({"kind": "network", "subject": Subject("nowhere", SIZE).to_dict()})
+        measure.peak_of({"kind": "network", "subject": Subject("nowhere", SIZE).to_dict()})
 
 
 def test_subjects_and_cases_travel_as_plain_values() -> None:
     subject = Subject("efnet_tiny", (1, 2), variant="compile", dense=True)
     assert Subject.from_dict({**subject.to_dict(), "size": [1, 2]}) == subject
     assert subject.label == "efnet_tiny, compile, dense clustering"
-    case = clustering.standard_cases("cpu")[0]
-    assert clustering.Case.from_dict({**vars(case), "cells": list(case.cells)}) == case
+    case = scaling.standard_cases("cpu")[0]
+    assert scaling.Case.from_dict({**vars(case), "cells": list(case.cells)}) == case
 
 
 def test_machine_is_described() -> None:
-    found = machine.describe(CPU)
+    found = measure.describe(CPU)
     assert found["threads"] == torch.get_num_threads()
     assert found["process"]["allocator"] in ("kept", "system")
-    assert found["cpu"] in machine.summary(found)
-    assert (machine.free_memory(CPU) or math.inf) > 0
+    assert found["cpu"] in measure.summary(found)
+    assert (measure.free_memory(CPU) or math.inf) > 0
 
 
 def test_plot_is_drawn(tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_plot_is_drawn(tmp_path: Path) -> None:
         for side in (32, 64)
     ]
     report = {"model": "m", "batch": 1, "machine": {"device": "cpu"}, "rows": rows}
-    plot.plot_growth(tmp_path / "growth.svg", report)
+    markdown.plot_growth(tmp_path / "growth.svg", report)
     assert "<svg" in (tmp_path / "growth.svg").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["growth.svg"]
 

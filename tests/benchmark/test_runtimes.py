@@ -11,21 +11,20 @@ import pytest
 import torch
 
 import efnet
-from efnet.benchmark import plot, timing
-from efnet.benchmark.accuracy import read_accuracy
-from efnet.benchmark.network import Plan, compare
-from efnet.benchmark.runtimes import parse_target, variant_for, variant_of
-from efnet.benchmark.subject import Subject, images, make_work, open_model
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.figure import figure_class
+from efnet.core.errors import InputError
+from efnet.reporting.plots import figure_class
+from efnet.studies.benchmark import markdown, measure
+from efnet.studies.benchmark.networks import Plan, compare, read_accuracy
+from efnet.studies.benchmark.runtimes import parse_target, variant_for, variant_of
+from efnet.studies.benchmark.subject import Subject, images, make_work, open_model
 
 SIZE = (32, 48)
 
 
 @pytest.fixture(autouse=True)
 def _small_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(timing.GEMM_SIZES, "cpu", 64)
+    monkeypatch.setitem(measure.GEMM_SIZES, "cpu", 64)
 
 
 def row(model: str, variant: str = "plain", **values: Any) -> dict[str, Any]:
@@ -161,11 +160,11 @@ def test_plot_has_a_panel_per_size_and_says_its_axes(tmp_path: Path) -> None:
         drawn: list[str] = []
         figure = figure_class()()
         panel = figure.subplots()
-        plot._latency_panel(panel, report)
+        markdown._latency_panel(panel, report)
         drawn += [text.get_text() for text in panel.texts]
         assert panel.get_ylabel() == axis
         assert drawn == {"a": ["mfnet", "mfnet"], "b": ["mfnet"]}[name]
-    plot.plot_latency(tmp_path / "both.svg", [plain, scored])
+    markdown.plot_latency(tmp_path / "both.svg", [plain, scored])
     assert [path.name for path in tmp_path.iterdir()] == ["both.svg"]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from efnet.benchmark import timing
 from efnet.cli.main import main
+from efnet.studies.benchmark import measure
 
 SMALL = ("--device", "cpu", "--size", "64x96", "--runs", "1", "--warmup", "1")
 TINY = ("--model", "efnet_tiny")
@@ -20,7 +20,7 @@ TINY = ("--model", "efnet_tiny")
 
 @pytest.fixture(autouse=True)
 def _small_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(timing.GEMM_SIZES, "cpu", 64)
+    monkeypatch.setitem(measure.GEMM_SIZES, "cpu", 64)
 
 
 def measured(path: Path, *words: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(timing, "seconds_of", lambda work, device: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(measure, "seconds_of", lambda work, device: signal.raise_signal(signal.SIGINT))
     path = tmp_path / "x.json"
     assert main(["benchmark", *SMALL, *TINY, "--no-memory", "--json", str(path)]) == 130
     captured = capsys.readouterr()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from efnet.alignment.homography import Homography, apply_matrix, corners, warp_matrix
 from efnet.cli.main import main
-from efnet.data.homography import Homography, apply_matrix, corners, warp_matrix
-from efnet.data.synthesize import render
+from efnet.scenes import render
 
 SIZE, THERMAL_SIZE = (240, 320), (120, 160)
 TRUTH = np.array([[1.75, -0.1, 40.0], [0.1, 1.7, 5.0], [2e-4, -1e-4, 1.0]])

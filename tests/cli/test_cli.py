@@ -14,7 +14,7 @@ import yaml
 
 from efnet import __version__
 from efnet.cli.main import COMMANDS, main
-from efnet.data.synthesize import write_dataset
+from efnet.scenes import write_dataset
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from efnet.cli.main import main
 from efnet.cli.options import check_file_writable, check_folder_writable, parse_size, plain_message
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 
 def test_sizes() -> None:

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 from data_helpers import save
 
+from efnet.alignment.edges import Shift, estimate_shift, misalignment
+from efnet.alignment.estimate import estimate_homography
+from efnet.alignment.homography import Homography, apply_matrix, resize_matrix, warp_matrix
 from efnet.cli.main import main
-from efnet.data.align import Shift, estimate_shift, misalignment
-from efnet.data.align_views import estimate_homography
-from efnet.data.check import check
-from efnet.data.homography import Homography, apply_matrix, resize_matrix, warp_matrix
+from efnet.core.errors import InputError
+from efnet.data.check import Misalignment, check, estimate_misalignment
 from efnet.data.images import read_rgbt
 from efnet.data.layouts import find_layout
-from efnet.data.misalignment import Misalignment, estimate_misalignment
-from efnet.data.synthesize import render
-from efnet.errors import InputError
+from efnet.scenes import render
 
 SIZE, THERMAL_SIZE = (240, 320), (120, 160)
 

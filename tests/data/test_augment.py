@@ -11,7 +11,8 @@ from data_helpers import random_label, random_rgb, random_thermal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efnet.classes import IGNORE_INDEX
+from efnet.core.classes import IGNORE_INDEX
+from efnet.core.errors import InputError
 from efnet.data.augment import (
     PAD_RGB,
     PAD_THERMAL,
@@ -24,7 +25,6 @@ from efnet.data.augment import (
 )
 from efnet.data.layouts import open_split
 from efnet.data.sample import Sample, read_sample
-from efnet.errors import InputError
 
 PLAIN = AugmentConfig(brightness=0, contrast=0, saturation=0, hue=0)
 OFF = replace(PLAIN, flip=0, scale=(1, 1))

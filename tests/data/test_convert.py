@@ -12,11 +12,11 @@ from data_helpers import make_mfnet, make_pairs, random_label, save
 from PIL import Image
 
 from efnet.cli import data_convert
+from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.convert import to_folders, to_index, to_rgbt
 from efnet.data.images import read_label
-from efnet.data.layouts import open_split, pst900, splits_of
+from efnet.data.layouts import open_split, public, splits_of
 from efnet.data.sample import read_sample
-from efnet.errors import InputError, ManyInputsError
 
 LISTS = {"train": ["00001D", "00001D_flip", "00002N"], "val": ["00003D"], "test": ["00004D", "00005N"]}
 
@@ -77,15 +77,15 @@ def test_own_set_keeps_its_description(tmp_path: Path) -> None:
 def test_labels_become_palette_indices(tmp_path: Path) -> None:
     label = random_label(1, 5)
     label[0] = 255
-    save(tmp_path / "labels" / "a.png", pst900.CLASSES.colorize(label))
+    save(tmp_path / "labels" / "a.png", public.PST900_CLASSES.colorize(label))
     save(tmp_path / "labels" / "b.png", label)
-    assert to_index(tmp_path / "labels", tmp_path / "out", pst900.CLASSES) == 2
+    assert to_index(tmp_path / "labels", tmp_path / "out", public.PST900_CLASSES) == 2
     for name in ("a", "b"):
         image = Image.open(tmp_path / "out" / f"{name}.png")
         assert image.mode == "P"
         assert np.array_equal(np.asarray(image), label)
-        assert np.array_equal(np.asarray(image.convert("RGB")), pst900.CLASSES.colorize(label))
-        assert np.array_equal(read_label(tmp_path / "out" / f"{name}.png", pst900.CLASSES), label)
+        assert np.array_equal(np.asarray(image.convert("RGB")), public.PST900_CLASSES.colorize(label))
+        assert np.array_equal(read_label(tmp_path / "out" / f"{name}.png", public.PST900_CLASSES), label)
 
 
 def test_faults_are_named_at_once_and_the_rest_is_written(tmp_path: Path) -> None:
@@ -154,14 +154,14 @@ def test_command_line(mfnet_root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "10 files written" in capsys.readouterr().out
     assert run("--to", "rgbt", "--root", tmp_path / "a", "--out", tmp_path / "b") == 0
     colours = tmp_path / "colours"
-    save(colours / "x.png", pst900.CLASSES.colorize(random_label(0, 5)))
+    save(colours / "x.png", public.PST900_CLASSES.colorize(random_label(0, 5)))
     assert run("--to", "index", "--root", colours, "--out", tmp_path / "c", "--dataset", "pst900") == 0
     assert (
         run("--to", "index", "--root", colours, "--out", tmp_path / "c", "--dataset", "pst900", "--overwrite")
         == 0
     )
     own = tmp_path / "own.yaml"
-    own.write_text(yaml.safe_dump(pst900.CLASSES.to_dict()))
+    own.write_text(yaml.safe_dump(public.PST900_CLASSES.to_dict()))
     assert run("--to", "index", "--root", colours, "--out", tmp_path / "d", "--dataset", own) == 0
     assert np.array_equal(
         np.asarray(Image.open(tmp_path / "c" / "x.png")), np.asarray(Image.open(tmp_path / "d" / "x.png"))

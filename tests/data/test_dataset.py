@@ -11,11 +11,11 @@ import torch
 from data_helpers import make_mfnet, make_pairs, random_rgb, random_thermal, save
 from torch.utils.data import DataLoader
 
+from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
 from efnet.data.dataset import PairDataset, collate
 from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
-from efnet.errors import InputError
 
 NAMES = [f"{number:05d}{'DN'[number % 2]}" for number in range(7)]
 

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efnet.data.homography import Homography, apply_matrix, corners, resize_matrix, warp_matrix
-from efnet.data.homography_fit import fit_homography, fit_similarity
-from efnet.errors import InputError
+from efnet.alignment.homography import (
+    Homography,
+    apply_matrix,
+    corners,
+    fit_homography,
+    fit_similarity,
+    resize_matrix,
+    warp_matrix,
+)
+from efnet.core.errors import InputError
 
 TRUTH = np.array([[1.1, 0.03, 20.0], [-0.02, 1.15, -8.0], [5e-5, -3e-5, 1.0]])
 RNG = np.random.default_rng(5)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from efnet.classes import IGNORE_INDEX, ClassSet
+from efnet.core.classes import IGNORE_INDEX, ClassSet
+from efnet.core.errors import InputError
 from efnet.data.images import (
     read_header,
     read_label,
@@ -24,11 +25,10 @@ from efnet.data.images import (
     scale_thermal,
     split_channels,
 )
-from efnet.data.layouts import fmb, mfnet, pst900
-from efnet.errors import InputError
+from efnet.data.layouts import public
 
 RGB, THERMAL = random_rgb(1), random_thermal(1)
-CLASSES = mfnet.CLASSES
+CLASSES = public.MFNET_CLASSES
 
 
 # --- colour ---------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_rgbt_of_three_channels_is_refused(tmp_path: Path) -> None:
 # --- labels ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [mfnet.CLASSES, pst900.CLASSES, fmb.CLASSES])
+@pytest.mark.parametrize("classes", [public.MFNET_CLASSES, public.PST900_CLASSES, public.FMB_CLASSES])
 def test_every_form_of_a_label_reads_the_same(tmp_path: Path, classes: ClassSet) -> None:
     label = random_label(3, len(classes))
     label[0, :5] = IGNORE_INDEX
@@ -272,7 +272,7 @@ def test_indices_in_three_equal_channels(tmp_path: Path) -> None:
 def test_white_is_a_class_of_pst900(tmp_path: Path) -> None:
     colors = np.zeros((4, 4, 3), dtype=np.uint8)
     colors[:2] = 255
-    assert (read_label(save(tmp_path / "a.png", colors), pst900.CLASSES)[:2] == 4).all()
+    assert (read_label(save(tmp_path / "a.png", colors), public.PST900_CLASSES)[:2] == 4).all()
 
 
 def test_values_outside_the_classes_are_named_with_their_pixels(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_real_rgbt_pair(samples: Path) -> None:
 
 
 def test_real_fmb_label_has_ignored_pixels(samples: Path) -> None:
-    label = read_label(samples / "fmb" / "train" / "Label" / "preview_00.png", fmb.CLASSES)
+    label = read_label(samples / "fmb" / "train" / "Label" / "preview_00.png", public.FMB_CLASSES)
     assert label.shape == (244, 326)
     assert (label == IGNORE_INDEX).any()
     assert label[label != IGNORE_INDEX].max() < 15

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from data_helpers import make_mfnet, make_pairs, random_rgb, save
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.data.layouts import layout_names, open_split, splits_of
 from efnet.data.sample import read_sample
-from efnet.errors import InputError
 
 LISTS = {
     "train": ["00001D", "00001D_flip", "00002N"],
@@ -164,15 +164,21 @@ def test_suffixes_may_differ_and_numbers_sort_as_numbers(tmp_path: Path) -> None
 
 
 def test_palettes_of_the_sets() -> None:
-    from efnet.data.layouts import fmb, mfnet, msrs, pst900
+    from efnet.data.layouts import public
 
-    assert mfnet.CLASSES.names[4:6] == ("curve", "car_stop")
-    assert mfnet.CLASSES.palette[7] == (192, 128, 128)
-    assert msrs.CLASSES == mfnet.CLASSES
-    assert pst900.CLASSES.names == ("background", "fire_extinguisher", "backpack", "hand_drill", "survivor")
-    assert pst900.CLASSES.palette[1] == (255, 0, 0)
-    assert fmb.CLASSES.names[13] == "bicycle"
-    assert fmb.CLASSES.palette[14] == (135, 113, 90)
+    assert public.MFNET_CLASSES.names[4:6] == ("curve", "car_stop")
+    assert public.MFNET_CLASSES.palette[7] == (192, 128, 128)
+    assert public.MSRS_CLASSES == public.MFNET_CLASSES
+    assert public.PST900_CLASSES.names == (
+        "background",
+        "fire_extinguisher",
+        "backpack",
+        "hand_drill",
+        "survivor",
+    )
+    assert public.PST900_CLASSES.palette[1] == (255, 0, 0)
+    assert public.FMB_CLASSES.names[13] == "bicycle"
+    assert public.FMB_CLASSES.palette[14] == (135, 113, 90)
 
 
 # --- your own -------------------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ import torch
 from data_helpers import make_mfnet, make_pairs, random_label, random_rgb, random_thermal, save
 
 from efnet.cli.main import main
+from efnet.core.errors import InputError
 from efnet.data.dataset import PairDataset
 from efnet.data.layouts import open_split, splits_of
+from efnet.data.pack import pack
 from efnet.data.sample import read_sample
-from efnet.data.shards.pack import pack
-from efnet.errors import InputError
 from efnet.training.run_folder import fingerprint
 
 YAML = "names: [a, b, c, d, e]\nthermal_scale: [10, 250]\nconditions: {day: '*1', night: '*2'}\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from data_helpers import make_mfnet, make_pairs
 
+from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.layouts import open_split
+from efnet.data.pack import pack
 from efnet.data.sample import read_sample
-from efnet.data.shards.pack import pack
-from efnet.errors import InputError, ManyInputsError
 
 NAMES = ["00001D", "00002N", "00001D_flip", "00003D"]
 

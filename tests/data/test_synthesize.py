@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from efnet.cli.main import main
+from efnet.core.errors import InputError
 from efnet.data.layouts import open_split
 from efnet.data.sample import Sample, read_sample
-from efnet.data.synthesize import render, write_dataset
 from efnet.data.verify import verify
-from efnet.errors import InputError
+from efnet.scenes import render, write_dataset
 
 SMALL = (96, 128)
 CAR, PERSON, CURVE, CAR_STOP, GUARDRAIL, CONE, BUMP = 1, 2, 4, 5, 6, 7, 8

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from efnet.data.shards.members import file_bytes, members_of, tar_of
-from efnet.data.shards.tar import BLOCK, scan_tar
-from efnet.errors import InputError
+from efnet.core.errors import InputError
+from efnet.data.archive import BLOCK, file_bytes, members_of, scan_tar, tar_of
 
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 

@@ -12,10 +12,10 @@ from data_helpers import make_mfnet, make_pairs, random_rgb, random_thermal, sav
 
 from efnet.cli import data_check
 from efnet.cli.main import main
+from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.check import check
 from efnet.data.layouts import open_split
 from efnet.data.verify import verify
-from efnet.errors import InputError, ManyInputsError
 
 
 def damage(root: Path) -> dict[str, str]:

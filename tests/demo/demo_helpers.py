@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from efnet.data.layouts.mfnet import CLASSES
+from efnet.data.layouts.public import MFNET_CLASSES
 from efnet.data.pairs import Pair
-from efnet.demo.report import Epoch, GallerySample, RunReport, Step
+from efnet.evaluation.metrics import Tally
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import build_report
-from efnet.evaluation.tally import Tally
+from efnet.studies.demo_page import Epoch, GallerySample, RunReport, Step
 
 PROTOCOL = get_protocol("native")
 
@@ -26,7 +26,7 @@ def make_sample(seed: int, height: int = 60, width: int = 80) -> GallerySample:
         truth[top : top + rng.integers(8, 20), left : left + rng.integers(8, 25)] = value
     truth[0, :5] = 255
     condition = "night" if seed % 2 else "day"
-    rgb = CLASSES.colorize(truth) // (4 if condition == "night" else 1)
+    rgb = MFNET_CLASSES.colorize(truth) // (4 if condition == "night" else 1)
     thermal = (truth.astype(np.float32) / 255 * 20).clip(0, 1)
     prediction = np.where(truth == 255, 0, np.roll(truth, 3, axis=1)).astype(np.uint8)
     prediction[prediction == 255] = 0
@@ -37,7 +37,7 @@ def make_sample(seed: int, height: int = 60, width: int = 80) -> GallerySample:
 
 def make_report(count: int = 4, **changes) -> RunReport:
     samples = [make_sample(seed) for seed in range(count)]
-    tally = Tally(CLASSES, PROTOCOL)
+    tally = Tally(MFNET_CLASSES, PROTOCOL)
     for sample in samples:
         pair = Pair(sample.name, Path("x.png"), None, None, condition=sample.condition)
         tally.add(pair, sample.truth, sample.prediction)
@@ -45,7 +45,7 @@ def make_report(count: int = 4, **changes) -> RunReport:
         "title": "A <small> network & its scenes",
         "summary": "Trained on drawn boxes.",
         "evaluation": build_report(tally, {"dataset": "mfnet", "split": "test"}),
-        "classes": CLASSES,
+        "classes": MFNET_CLASSES,
         "protocol": PROTOCOL,
         "epochs": [Epoch(n, 2 * math.exp(-n / 9), 0.6 - 0.5 * math.exp(-n / 12)) for n in range(1, 31)],
         "samples": samples,

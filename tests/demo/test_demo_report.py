@@ -12,8 +12,8 @@ import pytest
 from demo_helpers import CLASSES, make_report, make_sample
 from PIL import Image
 
-from efnet.demo.charts import line_chart, nice_ticks
-from efnet.demo.report import Epoch, duration, render_report, write_report
+from efnet.reporting.svg import line_chart, nice_ticks
+from efnet.studies.demo_page import Epoch, duration, render_report, write_report
 
 VOID = {"meta", "img", "line", "circle", "polyline", "br", "hr", "link", "input"}
 

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from efnet.cli.main import main
-from efnet.demo.run import QUICK, STANDARD, DemoPaths, DemoPlan, demo_commands, run_demo
-from efnet.errors import InputError
+from efnet.core.errors import InputError
+from efnet.studies.demo import QUICK, STANDARD, DemoPaths, DemoPlan, demo_commands, run_demo
 
 TINY = DemoPlan(15, 4, 6, "64x80", "32x48", 1, 5, 1e-3, "0002*.png", 2)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from efnet.classes import ClassSet, spread_colors
+from efnet.core.classes import ClassSet, spread_colors
 from efnet.data.pairs import Pair, PairSet
 
 MFNET = ClassSet(

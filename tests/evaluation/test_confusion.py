@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scoring_oracle import oracle
 
-from efnet.classes import ClassSet
-from efnet.errors import InputError
-from efnet.evaluation.confusion import (
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
+from efnet.evaluation.metrics import (
     ConfusionMatrix,
     accuracy,
     confusion_matrix,

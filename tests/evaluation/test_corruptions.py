@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efnet.data.synthesize import render
-from efnet.evaluation.corruptions import between, rgb, thermal
+from efnet.evaluation.corruptions import misregistration, rgb, thermal
 from efnet.evaluation.corruptions.fields import (
     clouds,
     convolve,
@@ -19,6 +18,7 @@ from efnet.evaluation.corruptions.fields import (
     pixels,
     to_light,
 )
+from efnet.scenes import render
 
 
 def rng(seed=0):
@@ -249,14 +249,14 @@ def test_shift_and_rotation_move_thermal_as_they_say(seed, size):
     angle = rng(seed).uniform(0, 2 * math.pi)
     length = 32 * min(size) / 480
     expected = slope(x - length * math.cos(angle), y - length * math.sin(angle))
-    moved = between.shift(slope(x, y), 32, rng(seed))
+    moved = misregistration.shift(slope(x, y), 32, rng(seed))
     np.testing.assert_allclose(moved[inside], expected[inside], atol=1e-5)
 
     turn = math.radians(7) * rng(seed).choice((-1.0, 1.0))
     cx, cy = (size[1] - 1) / 2, (size[0] - 1) / 2
     back_x = cx + math.cos(turn) * (x - cx) + math.sin(turn) * (y - cy)
     back_y = cy - math.sin(turn) * (x - cx) + math.cos(turn) * (y - cy)
-    turned = between.rotation(slope(x, y), 7, rng(seed))
+    turned = misregistration.rotation(slope(x, y), 7, rng(seed))
     np.testing.assert_allclose(turned[inside], slope(back_x, back_y)[inside], atol=1e-5)
 
 

@@ -12,16 +12,15 @@ from scoring_oracle import oracle
 from torch import nn
 from torch.nn import functional as F
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.data.augment import resize_sample
 from efnet.data.dataset import to_tensors
 from efnet.data.sample import read_sample
-from efnet.errors import InputError
 from efnet.evaluation.corruptions.suite import SUITE, corrupt_sample
 from efnet.evaluation.evaluate import evaluate
 from efnet.evaluation.protocols import get_protocol
-from efnet.evaluation.robustness import CLEAN, PAIRS_AT_ONCE, evaluate_corrupted, spread
-from efnet.evaluation.robustness_journal import CountsJournal
+from efnet.evaluation.robustness import CLEAN, PAIRS_AT_ONCE, CountsJournal, evaluate_corrupted, spread
 from efnet.evaluation.robustness_report import build_robustness_report, robustness_markdown
 
 FOUR = ClassSet.generic(4)

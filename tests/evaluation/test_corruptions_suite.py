@@ -9,13 +9,12 @@ import torch
 from PIL import Image
 
 import efnet
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.data.augment import resize_sample
 from efnet.data.layouts import open_split
 from efnet.data.pairs import Pair
 from efnet.data.sample import Sample, read_sample
-from efnet.data.synthesize import render
-from efnet.errors import InputError
 from efnet.evaluation.corruptions.suite import (
     SEVERITIES,
     SUITE,
@@ -24,8 +23,9 @@ from efnet.evaluation.corruptions.suite import (
     corrupt,
     corrupt_sample,
 )
+from efnet.inference.missing_cameras import NOT_GIVEN
 from efnet.models import InputSpec
-from efnet.prediction.modality import NOT_GIVEN
+from efnet.scenes import render
 
 each = pytest.mark.parametrize("corruption", SUITE, ids=lambda corruption: corruption.name)
 FIXED = {

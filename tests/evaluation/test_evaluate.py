@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import efnet
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
 from efnet.data.dataset import PairDataset
-from efnet.errors import InputError
 from efnet.evaluation.evaluate import TTA_SCALES, check_classes, evaluate
 from efnet.evaluation.protocols import get_protocol
 

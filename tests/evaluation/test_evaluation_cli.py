@@ -14,8 +14,8 @@ from scoring_oracle import oracle
 import efnet
 from efnet.cli.evaluate import input_size
 from efnet.cli.main import main
+from efnet.core.errors import InputError
 from efnet.data.layouts import open_split
-from efnet.errors import InputError
 from efnet.models import InputSpec
 from efnet.models.checkpoint import load_checkpoint
 

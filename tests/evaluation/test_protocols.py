@@ -1,7 +1,7 @@
 import pytest
 
-from efnet.classes import ClassSet
-from efnet.errors import InputError
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.evaluation.protocols import get_protocol, list_protocols
 
 FIFTEEN, FIVE, NINE = (ClassSet.generic(count) for count in (15, 5, 9))

@@ -7,10 +7,10 @@ from rich.console import Console
 from scoring_cases import MFNET, named
 from scoring_oracle import oracle
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.evaluation.metrics import Tally
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import build_report, console_table, headline, markdown, percent, protocol_lines
-from efnet.evaluation.tally import Tally
 
 CIRCUMSTANCES = {
     "dataset": "mfnet",

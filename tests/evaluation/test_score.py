@@ -6,10 +6,10 @@ from PIL import Image
 from scoring_cases import write_pairset
 from scoring_oracle import oracle
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.images import read_label
 from efnet.data.layouts import open_split
-from efnet.errors import InputError, ManyInputsError
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.score import score_predictions
 

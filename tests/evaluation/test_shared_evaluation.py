@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import efnet
+from efnet.core.distributed import Group
 from efnet.data.layouts import open_split
-from efnet.data.synthesize import write_dataset
-from efnet.evaluation.sharing import Work
-from efnet.group import Group
+from efnet.evaluation.evaluate import Work
 from efnet.models import InputSpec
+from efnet.scenes import write_dataset
 
 posix = pytest.mark.skipif(
     os.name != "posix" or not torch.distributed.is_gloo_available(), reason="needs gloo"

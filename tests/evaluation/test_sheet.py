@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scoring_cases import MFNET, named
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.evaluation.metrics import Tally
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.sheet import IGNORED, WRONG, SheetRow, choose_rows, draw_sheet, error_panel
-from efnet.evaluation.tally import Tally
 
 NATIVE = get_protocol("native")
 

@@ -9,11 +9,10 @@ from PIL import Image
 from scoring_cases import named
 from scoring_oracle import oracle
 
-from efnet.classes import ClassSet
-from efnet.errors import InputError
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
+from efnet.evaluation.metrics import Tally, resize_nearest
 from efnet.evaluation.protocols import get_protocol
-from efnet.evaluation.resize import resize_nearest
-from efnet.evaluation.tally import Tally
 
 FOUR = ClassSet.generic(4)
 NATIVE = get_protocol("native")

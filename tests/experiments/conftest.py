@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from experiment_helpers import run
 
-from efnet.data.synthesize import write_dataset
-from efnet.experiments import plan
-from efnet.experiments import run as run_module
-from efnet.experiments.plan import TinyBudget
+from efnet.scenes import write_dataset
+from efnet.studies.experiments import plan
+from efnet.studies.experiments import run as run_module
+from efnet.studies.experiments.plan import TinyBudget
 
 
 @pytest.fixture(scope="session", autouse=True)

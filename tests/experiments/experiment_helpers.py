@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from efnet.experiments.plan import Plan
-from efnet.experiments.run import Cell, run_table
-from efnet.experiments.tables import get_table
+from efnet.studies.experiments.paper_tables import get_table
+from efnet.studies.experiments.plan import Plan
+from efnet.studies.experiments.run import Cell, run_table
 from efnet.training.logs import Reporter
 
 PLAN = Plan(budget="tiny", epochs=2)

@@ -11,8 +11,8 @@ import pytest
 
 from efnet.cli.experiment_run import read_init, read_roots
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.experiments.tables import list_tables
+from efnet.core.errors import InputError
+from efnet.studies.experiments.paper_tables import list_tables
 
 
 def test_tiny_run_on_generated_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,11 @@ from experiment_helpers import PLAN
 
 import efnet
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.experiments.plan import Plan
-from efnet.experiments.report import markdown, title, to_dict
-from efnet.experiments.results import Spread, collect
-from efnet.experiments.tables import get_table
-from efnet.files import write_json
+from efnet.core.errors import InputError
+from efnet.core.files import write_json
+from efnet.studies.experiments.paper_tables import get_table
+from efnet.studies.experiments.plan import Plan
+from efnet.studies.experiments.results import Spread, collect, markdown, title, to_dict
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import yaml
 from experiment_helpers import Listening, no_bar, run
 
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.experiments import pace as module
-from efnet.experiments.pace import Pace, Timing
-from efnet.experiments.plan import Plan
-from efnet.experiments.tables import get_table
-from efnet.files import write_json
+from efnet.core.errors import InputError
+from efnet.core.files import write_json
+from efnet.studies.experiments import time_budget as module
+from efnet.studies.experiments.paper_tables import get_table
+from efnet.studies.experiments.plan import Plan
+from efnet.studies.experiments.time_budget import Pace, Timing
 from efnet.training.config import TrainConfig
 
 PLAN = Plan(budget="tiny", minutes=0.02)

@@ -11,9 +11,8 @@ import pytest
 
 from efnet.cli.main import main
 from efnet.evaluation.protocols import get_protocol
-from efnet.published import standing as module
-from efnet.published.results import DATASETS, published_table
-from efnet.published.standing import objection, standing, standing_table
+from efnet.studies import leaderboard as module
+from efnet.studies.leaderboard import DATASETS, objection, published_table, standing, standing_table
 
 TABLES = {
     "mfnet": {

@@ -16,12 +16,11 @@ from experiment_helpers import PLAN, Listening, run
 from safetensors.torch import load_file
 
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.experiments import run as module
-from efnet.experiments.manifest import claim, read_plan
-from efnet.experiments.plan import Plan
-from efnet.experiments.tables import get_table
-from efnet.files import write_json
+from efnet.core.errors import InputError
+from efnet.core.files import write_json
+from efnet.studies.experiments import run as module
+from efnet.studies.experiments.paper_tables import get_table
+from efnet.studies.experiments.plan import Plan, claim, read_plan
 from efnet.training.validation import Validator
 
 FIGURES = ("miou", "macc", "iou", "acc", "day", "night", "confusion", "trivial", "images", "data")

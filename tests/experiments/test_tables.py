@@ -9,9 +9,9 @@ import yaml
 
 import efnet
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.experiments.tables import PaperFigures, get_table, list_tables, plain, read_config
-from efnet.published.results import published_table
+from efnet.core.errors import InputError
+from efnet.studies.experiments.paper_tables import PaperFigures, get_table, list_tables, plain, read_config
+from efnet.studies.leaderboard import published_table
 from efnet.training.config import NetworkConfig
 from efnet.training.recipes import get_recipe
 

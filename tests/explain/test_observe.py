@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from explain_helpers import as_tensors, make_network, make_pair
 
 import efnet
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 from efnet.explain import Clustering, explain
 from efnet.explain.observe import noted_calls
 from efnet.models import EFNetConfig, InputSpec, SegmentationModel

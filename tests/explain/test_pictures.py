@@ -12,13 +12,26 @@ import pytest
 from explain_helpers import make_network, make_pair
 from PIL import Image
 
-from efnet.classes import ClassSet
-from efnet.errors import InputError
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.explain import explain, write_explanation
-from efnet.explain.maps import INK, LEVELS, PAPER, edges, enlarge, heat_map, viridis
-from efnet.explain.page import render
-from efnet.explain.pictures import LARGEST_SIDE, draw_clusters, draw_distance, outlined, pictures
-from efnet.explain.strips import standalone, weight_strip
+from efnet.explain.explain_page import render
+from efnet.explain.pictures import (
+    INK,
+    LARGEST_SIDE,
+    LEVELS,
+    PAPER,
+    draw_clusters,
+    draw_distance,
+    edges,
+    enlarge,
+    heat_map,
+    outlined,
+    pictures,
+    standalone,
+    viridis,
+    weight_strip,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from efnet.classes import ClassSet
 from efnet.cli.main import main
-from efnet.data.synthesize import render
+from efnet.core.classes import ClassSet
+from efnet.inference.predictor import Predictor
 from efnet.models.config import BackboneConfig, EFNetConfig
 from efnet.models.efnet import EFNet
-from efnet.prediction.predictor import Predictor
+from efnet.scenes import render
 
 pytestmark = pytest.mark.slow
 

@@ -13,14 +13,14 @@ from PIL import Image
 
 import efnet
 from efnet.cli.main import main
-from efnet.data.synthesize import render
-from efnet.errors import InputError
-from efnet.export.check import Comparison, compare
+from efnet.core.errors import InputError
+from efnet.export.agreement import Comparison, compare
 from efnet.export.export import _refuse_poor
+from efnet.inference.runtime import load_exported
+from efnet.inference.tiles import Tiling
 from efnet.models.base import InputSpec, SegmentationModel
 from efnet.models.registry import create_model
-from efnet.prediction.runtime import load_exported
-from efnet.prediction.tiles import Tiling
+from efnet.scenes import render
 
 ROOT = Path(__file__).resolve().parents[2]
 

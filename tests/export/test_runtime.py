@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.prediction.predictor import Predictor
-from efnet.prediction.runtime import load_exported
+from efnet.core.errors import InputError
+from efnet.inference.predictor import Predictor
+from efnet.inference.runtime import load_exported
 
 
 def test_no_such_file(tmp_path) -> None:

@@ -13,9 +13,9 @@ import torch
 from fault_pictures import colours, encoded, four_channels, heat, labels
 from fault_weights import malicious_zip
 
+from efnet.alignment.homography import Homography
 from efnet.cli.main import main
-from efnet.data.homography import Homography
-from efnet.data.layouts.mfnet import CLASSES
+from efnet.data.layouts.public import MFNET_CLASSES
 from efnet.models.base import SegmentationModel
 from efnet.models.config import BackboneConfig, EFNetConfig
 from efnet.models.efnet import EFNet
@@ -29,7 +29,7 @@ def small_model(modality: str = "rgbt", classes: int = 9) -> SegmentationModel:
     torch.manual_seed(5)
     backbone = BackboneConfig((1, 1, 1, 1), (8, 16, 24, 32), (1, 1, 1, 1), (2, 2, 2, 2))
     config = EFNetConfig(backbone, classes, modality=modality)  # type: ignore[arg-type]
-    return EFNet(config, "efnet_tiny", CLASSES if classes == 9 else None)
+    return EFNet(config, "efnet_tiny", MFNET_CLASSES if classes == 9 else None)
 
 
 def make_world(home: Path) -> None:

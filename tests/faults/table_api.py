@@ -19,21 +19,21 @@ from fault_world import SIZE, small_model
 from PIL import Image
 
 import efnet
-from efnet.classes import ClassSet
+from efnet.alignment.homography import Homography
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
 from efnet.data.dataset import PairDataset
-from efnet.data.homography import Homography
 from efnet.data.images import read_label, read_thermal, scale_thermal
 from efnet.data.layouts import open_split
-from efnet.errors import InputError
 from efnet.evaluation.evaluate import evaluate
 from efnet.evaluation.protocols import get_protocol
 from efnet.explain import explain
 from efnet.export.export import export_model
+from efnet.inference.predictor import Predictor
+from efnet.inference.tiles import Tiling
 from efnet.models.checkpoint import load_checkpoint
 from efnet.ops import dpc_knn
-from efnet.prediction.predictor import Predictor
-from efnet.prediction.tiles import Tiling
 
 Action = Callable[[Path], object]
 

@@ -10,7 +10,7 @@ import pytest
 from fault_world import World, snapshot
 from table_api import CASES, Call
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from fault_weights import CANARY
 from fault_world import SIZE, small_model
 from table_service import CASES, FORM, GOOD, MOST_BYTES, MOST_PIXELS, SEGMENT, Request
 
-from efnet.prediction.predictor import Predictor
+from efnet.inference.predictor import Predictor
 from efnet.service.app import create_app
 from efnet.service.limits import Limits
 

@@ -15,17 +15,17 @@ from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 from safetensors.torch import save
 
+from efnet.alignment.homography import Homography
 from efnet.cli.train import add_arguments, prepare
-from efnet.data.homography import Homography
+from efnet.core.errors import InputError
+from efnet.data.archive import scan_tar
 from efnet.data.images import read_label, read_rgb, read_thermal
-from efnet.data.layouts.description import Description
+from efnet.data.layouts.folders import Description
 from efnet.data.layouts.listing import read_list
-from efnet.data.layouts.mfnet import CLASSES
-from efnet.data.shards.tar import scan_tar
-from efnet.errors import InputError
+from efnet.data.layouts.public import MFNET_CLASSES
+from efnet.inference.journal import read_journal
 from efnet.models.base import read_config
 from efnet.models.weights import read_state_dict
-from efnet.prediction.records import read_journal
 from efnet.training.state import Progress, load_state
 
 Reader = Callable[[Path], object]
@@ -96,7 +96,7 @@ JOURNAL = b'{"settings": {}}\n{"name": "a", "files": [], "stamps": []}\n'
 IMAGES = {f"{kind.lower()} as {name}": (picture(kind), f"x.{kind.lower()}", read)
           for kind in ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
           for name, read in (("colour", read_rgb), ("thermal", read_thermal),
-                             ("label", lambda path: read_label(path, CLASSES)))}  # fmt: skip
+                             ("label", lambda path: read_label(path, MFNET_CLASSES)))}  # fmt: skip
 READERS: dict[str, tuple[bytes, str, Reader]] = {
     **IMAGES,
     "torch weights": (torch_file({"state_dict": {"a": torch.ones(3)}}), "x.pth", read_state_dict),

@@ -15,8 +15,8 @@ from fuzz_targets import READERS, Reader, read_damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from efnet.errors import InputError
-from efnet.texts import parse_json, parse_yaml
+from efnet.core.errors import InputError
+from efnet.core.safe_parse import parse_json, parse_yaml
 
 EXAMPLES = int(os.environ.get("EFNET_FUZZ_EXAMPLES", "60"))
 

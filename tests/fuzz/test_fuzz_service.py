@@ -22,9 +22,9 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+from efnet.inference.predictor import Predictor
 from efnet.models.config import BackboneConfig, EFNetConfig
 from efnet.models.efnet import EFNet
-from efnet.prediction.predictor import Predictor
 from efnet.service.app import create_app
 from efnet.service.limits import Limits
 

@@ -11,8 +11,8 @@ import torch
 from model_cases import random_pair
 
 import efnet
-from efnet.classes import ClassSet
-from efnet.errors import InputError
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.models import EFNet, InputSpec
 from efnet.models.checkpoint import load_checkpoint
 

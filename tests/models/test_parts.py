@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from efnet.models.dbtc import DBTC, halve
 from efnet.models.decoders import MFAD
 from efnet.models.fusion import MIF, ChannelAttention, WindowCrossAttention
-from efnet.models.layers import DropPath
-from efnet.models.pooling import AveragePooling
+from efnet.models.layers import DropPath, Tokens
 from efnet.models.position import PixelCoordinateEncoding, grid_coordinates, pitch
-from efnet.models.tokens import Tokens
+from efnet.models.stages import AveragePooling
 from efnet.ops.tokens import TokenGrid
 
 WIDTHS = (4, 6, 8, 10)

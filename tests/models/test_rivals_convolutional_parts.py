@@ -10,17 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import efnet
-from efnet.models.rivals import RivalConfig
-from efnet.models.rivals.eaef import EAEF
-from efnet.models.rivals.erfnet import ERFNet, Factorized
-from efnet.models.rivals.lasnet_modules import (
-    CollaborativeLocation,
-    ComplementaryActivation,
-    EdgeSharpening,
-)
-from efnet.models.rivals.mfnet import MFNetDecoder, MiniInception
-from efnet.models.rivals.pstnet import PSTNet
-from efnet.models.rivals.rtfnet import BlockA, BlockB, RTFNet
+from efnet.models.baselines import RivalConfig
+from efnet.models.baselines.eaefnet import EAEF
+from efnet.models.baselines.lasnet import CollaborativeLocation, ComplementaryActivation, EdgeSharpening
+from efnet.models.baselines.mfnet import MFNetDecoder, MiniInception
+from efnet.models.baselines.pstnet import ERFNet, Factorized, PSTNet
+from efnet.models.baselines.rtfnet import BlockA, BlockB, RTFNet
 
 
 def randomized(module: nn.Module) -> Any:

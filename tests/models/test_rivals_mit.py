@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import efnet
+from efnet.models.baselines.cmx import ChannelMixing, CrossAttention, FeatureRectification
+from efnet.models.baselines.segformer import SegFormerDecoder
 from efnet.models.complexity import measure
 from efnet.models.config import Modality
-from efnet.models.rivals.cmx_fusion import ChannelMixing, CrossAttention, FeatureRectification
-from efnet.models.rivals.segformer_decoder import SegFormerDecoder
 
 MODALITIES: tuple[Modality, ...] = ("rgbt", "rgb", "thermal")
 

@@ -13,13 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import efnet
-from efnet.classes import ClassSet
 from efnet.cli.main import main
-from efnet.data.synthesize import write_dataset
-from efnet.errors import InputError
-from efnet.models.rivals import Rival
-from efnet.models.rivals.mit import MIT, MiT
-from efnet.models.rivals.mit_weights import load_mit
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
+from efnet.models.baselines import Rival
+from efnet.models.baselines.mit import MIT, MiT, load_mit
+from efnet.scenes import write_dataset
 from efnet.training.config import NetworkConfig
 from efnet.training.network import build_network
 

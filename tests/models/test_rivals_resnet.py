@@ -10,12 +10,11 @@ from resnet_reference import plain_resnet, published_shapes, published_state
 from torch import Tensor, nn
 
 import efnet
-from efnet.classes import ClassSet
-from efnet.errors import InputError
-from efnet.models.rivals import Rival, RivalConfig
-from efnet.models.rivals.resnet import ResNet
-from efnet.models.rivals.resnet_weights import load_resnets
-from efnet.models.rivals.rtfnet import RTFNet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
+from efnet.models.baselines import Rival, RivalConfig
+from efnet.models.baselines.resnet import ResNet, load_resnets
+from efnet.models.baselines.rtfnet import RTFNet
 from efnet.training.config import NetworkConfig
 from efnet.training.network import build_network
 

@@ -12,18 +12,18 @@ from torch import Tensor
 
 import efnet
 from efnet.cli.main import main
-from efnet.data.synthesize import write_dataset
-from efnet.models.complexity import measure
-from efnet.models.config import Modality
-from efnet.models.rivals.tuni import TUNIBlock
-from efnet.models.rivals.tuni_modules import (
+from efnet.models.baselines.tuni import (
     DepthwiseConv,
     RGBLocalModule,
     RGBTGlobalModule,
     RGBTLocalModule,
+    TUNIBlock,
     channel_similarity,
     pool_cells,
 )
+from efnet.models.complexity import measure
+from efnet.models.config import Modality
+from efnet.scenes import write_dataset
 
 PUBLISHED = {"tuni_b": (29.57, 42.64), "tuni_s": (10.6, None)}
 """Millions of parameters, billions of operations at 480x640."""

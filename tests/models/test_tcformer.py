@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import efnet
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 REFERENCE = Path(__file__).parent / "reference"
 

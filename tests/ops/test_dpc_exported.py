@@ -140,7 +140,7 @@ def test_in_onnx_runtime_for_any_size() -> None:
     from torch.export import Dim
     from torch.fx.experimental import _config
 
-    from efnet.export.translations import translations
+    from efnet.export.formats import translations
 
     axes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
     with torch.no_grad(), _config.patch(backed_size_oblivious=True):

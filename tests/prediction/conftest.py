@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prediction_helpers import make_model, write_pair
 
-from efnet.prediction.predictor import Predictor
+from efnet.inference.predictor import Predictor
 
 
 @pytest.fixture(scope="session")

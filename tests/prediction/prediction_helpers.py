@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import efnet
-from efnet.classes import ClassSet, spread_colors
+from efnet.core.classes import ClassSet, spread_colors
 from efnet.models.base import SegmentationModel
 
 NAMES = ("unlabeled", "car", "person", "bike", "curve", "car_stop", "guardrail", "color_cone", "bump")

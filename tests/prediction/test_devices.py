@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efnet.devices import autocast, check_precision, pick_device
-from efnet.errors import InputError
+from efnet.core.devices import autocast, check_precision, pick_device
+from efnet.core.errors import InputError
 
 
 def test_auto_is_cuda_or_the_cpu() -> None:

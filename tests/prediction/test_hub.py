@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from prediction_helpers import make_model
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
+from efnet.inference.predictor import Predictor
 from efnet.models.checkpoint import load_checkpoint
-from efnet.prediction.predictor import Predictor
 
 REVISIONS = {"main": "a" * 40, "v1": "b" * 40}
 

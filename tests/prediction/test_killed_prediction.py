@@ -15,7 +15,7 @@ from PIL import Image
 from prediction_helpers import write_pair
 
 from efnet.cli.main import main
-from efnet.prediction.journal import journals_in
+from efnet.inference.journal import journals_in
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 

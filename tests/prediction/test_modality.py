@@ -10,12 +10,12 @@ from PIL import Image
 from prediction_helpers import make_model, make_pair, write_pair
 
 from efnet.cli.main import main
+from efnet.core.errors import InputError
 from efnet.data.augment import PAD_RGB, PAD_THERMAL
 from efnet.data.images import read_rgb, read_rgbt, read_thermal
-from efnet.data.synthesize import render
-from efnet.errors import InputError
-from efnet.prediction.modality import blank_rgb, blank_thermal, check_missing, dead_reason
-from efnet.prediction.predictor import Predictor
+from efnet.inference.missing_cameras import blank_rgb, blank_thermal, check_missing, dead_reason
+from efnet.inference.predictor import Predictor
+from efnet.scenes import render
 
 RNG = np.random.default_rng(0)
 SIZE = (120, 160)

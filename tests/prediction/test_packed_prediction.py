@@ -13,7 +13,7 @@ from PIL import Image
 from prediction_helpers import make_pair
 
 from efnet.cli.main import main
-from efnet.prediction.journal import FILE_NAME
+from efnet.inference.journal import FILE_NAME
 
 
 def png(array: np.ndarray) -> bytes:

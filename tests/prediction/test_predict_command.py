@@ -14,11 +14,11 @@ from PIL import Image
 from prediction_helpers import CLASSES, make_model, make_pair, write_pair
 
 from efnet.cli import predict
-from efnet.errors import InputError, ManyInputsError
-from efnet.prediction.inputs import find_pairs
-from efnet.prediction.journal import FILE_NAME, fingerprint
-from efnet.prediction.predictor import Predictor
-from efnet.prediction.stream import predict_files
+from efnet.core.errors import InputError, ManyInputsError
+from efnet.inference.inputs import find_pairs
+from efnet.inference.journal import FILE_NAME, fingerprint
+from efnet.inference.predictor import Predictor
+from efnet.inference.stream import predict_files
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from efnet.errors import InputError, ManyInputsError
-from efnet.prediction.inputs import find_pairs
+from efnet.core.errors import InputError, ManyInputsError
+from efnet.inference.inputs import find_pairs
 
 
 def touch(root: Path, *names: str) -> None:

@@ -13,12 +13,12 @@ from PIL import Image
 from prediction_helpers import CLASSES, make_model, make_pair
 from torch.nn import functional as F
 
+from efnet.core.errors import InputError
 from efnet.data.augment import resize_sample
 from efnet.data.sample import Sample
-from efnet.errors import InputError
+from efnet.inference.predictor import Predictor
+from efnet.inference.preprocess import resize_rgb, resize_thermal
 from efnet.models.base import InputSpec
-from efnet.prediction.arrays import resize_rgb, resize_thermal
-from efnet.prediction.predictor import Predictor
 
 
 def reference(model, rgb, thermal, size=None):

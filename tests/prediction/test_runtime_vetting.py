@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from efnet.errors import InputError
-from efnet.prediction.runtime_vetting import load_program
+from efnet.core.errors import InputError
+from efnet.inference.vetting import load_program
 
 Files = dict[str, bytes]
 GRAPH = "models/model.json"

@@ -16,10 +16,10 @@ from PIL import Image
 from prediction_helpers import make_model, write_pair
 
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.prediction.inputs import InputPair
-from efnet.prediction.journal import FILE_NAME, Journal, journals_in
-from efnet.prediction.sharing import Shard
+from efnet.core.errors import InputError
+from efnet.inference.inputs import InputPair
+from efnet.inference.journal import FILE_NAME, Journal, journals_in
+from efnet.inference.sharding import Shard
 
 COUNT = 7
 

@@ -14,11 +14,11 @@ from prediction_helpers import make_model, make_pair, write_pair
 from torch import Tensor
 
 from efnet.cli.main import main
-from efnet.errors import InputError
-from efnet.prediction.arrays import Prepared
-from efnet.prediction.predictor import Predictor
-from efnet.prediction.stream import run_in_memory
-from efnet.prediction.tiles import Axis, Tiling, tiled_logits
+from efnet.core.errors import InputError
+from efnet.inference.predictor import Predictor
+from efnet.inference.preprocess import Prepared
+from efnet.inference.stream import run_in_memory
+from efnet.inference.tiles import Axis, Tiling, tiled_logits
 
 
 def pair_of(seed: int, height: int, width: int) -> Prepared:

@@ -13,7 +13,7 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
 from service_helpers import ServerProcess, make_model, make_predictor
 
-from efnet.prediction.predictor import Predictor
+from efnet.inference.predictor import Predictor
 from efnet.service.app import create_app
 from efnet.service.limits import Limits
 

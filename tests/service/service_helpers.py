@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 import efnet
-from efnet.classes import ClassSet, spread_colors
+from efnet.core.classes import ClassSet, spread_colors
+from efnet.inference.predictor import Predictor
 from efnet.models.base import SegmentationModel
-from efnet.prediction.predictor import Predictor
 
 NAMES = ("unlabeled", "car", "person", "bike", "curve")
 

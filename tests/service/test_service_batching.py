@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from service_helpers import agreement, error_of, files_of, index_of, make_model, make_pair, metric
 
-from efnet.errors import InputError
-from efnet.prediction.predictor import Predictor
+from efnet.core.errors import InputError
+from efnet.inference.predictor import Predictor
 from efnet.service.app import create_app
 from efnet.service.batcher import Batcher
 from efnet.service.limits import Limits

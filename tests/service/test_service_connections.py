@@ -16,7 +16,7 @@ import httpx
 import pytest
 from service_helpers import ServerProcess, files_of, make_model, metric
 
-from efnet.prediction.predictor import Predictor
+from efnet.inference.predictor import Predictor
 from efnet.service.app import create_app
 from efnet.service.limits import Limits
 

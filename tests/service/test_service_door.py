@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from service_helpers import ServerProcess, error_of, files_of, make_predictor
 
 from efnet.service.app import create_app
-from efnet.service.door import own_names
+from efnet.service.host_check import own_names
 
 
 @pytest.fixture(scope="module")

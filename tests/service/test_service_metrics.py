@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from service_helpers import files_of, make_predictor, metric
 
 from efnet.service.app import create_app
-from efnet.service.metrics import Histogram
+from efnet.service.prometheus import Histogram
 
 SAMPLE = re.compile(r'^[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+$')
 

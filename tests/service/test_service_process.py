@@ -20,7 +20,7 @@ from service_helpers import ServerProcess, agreement, encode, error_of, files_of
 
 import efnet
 from efnet.cli.main import main
-from efnet.prediction.predictor import Predictor
+from efnet.inference.predictor import Predictor
 
 
 def test_large_uploads_never_touch_a_disk(server: ServerProcess) -> None:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from service_helpers import encode, error_of, files_of, make_pair, make_predictor
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 from efnet.service.app import create_app
+from efnet.service.errors import RefusedError
 from efnet.service.limits import Limits
-from efnet.service.refusal import RefusedError
 from efnet.service.uploads import read_uploads
 
 

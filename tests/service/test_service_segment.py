@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from service_helpers import NAMES, agreement, encode, files_of, index_of, make_pair, make_predictor
 
-from efnet.prediction.predictor import Predictor
+from efnet.inference.predictor import Predictor
 from efnet.service.answers import format_of, runs_of
 from efnet.service.app import create_app
 from efnet.service.schemas import ModelInfo, Segmentation

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from efnet.data.synthesize import write_dataset
+from efnet.scenes import write_dataset
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from distributed_helpers import TORCHRUN, assert_same_run, children, finish, posix, rows, running, train_words
 
-from efnet.data.synthesize import write_dataset
+from efnet.scenes import write_dataset
 from efnet.training.run_folder import RunFolder
 from efnet.training.state import read_state
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 from efnet.training.ema import EmaConfig, WeightAverage
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_train import QUIET, config
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 from efnet.training import train
 from efnet.training.run_folder import RunFolder
 from efnet.training.state import previous, read_state

@@ -6,9 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from efnet.errors import InputError
-from efnet.training.loss import LossConfig, Objective, cross_entropy, mask_unscored
-from efnet.training.terms import dice_loss, hard_pixels, lovasz_softmax, weighted_cross_entropy
+from efnet.core.errors import InputError
+from efnet.training.loss import (
+    LossConfig,
+    Objective,
+    cross_entropy,
+    dice_loss,
+    hard_pixels,
+    lovasz_softmax,
+    mask_unscored,
+    weighted_cross_entropy,
+)
 
 
 def test_mean_over_counted_pixels() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import efnet
 from efnet.training.config import ScheduleConfig
 from efnet.training.optimizer import learning_rate, parameter_groups
-from efnet.training.order import EpochSampler
+from efnet.training.sampler import EpochSampler
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from distributed_helpers import assert_same_run, finish, posix, rows, train_words
 
-from efnet.data.synthesize import write_dataset
-from efnet.errors import InputError
+from efnet.core.errors import InputError
+from efnet.scenes import write_dataset
+from efnet.training.parallel import StepEnvironment, pick_environment
 from efnet.training.run_folder import RunFolder
-from efnet.training.starters import StepEnvironment, pick_environment
 from efnet.training.state import read_state
 
 STEP = {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from efnet.training.terms import dice_loss, hard_pixels, lovasz_softmax, weighted_cross_entropy
+from efnet.training.loss import dice_loss, hard_pixels, lovasz_softmax, weighted_cross_entropy
 
 TERMS: list[Callable[[Tensor, Tensor], Tensor]] = [weighted_cross_entropy, dice_loss, lovasz_softmax]
 

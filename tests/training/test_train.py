@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor
 
 import efnet
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 from efnet.models import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
 from efnet.training import Interrupted, TrainConfig, get_recipe, train
@@ -245,7 +245,7 @@ def test_faulty_data_is_named_before_training(scenes: Path, tmp_path: Path) -> N
 
 
 def test_start_from_a_checkpoint_with_other_classes(finished: Path, scenes: Path, tmp_path: Path) -> None:
-    from efnet.classes import ClassSet
+    from efnet.core.classes import ClassSet
     from efnet.training.network import build_network
 
     network, report = build_network(NetworkConfig(name="efnet_tiny", init=str(finished)), ClassSet.generic(4))

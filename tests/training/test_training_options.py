@@ -12,14 +12,14 @@ import torch
 from test_train import QUIET, InterruptAfter, config
 from torch import Tensor
 
+from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
 from efnet.data.dataset import collate
 from efnet.data.frequency import count_classes
 from efnet.data.layouts import open_split
-from efnet.errors import InputError
 from efnet.models.checkpoint import load_checkpoint
 from efnet.training import RECIPES, Interrupted, TrainConfig, get_recipe, train
-from efnet.training.balance import balance_classes
+from efnet.training.class_balance import balance_classes
 from efnet.training.config import NetworkConfig, OptimizerConfig, ScheduleConfig, ValidationConfig
 from efnet.training.ema import EmaConfig
 from efnet.training.loss import LossConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from video_helpers import make_model, write_pair_of_videos
 
-from efnet.prediction.predictor import Predictor
+from efnet.inference.predictor import Predictor
 
 
 @pytest.fixture

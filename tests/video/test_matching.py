@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from video_helpers import blobs
 
-from efnet.video.frozen import FREEZE_SECONDS, FrozenWatch
 from efnet.video.matching import match
+from efnet.video.segment import FREEZE_SECONDS, FrozenWatch
 from efnet.video.source import Frame
 
 EMPTY = np.zeros((1, 1))

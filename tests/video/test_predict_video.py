@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from video_helpers import HEIGHT, WIDTH, blobs, make_model, moving, read_video, write_video
 
+from efnet.alignment.homography import Homography, resize_matrix
+from efnet.core.errors import InputError
 from efnet.data.augment import PAD_THERMAL
-from efnet.data.homography import Homography, resize_matrix
-from efnet.errors import InputError
-from efnet.prediction.predictor import Predictor
-from efnet.prediction.result import Prediction
-from efnet.prediction.tiles import Tiling
+from efnet.inference.postprocess import Prediction
+from efnet.inference.predictor import Predictor
+from efnet.inference.tiles import Tiling
 from efnet.video import VideoOptions, predict_video
 from efnet.video.matching import match
 from efnet.video.source import Source

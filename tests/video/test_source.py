@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from video_helpers import HEIGHT, WIDTH, blobs, moving, read_video, write_video
 
-from efnet.errors import InputError
-from efnet.video.reader import Reader
-from efnet.video.source import Source, check_clock, is_video
+from efnet.core.errors import InputError
+from efnet.video.source import Reader, Source, check_clock, is_video
 from efnet.video.writer import VideoWriter
 
 

@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 from video_helpers import HEIGHT, WIDTH, blobs, read_video
 
+from efnet.alignment.homography import Homography
 from efnet.cli.main import main
-from efnet.data.homography import Homography
-from efnet.errors import InputError
-from efnet.prediction.predictor import Predictor
-from efnet.video.reader import Reader
-from efnet.video.source import Source
+from efnet.core.errors import InputError
+from efnet.inference.predictor import Predictor
+from efnet.video.source import Reader, Source
 
 
 @pytest.fixture

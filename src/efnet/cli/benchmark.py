@@ -1,4 +1,7 @@
-"""`efnet benchmark`: speed and memory on the machine at hand."""
+"""`efnet benchmark`: speed and memory on the machine at hand.
+
+The options of `efnet benchmark`, and which of them go together.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,170 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.benchmark_options import add_arguments, check_options, words
-from efnet.cli.check_pairs import check_words, find_check_pairs
-from efnet.cli.reporting import progress_bar
-from efnet.errors import InputError
+from efnet.cli.options import (
+    CHECKS,
+    add_check_arguments,
+    check_file_writable,
+    check_number,
+    check_words,
+    find_check_pairs,
+    parse_size,
+)
+from efnet.cli.score import progress_bar
+from efnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from efnet.benchmark.subject import Files, Subject
+    from efnet.studies.benchmark.subject import Files, Subject
+
+
+MODES = ("forward", "train", "clustering", "growth")
+
+_ALLOWED = {
+    "runtime": ("forward",),
+    "accuracy": ("forward",),
+    "compile": ("forward", "train"),
+    "cuda_graph": ("forward",),
+    "dense": ("forward", "train"),
+    "checkpoint_activations": ("train",),
+    "plot": ("forward", "growth"),
+    **dict.fromkeys(CHECKS, ("forward",)),
+}
+"""Modes that do not ignore an option."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--mode", type=str, default="forward", help=f"one of {', '.join(MODES)}")
+    parser.add_argument(
+        "--model",
+        "--models",
+        type=str,
+        nargs="+",
+        default=["efnet_light"],
+        help="presets, checkpoints or exported files, to take turns; commas may stand between them",
+    )
+    parser.add_argument(
+        "--runtime",
+        type=str,
+        nargs="+",
+        default=[],
+        help="torch, onnx, openvino: what runs each model; it is exported for the size first; onnx-16, "
+        "onnx-int8, openvino-16: with weights of that precision",
+    )
+    parser.add_argument(
+        "--size",
+        type=str,
+        nargs="+",
+        default=[],
+        help="height x width (default: 480x640; growth: four sizes up to 1080x1920)",
+    )
+    parser.add_argument("--batch", type=int, default=1, help="pairs in one pass")
+    parser.add_argument(
+        "--runs", type=int | None, default=None, help="rounds that count (default: 3 to 10, by mode)"
+    )
+    parser.add_argument("--warmup", type=int, default=2, help="rounds before")
+    parser.add_argument("--threads", type=int | None, default=None, help="of the CPU (default: PyTorch's)")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--precision", type=str, default="32", help="32 or bf16 (autocast)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as a further contestant")
+    parser.add_argument("--cuda-graph", action="store_true", help="a CUDA graph as a further contestant")
+    parser.add_argument("--dense", action="store_true", help="dense clustering as a further contestant")
+    parser.add_argument(
+        "--checkpoint-activations", action="store_true", help="train: trade time for memory, as a contestant"
+    )
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument(
+        "--accuracy",
+        type=str | None,
+        default=None,
+        help="forward: a report of efnet evaluate or efnet experiment, or a JSON file with the mIoU of each "
+        "model: a column of the table and the height in the plot",
+    )
+    add_check_arguments(parser)
+    parser.add_argument("--json", type=str | None, default=None, help="write the figures to this file")
+    parser.add_argument(
+        "--markdown", type=str | None, default=None, help="write the printed tables to this file"
+    )
+    parser.add_argument(
+        "--plot",
+        type=str | None,
+        default=None,
+        help="forward: latency against parameters or --accuracy, growth: time and memory against size; to "
+        "this SVG or PNG file (needs matplotlib)",
+    )
+
+
+def words(given: list[str]) -> list[str]:
+    """The values of an option that takes several, with spaces or commas between them; each once."""
+    return list(dict.fromkeys(word for text in given for word in text.split(",") if word))
+
+
+def check_options(args: Namespace) -> list[tuple[int, int]]:
+    """Refuse wrong values before anything is loaded.
+
+    Returns:
+        the sizes that were given.
+
+    Raises:
+        InputError: a value out of its range, or options that do not go together.
+    """
+    if args.mode not in MODES:
+        raise InputError(f"--mode {args.mode}: choose {', '.join(MODES)}")
+    for option, least in (("batch", 1), ("runs", 1), ("warmup", 0), ("threads", 1)):
+        value = args[option]
+        if value is not None and value < least:
+            raise InputError(f"--{option} {value}: give {least} or more")
+    for option in ("json", "markdown", "plot"):
+        check_file_writable(f"--{option}", args[option])
+    check_number(args)
+    _check_mode(args)
+    from efnet.core.devices import check_precision
+    from efnet.models.base import MIN_SIZE
+
+    check_precision(args.precision)
+    _check_runtimes(args)
+    return [parse_size(text, MIN_SIZE) for text in args.size]
+
+
+def _check_mode(args: Namespace) -> None:
+    """Refuse options that the mode would ignore."""
+    for name, modes in _ALLOWED.items():
+        if args[name] and args.mode not in modes:
+            raise InputError(
+                f"--{name.replace('_', '-')} belongs to --mode {' or '.join(modes)}, not {args.mode}"
+            )
+    if not words(args.model):
+        raise InputError("--model: give at least one")
+    if args.mode == "growth" and len(words(args.model)) > 1:
+        raise InputError("--mode growth takes one --model")
+    if args.mode == "clustering" and args.precision != "32":
+        raise InputError("--mode clustering is float32 and float64; leave --precision out")
+    if args.cuda_graph and any(args[name] is not None for name in CHECKS):
+        raise InputError("--cuda-graph repeats one pass; leave it out where pairs take turns (--check-...)")
+    if args.plot:
+        from efnet.reporting.plots import check_plot
+
+        check_plot(args.plot)
+
+
+def _check_runtimes(args: Namespace) -> None:
+    """Refuse runtimes that are unknown or not installed, and what exported files do not take."""
+    from efnet.export.formats import check_installed
+    from efnet.studies.benchmark.runtimes import is_exported, parse_target
+
+    runtimes = [runtime for runtime, _ in map(parse_target, words(args.runtime))]
+    for runtime in runtimes:
+        if runtime != "torch":
+            check_installed(runtime)
+    files = [word for word in words(args.model) if is_exported(word)]
+    if files and args.mode != "forward":
+        raise InputError(f"--model {files[0]}: an exported file belongs to --mode forward")
+    beside = [runtime for runtime in runtimes if runtime != "torch"] + files
+    if beside and args.precision != "32":
+        raise InputError(f"--precision {args.precision} is PyTorch's alone; measure {beside[0]} without it")
+
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -44,8 +202,8 @@ def run(args: Namespace) -> int:
     sizes = check_options(args)
     import torch
 
-    from efnet.devices import pick_device
-    from efnet.files import write_json, write_text
+    from efnet.core.devices import pick_device
+    from efnet.core.files import write_json, write_text
 
     device = str(pick_device(args.device))
     if args.cuda_graph and not device.startswith("cuda"):
@@ -58,7 +216,7 @@ def run(args: Namespace) -> int:
         torch.set_num_threads(before)
     report = {"mode": args.mode, **measured}
     if args.plot:
-        from efnet.benchmark.plot import plot_growth, plot_latency
+        from efnet.studies.benchmark.markdown import plot_growth, plot_latency
 
         if args.mode == "growth":
             plot_growth(args.plot, report)
@@ -76,9 +234,8 @@ Measured = tuple[dict[str, Any], str]
 
 
 def _measure_networks(args: Namespace, sizes: list[tuple[int, int]], device: str) -> Measured:
-    from efnet.benchmark.accuracy import read_accuracy
-    from efnet.benchmark.network import Plan, compare, steps
-    from efnet.benchmark.tables import network_tables
+    from efnet.studies.benchmark.markdown import network_tables
+    from efnet.studies.benchmark.networks import Plan, compare, read_accuracy, steps
 
     accuracy = read_accuracy(args.accuracy) if args.accuracy else {}
     files = _files(args)
@@ -114,7 +271,13 @@ def _contestants(
     """Every model in every variant and runtime, and why some cannot be measured, by label."""
     from dataclasses import replace
 
-    from efnet.benchmark.runtimes import export_for, is_exported, parse_target, variant_for, variant_of
+    from efnet.studies.benchmark.runtimes import (
+        export_for,
+        is_exported,
+        parse_target,
+        variant_for,
+        variant_of,
+    )
 
     models = words(args.model)
     targets = list(dict.fromkeys(map(parse_target, words(args.runtime) or ["torch"])))
@@ -143,8 +306,7 @@ def _contestants(
 
 def _try_pairs(subjects: list[Subject]) -> None:
     """Refuse pairs that a model cannot be given before minutes go into exporting it."""
-    from efnet.benchmark.inputs import batches
-    from efnet.benchmark.subject import open_model
+    from efnet.studies.benchmark.subject import batches, open_model
 
     for subject in subjects:
         if subject.pairs:
@@ -157,8 +319,8 @@ def _subjects(
     """A model in every variant of PyTorch that was asked for; the plain one first."""
     from dataclasses import replace
 
-    from efnet.benchmark.subject import Subject
-    from efnet.devices import check_precision
+    from efnet.core.devices import check_precision
+    from efnet.studies.benchmark.subject import Subject
 
     plain = Subject(
         model,
@@ -182,8 +344,8 @@ def _subjects(
 
 
 def _measure_clusterings(args: Namespace, sizes: list[tuple[int, int]], device: str) -> Measured:
-    from efnet.benchmark.clustering import cases_of, compare_clusterings, standard_cases, steps
-    from efnet.benchmark.tables import clustering_tables
+    from efnet.studies.benchmark.markdown import clustering_tables
+    from efnet.studies.benchmark.scaling import cases_of, compare_clusterings, standard_cases, steps
 
     cases = [case for size in sizes for case in cases_of(size, args.batch, device)]
     if not sizes:
@@ -197,12 +359,12 @@ def _measure_clusterings(args: Namespace, sizes: list[tuple[int, int]], device: 
 
 
 def _measure_growth(args: Namespace, sizes: list[tuple[int, int]], device: str) -> Measured:
-    from efnet.benchmark.growth import SIZES, measure_growth, steps
-    from efnet.benchmark.tables import growth_tables
+    from efnet.studies.benchmark.markdown import growth_tables
+    from efnet.studies.benchmark.scaling import SIZES, growth_steps, measure_growth
 
     subjects = [_subjects(args, words(args.model)[0], size, device)[0] for size in sizes or SIZES]
     runs, memory = args.runs or RUNS["growth"], not args.no_memory
-    with _steps(args.mode, steps(subjects, runs, args.warmup, memory)) as progress:
+    with _steps(args.mode, growth_steps(subjects, runs, args.warmup, memory)) as progress:
         report = measure_growth(subjects, runs, args.warmup, memory, progress)
     text = growth_tables(report)
     print(text, flush=True)

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from efnet.cli.options import check_file_writable
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from efnet.data.homography import Homography, Points
+    from efnet.alignment.homography import Homography, Points
 
     Images = list[tuple[NDArray[np.uint8], NDArray[np.float32]]]
 
@@ -68,8 +68,8 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: options, files or points are wrong, or edges do not tell with confidence.
     """
-    from efnet.data.align_preview import preview
-    from efnet.files import write_image
+    from efnet.alignment.estimate import preview
+    from efnet.core.files import write_image
 
     check_file_writable("--out", args.out)
     check_file_writable("--preview", args.preview)
@@ -129,7 +129,7 @@ def _four_numbers(text: str, where: str) -> list[float]:
 def _read_images(rgb: str, thermal: str, limit: int) -> Images:
     """Some of the pairs, evenly spaced."""
     from efnet.data.images import read_rgb, read_thermal
-    from efnet.prediction.inputs import find_pairs
+    from efnet.inference.inputs import find_pairs
 
     pairs = find_pairs(rgb, thermal)
     step = -(-len(pairs) // limit)
@@ -142,8 +142,7 @@ def _read_images(rgb: str, thermal: str, limit: int) -> Images:
 
 
 def _from_points(points: tuple[Points, Points], images: Images, tolerance: float) -> Homography:
-    from efnet.data.homography import Homography
-    from efnet.data.homography_fit import fit_homography
+    from efnet.alignment.homography import Homography, fit_homography
 
     rgb, thermal = images[0]
     _check_inside("thermal", points[0], (thermal.shape[0], thermal.shape[1]))
@@ -173,7 +172,7 @@ def _check_inside(what: str, points: Points, size: tuple[int, int]) -> None:
 
 
 def _from_edges(images: Images) -> Homography:
-    from efnet.data.align_views import estimate_homography
+    from efnet.alignment.estimate import estimate_homography
 
     with Progress(console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("comparing edges", total=None)

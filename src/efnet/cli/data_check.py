@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from efnet.classes import IGNORE_INDEX
 from efnet.cli.options import check_file_writable
+from efnet.core.classes import IGNORE_INDEX
+from efnet.core.files import write_json
 from efnet.data.check import DatasetReport, SplitReport, check
 from efnet.data.layouts import layout_names
-from efnet.files import write_json
 
 
 def add_arguments(parser: jsonargparse.ArgumentParser) -> None:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
 from efnet.cli.options import check_folder_writable
+from efnet.core.errors import InputError
 from efnet.data.layouts import layout_names, open_split
-from efnet.data.shards.pack import MEGABYTE, pack
-from efnet.errors import InputError
+from efnet.data.pack import MEGABYTE, pack
 
 
 def add_arguments(parser: jsonargparse.ArgumentParser) -> None:

@@ -12,8 +12,8 @@ from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
 from efnet.cli.options import parse_size
-from efnet.data.synthesize import SceneLayout, WrittenDataset, write_dataset
-from efnet.errors import InputError
+from efnet.core.errors import InputError
+from efnet.scenes import SceneLayout, WrittenDataset, write_dataset
 
 
 def add_arguments(parser: jsonargparse.ArgumentParser) -> None:

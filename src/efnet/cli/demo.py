@@ -28,7 +28,7 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: the folder holds other files, or a command failed.
     """
-    from efnet.demo.run import QUICK, STANDARD, run_demo
+    from efnet.studies.demo import QUICK, STANDARD, run_demo
 
     report = run_demo(Path(args.out), QUICK if args.quick else STANDARD, _command, say)
     print(f"\nwrote {report}: open it in a browser")

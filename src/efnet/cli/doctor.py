@@ -12,8 +12,8 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli.options import check_file_writable
-from efnet.files import write_json
-from efnet.process import OPT_OUT
+from efnet.core.cpu_tuning import OPT_OUT
+from efnet.core.files import write_json
 
 DESCRIPTION = (
     "Show versions, devices, settings and the working folder, with what to mend. Exit status 0 in any case."
@@ -64,7 +64,7 @@ def examine() -> dict[str, Any]:
     """The findings as plain values: `versions`, `optional`, `machine`, `devices`, `folder`, `advice`."""
     import torch
 
-    from efnet.benchmark.machine import describe, total_memory
+    from efnet.studies.benchmark.measure import describe, total_memory
 
     found: dict[str, Any] = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in REQUIRED}},

@@ -1,4 +1,7 @@
-"""`efnet evaluate`: score a checkpoint on a labelled split."""
+"""`efnet evaluate`: score a checkpoint on a labelled split.
+
+`efnet evaluate --corrupt`: the same split with what goes wrong with cameras, at five severities.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,224 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from efnet.cli.evaluate_corrupt import add_corrupt_arguments, check_corrupt_options, run_corrupted
-from efnet.cli.options import add_model_arguments, check_folder_writable, parse_size
-from efnet.cli.reporting import (
+from efnet.cli.options import add_model_arguments, check_file_writable, check_folder_writable, parse_size
+from efnet.cli.score import (
     add_data_arguments,
     add_output_arguments,
     open_scored_split,
     progress_bar,
     write_report,
 )
+from efnet.core.distributed import world_size
+from efnet.core.errors import InputError
 from efnet.data.pairs import Pair, PairSet
-from efnet.errors import InputError
-from efnet.ranks import world_size
 
+if TYPE_CHECKING:
+    from efnet.core.distributed import Group
+    from efnet.evaluation.protocols import Protocol
+    from efnet.evaluation.robustness import CountsJournal, Robustness
+    from efnet.models.base import SegmentationModel
 if TYPE_CHECKING:
     import torch
 
-    from efnet.devices import Precision
-    from efnet.evaluation.confusion import LabelMap
-    from efnet.evaluation.tally import Keep, Tally
-    from efnet.group import Group
+    from efnet.core.devices import Precision
+    from efnet.core.distributed import Group
+    from efnet.evaluation.metrics import Keep, LabelMap, Tally
     from efnet.models.base import SegmentationModel
+
+
+_DEFAULTS = {"severities": None, "corrupt_seed": 0, "limit": None, "plot": None, "journal": None}
+
+
+def add_corrupt_arguments(parser: ArgumentParser) -> None:
+    """Declare the options that go with `--corrupt`."""
+    parser.add_argument(
+        "--corrupt",
+        type=str | None,
+        default=None,
+        help="also evaluate with faults of the cameras: all, or groups (rgb, thermal, between, missing) and "
+        "names by commas; --json, --markdown and --sheet are then of these",
+    )
+    parser.add_argument(
+        "--severities", type=str | None, default=None, help="of --corrupt, by commas (default: 1,2,3,4,5)"
+    )
+    parser.add_argument("--corrupt-seed", type=int, default=0, help="of what --corrupt draws")
+    parser.add_argument(
+        "--limit", type=int | None, default=None, help="--corrupt: this many pairs, for a first look"
+    )
+    parser.add_argument(
+        "--plot", type=str | None, default=None, help="--corrupt: draw to this PNG or SVG (needs matplotlib)"
+    )
+    parser.add_argument(
+        "--journal",
+        type=str | None,
+        default=None,
+        help="--corrupt: keep counts in this file; after an interruption the same command goes on from it",
+    )
+
+
+def check_corrupt_options(args: Namespace) -> None:
+    """Refuse wrong values of the options that go with `--corrupt`, and those options without it.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if args.corrupt is None:
+        for key, default in _DEFAULTS.items():
+            if args[key] != default:
+                raise InputError(f"--{key.replace('_', '-')} goes with --corrupt; give that too, or leave it")
+        return
+    from efnet.evaluation.corruptions.suite import choose
+
+    choose(_words(args.corrupt))
+    _severities(args)
+    if args.save_predictions:
+        raise InputError("--save-predictions does not go with --corrupt; evaluate once without it")
+    if args.corrupt_seed < 0:
+        raise InputError(f"--corrupt-seed {args.corrupt_seed} is below 0")
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit {args.limit} is below 1")
+    for option in ("plot", "journal"):
+        check_file_writable(f"--{option}", args[option])
+    if args.plot:
+        from efnet.reporting.plots import check_plot
+
+        check_plot(args.plot)
+
+
+def run_corrupted(
+    args: Namespace,
+    model: SegmentationModel,
+    pairset: PairSet,
+    protocol: Protocol,
+    circumstances: Mapping[str, Any],
+    group: Group,
+    options: Mapping[str, Any],
+) -> int:
+    """Evaluate with corruptions, print the table, and write what was asked for.
+
+    Args:
+        args: with the options of `efnet evaluate`.
+        model: on its device.
+        pairset: the split.
+        protocol: how it is scored.
+        circumstances: see `build_report`.
+        group: the processes that share the work.
+        options: keywords of `evaluate`: device, precision, batches, ...
+
+    Returns:
+        0.
+    """
+    from efnet.evaluation.corruptions.suite import choose
+    from efnet.evaluation.robustness import evaluate_corrupted, spread
+
+    names, severities = _words(args.corrupt), _severities(args)
+    choose(names, model.modality)
+    chosen = pairset if args.limit is None else spread(pairset, args.limit)
+    if len(chosen) < len(pairset):
+        circumstances = {**circumstances, "limit": {"pairs": len(chosen), "of": len(pairset)}}
+    settings = {"corrupt": names, "severities": list(severities), "seed": args.corrupt_seed}
+    journal = group.once(lambda: _journal(args, model, chosen, protocol, {**circumstances, **settings}))
+    with progress_bar("evaluate with corruptions") as advance:
+        robustness = evaluate_corrupted(
+            model,
+            chosen,
+            protocol,
+            corruptions=names,
+            severities=severities,
+            seed=args.corrupt_seed,
+            progress=advance,
+            journal=journal,
+            group=group,
+            **options,
+        )
+    if group.is_main:
+        _write(args, chosen, robustness, circumstances)
+    return 0
+
+
+def _journal(
+    args: Namespace,
+    model: SegmentationModel,
+    pairset: PairSet,
+    protocol: Protocol,
+    settings: Mapping[str, Any],
+) -> CountsJournal | None:
+    """The journal, bound to the weights, the files and the options; none if not asked for."""
+    if args.journal is None:
+        return None
+    from efnet.evaluation.robustness import CountsJournal
+    from efnet.inference.journal import fingerprint as weights_of
+    from efnet.training.run_folder import fingerprint as data_of
+
+    bound = {
+        **settings,
+        "protocol": protocol.to_dict(pairset.classes),
+        "weights": weights_of(model),
+        "data": data_of(test=pairset),
+        "thermal_scale": pairset.thermal_scale,
+    }
+    journal = CountsJournal(args.journal, bound, len(pairset.classes))
+    if journal.known:
+        print(f"going on from {args.journal}: {len(journal.known)} pairs are done", file=sys.stderr)
+    return journal
+
+
+def _write(
+    args: Namespace, pairset: PairSet, robustness: Robustness, circumstances: Mapping[str, Any]
+) -> None:
+    """Print the table and write the files."""
+    from efnet.core.files import write_image, write_json, write_text
+    from efnet.evaluation.robustness_report import (
+        build_robustness_report,
+        robustness_lines,
+        robustness_markdown,
+        robustness_table,
+    )
+
+    report = build_robustness_report(robustness, circumstances)
+    Console(width=None if sys.stdout.isatty() else 110).print(robustness_table(report))
+    print("\n".join(robustness_lines(report)))
+    if args.json:
+        write_json(args.json, report)
+    if args.markdown:
+        write_text(args.markdown, robustness_markdown(report))
+    if args.sheet:
+        from efnet.data.sample import read_sample
+        from efnet.evaluation.sheet import draw_corruptions
+
+        sample = read_sample(pairset.pairs[0], pairset.classes, pairset.thermal_scale)
+        drawn = draw_corruptions(sample, robustness.corruptions, robustness.severities, robustness.seed)
+        write_image(args.sheet, drawn)
+    if args.plot:
+        from efnet.evaluation.robustness_report import plot_robustness
+
+        title = f"{Path(args.checkpoint).name}, {pairset.dataset} {pairset.split}, {len(pairset)} pairs"
+        plot_robustness(args.plot, report, title)
+    written = [path for path in (args.json, args.markdown, args.sheet, args.plot) if path]
+    if written:
+        print(f"wrote {', '.join(written)}", file=sys.stderr)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _severities(args: Namespace) -> tuple[int, ...]:
+    """The severities asked for, all unless they are named.
+
+    Raises:
+        InputError: not numbers from 1 to 5.
+    """
+    from efnet.evaluation.corruptions.suite import SEVERITIES, check_severities
+
+    if args.severities is None:
+        return SEVERITIES
+    words = _words(args.severities)
+    if not all(word.isdecimal() and word.isascii() for word in words):
+        raise InputError(f"--severities {args.severities}: give whole numbers from 1 to 5, such as 1,3,5")
+    return check_severities([int(word) for word in words])
+
 
 Measured = TypeVar("Measured")
 
@@ -122,12 +322,12 @@ def run(args: Namespace) -> int:
 
 def _place(device: str, precision: Precision) -> tuple[torch.device, Group]:
     """Where this process computes, and with which others it shares the split."""
-    from efnet.devices import pick_device
-    from efnet.group import Group
+    from efnet.core.devices import pick_device
+    from efnet.core.distributed import Group
 
     if world_size() == 1:
         return pick_device(device), Group.alone()
-    from efnet.training.fabric import make_fabric
+    from efnet.training.parallel import make_fabric
 
     fabric = make_fabric(device, precision)
     return fabric.device, Group(fabric.device)
@@ -136,7 +336,7 @@ def _place(device: str, precision: Precision) -> tuple[torch.device, Group]:
 def _print_standing(model: SegmentationModel, tally: Tally, circumstances: Mapping[str, Any]) -> None:
     """The figure among published ones, or in a line why it is not put there."""
     from efnet.evaluation.report import build_report
-    from efnet.published.standing import CAVEAT, objection, standing, standing_table
+    from efnet.studies.leaderboard import CAVEAT, objection, standing, standing_table
 
     report = build_report(tally, circumstances)
     reason = objection(report)
@@ -159,7 +359,7 @@ def input_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, 
         return default
     if text == "native":
         return None
-    from efnet.models.validation import MIN_SIZE
+    from efnet.models.base import MIN_SIZE
 
     try:
         return parse_size(text, MIN_SIZE)
@@ -169,7 +369,7 @@ def input_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, 
 
 def _check_options(args: Namespace) -> Precision:
     """Refuse wrong values before anything is loaded; returns the precision."""
-    from efnet.devices import check_precision
+    from efnet.core.devices import check_precision
 
     input_size(args.size, None)
     if args.batch_size < 1:
@@ -194,8 +394,8 @@ def _writer(args: Namespace, pairset: PairSet) -> Keep | None:
     """Writes predictions as they come, if asked to."""
     if not args.save_predictions:
         return None
-    from efnet.files import write_image
-    from efnet.prediction.render import index_image
+    from efnet.core.files import write_image
+    from efnet.inference.postprocess import index_image
 
     folder = Path(args.save_predictions)
 

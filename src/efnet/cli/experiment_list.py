@@ -20,7 +20,7 @@ def run(args: Namespace) -> int:
     Returns:
         0.
     """
-    from efnet.experiments.tables import list_tables
+    from efnet.studies.experiments.paper_tables import list_tables
 
     for table in list_tables():
         print(f"{table.name}  {table.heading}")

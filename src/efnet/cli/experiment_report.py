@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
-    from efnet.experiments.tables import ExperimentTable
+    from efnet.studies.experiments.paper_tables import ExperimentTable
 
 DESCRIPTION = (
     "Write one of the paper's tables from finished runs: mean and deviation over seeds, beside the paper's "
@@ -32,7 +32,7 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: no such table, or no run of it is done.
     """
-    from efnet.experiments.tables import get_table
+    from efnet.studies.experiments.paper_tables import get_table
 
     return report_table(get_table(args.table), Path(args.out))
 
@@ -46,9 +46,8 @@ def report_table(table: ExperimentTable, out: Path) -> int:
     Raises:
         InputError: no run of it is done.
     """
-    from efnet.experiments.report import markdown, to_dict
-    from efnet.experiments.results import collect
-    from efnet.files import write_json, write_text
+    from efnet.core.files import write_json, write_text
+    from efnet.studies.experiments.results import collect, markdown, to_dict
 
     result = collect(table, out)
     text = markdown(result)

@@ -9,8 +9,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli.experiment_report import report_table
 from efnet.cli.options import parse_size
-from efnet.cli.reporting import progress_bar
-from efnet.errors import InputError
+from efnet.cli.score import progress_bar
+from efnet.core.errors import InputError
 
 DESCRIPTION = (
     "Train and evaluate the rows of one of the paper's tables, and write its report. After Ctrl-C the same "
@@ -76,10 +76,10 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: the options or the data are wrong, or the folder holds runs that began otherwise.
     """
-    from efnet.devices import check_precision, pick_device
-    from efnet.experiments.plan import Plan, check_budget
-    from efnet.experiments.run import run_table
-    from efnet.experiments.tables import get_table
+    from efnet.core.devices import check_precision, pick_device
+    from efnet.studies.experiments.paper_tables import get_table
+    from efnet.studies.experiments.plan import Plan, check_budget
+    from efnet.studies.experiments.run import run_table
     from efnet.training.logs import Reporter
 
     table = get_table(args.table)

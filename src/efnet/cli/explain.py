@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from efnet.cli.options import check_folder_writable
 from efnet.cli.predict_inputs import check_given
-from efnet.errors import InputError, ManyInputsError
+from efnet.core.errors import InputError, ManyInputsError
 
 if TYPE_CHECKING:
-    from efnet.prediction.inputs import InputPair
-    from efnet.prediction.journal import Journal
-    from efnet.prediction.predictor import Predictor
+    from efnet.inference.inputs import InputPair
+    from efnet.inference.journal import Journal
+    from efnet.inference.predictor import Predictor
 
 DESCRIPTION = (
     "Draw what a network does with a pair: clusters, importance, fusion and distances, on one page. A pair "
@@ -59,10 +59,10 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: nothing could be started: options, files or checkpoint are wrong.
     """
-    from efnet.devices import check_precision
-    from efnet.prediction.inputs import find_pairs
-    from efnet.prediction.journal import Journal, fingerprint
-    from efnet.prediction.predictor import Predictor
+    from efnet.core.devices import check_precision
+    from efnet.inference.inputs import find_pairs
+    from efnet.inference.journal import Journal, fingerprint
+    from efnet.inference.predictor import Predictor
 
     precision = check_precision(args.precision)
     check_folder_writable("--out", args.out)
@@ -112,7 +112,7 @@ def _folders(args: Namespace, pairs: tuple[InputPair, ...], journal: Journal) ->
 
 def _left(pairs: tuple[InputPair, ...], folders: dict[str, Path], journal: Journal) -> list[InputPair]:
     """The pairs without a page, or with one that is older than their images."""
-    from efnet.explain.write import FIGURES_FILE, PAGE_FILE
+    from efnet.explain.explain_page import FIGURES_FILE, PAGE_FILE
 
     files = (PAGE_FILE, FIGURES_FILE)
     unfinished = {pair.name for pair in journal.unfinished(pairs, ())}

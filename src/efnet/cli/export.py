@@ -13,9 +13,14 @@ from typing import Any, Literal, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.check_pairs import add_check_arguments, check_number, find_check_pairs
-from efnet.cli.options import check_file_writable, parse_size
-from efnet.errors import InputError
+from efnet.cli.options import (
+    add_check_arguments,
+    check_file_writable,
+    check_number,
+    find_check_pairs,
+    parse_size,
+)
+from efnet.core.errors import InputError
 
 DESCRIPTION = (
     "Write a checkpoint as ONNX, OpenVINO or a program of torch.export, for any batch, height and width or "
@@ -79,10 +84,9 @@ def run(args: Namespace) -> int:
     """
     from efnet.export.export import check_path, check_size, export_model
     from efnet.export.formats import PRECISIONS, Precision, check_installed
-    from efnet.models.base import SegmentationModel
-    from efnet.models.validation import MIN_SIZE
-    from efnet.prediction.predictor import Predictor
-    from efnet.prediction.runtime import is_exported
+    from efnet.inference.predictor import Predictor
+    from efnet.inference.runtime import is_exported
+    from efnet.models.base import MIN_SIZE, SegmentationModel
 
     path = Path(args.out).expanduser()
     check_path(path, args.format)

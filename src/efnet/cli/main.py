@@ -10,9 +10,9 @@ from typing import Protocol, cast
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from efnet import __version__
-from efnet.cli.options import plain_message
-from efnet.errors import InputError
-from efnet.process import tune_process
+from efnet.cli.options import option_name, plain_message
+from efnet.core.cpu_tuning import tune_process
+from efnet.core.errors import InputError
 
 COMMANDS = {
     "train": ("train", "train a network"),
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, rest = _split_command(words)
         return _run(name, rest)
     except InputError as error:
-        print(f"efnet: error: {error}", file=sys.stderr)
+        print(f"efnet: error: {error.spelled(option_name)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"efnet: {interrupt}" if str(interrupt) else "efnet: interrupted", file=sys.stderr)
@@ -115,8 +115,8 @@ def _run(name: str, words: list[str]) -> int:
     except ArgumentError as error:
         raise InputError(f"{plain_message(str(error))} (efnet {name} --help)") from error
     status = command.run(args)
-    if "efnet.group" in sys.modules:  # only commands that may run in several processes load it
-        sys.modules["efnet.group"].leave(status)
+    if "efnet.core.distributed" in sys.modules:  # only commands that may run in several processes load it
+        sys.modules["efnet.core.distributed"].leave(status)
     return status
 
 

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from efnet.cli.options import check_file_writable, parse_size
-from efnet.errors import InputError
-from efnet.experiments.tables import get_table
-from efnet.files import write_json
+from efnet.core.errors import InputError
+from efnet.core.files import write_json
+from efnet.models.base import MIN_SIZE
+from efnet.models.baselines import RIVALS
 from efnet.models.complexity import Complexity, measure
 from efnet.models.registry import list_models
-from efnet.models.rivals import RIVALS
-from efnet.models.validation import MIN_SIZE
-from efnet.published.results import published_table
+from efnet.studies.experiments.paper_tables import get_table
+from efnet.studies.leaderboard import published_table
 
 _WIDTH = 118
 """Columns that the tables need."""

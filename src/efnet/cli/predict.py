@@ -17,10 +17,10 @@ from efnet.cli.predict_video import (
     read_options,
     run_video,
 )
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from efnet.prediction.predictor import Predictor
+    from efnet.inference.predictor import Predictor
 
 DESCRIPTION = "Segment images without labels. Takes an interrupted run up again where it stopped."
 
@@ -87,10 +87,10 @@ def run(args: Namespace) -> int:
     Raises:
         InputError: nothing could be started: options, files or checkpoint are wrong.
     """
-    from efnet.devices import check_precision
-    from efnet.prediction.inputs import find_pairs
-    from efnet.prediction.result import output_paths
-    from efnet.prediction.sharing import Shard
+    from efnet.core.devices import check_precision
+    from efnet.inference.inputs import find_pairs
+    from efnet.inference.postprocess import output_paths
+    from efnet.inference.sharding import Shard
 
     outputs = tuple(dict.fromkeys(output.strip() for output in args.save.split(",") if output.strip()))
     if not outputs:
@@ -120,10 +120,10 @@ def _load(args: Namespace, inputs: InputOptions) -> Predictor:
     """The predictor that the options ask for."""
     import torch
 
-    from efnet.devices import check_precision
-    from efnet.prediction.predictor import Predictor
-    from efnet.prediction.runtime import check_runtime
-    from efnet.prediction.sharing import device_of_rank
+    from efnet.core.devices import check_precision
+    from efnet.inference.predictor import Predictor
+    from efnet.inference.runtime import check_runtime
+    from efnet.inference.sharding import device_of_rank
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)

@@ -11,18 +11,18 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from efnet import ranks
 from efnet.cli.predict_inputs import InputOptions, MissingCount
-from efnet.errors import InputError, ManyInputsError
+from efnet.core import distributed
+from efnet.core.errors import InputError, ManyInputsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from efnet.prediction.inputs import InputPair
-    from efnet.prediction.journal import Journal
-    from efnet.prediction.modality import Camera
-    from efnet.prediction.predictor import Predictor
-    from efnet.prediction.sharing import Shard
+    from efnet.inference.inputs import InputPair
+    from efnet.inference.journal import Journal
+    from efnet.inference.missing_cameras import Camera
+    from efnet.inference.predictor import Predictor
+    from efnet.inference.sharding import Shard
 
 
 def predict_images(
@@ -42,8 +42,8 @@ def predict_images(
         InputError: the folder holds other results, or cannot be written.
         KeyboardInterrupt: after what was predicted so far was recorded.
     """
-    from efnet.prediction.leftovers import remove_leftovers
-    from efnet.prediction.sharing import wait_for_others
+    from efnet.inference.journal import remove_leftovers
+    from efnet.inference.sharding import wait_for_others
 
     journal = _journal(args, predictor, outputs, inputs, shard)
     left = journal.unfinished(pairs, outputs)
@@ -69,7 +69,7 @@ def _journal(
 ) -> Journal:
     """The record of the output folder."""
     import efnet
-    from efnet.prediction.journal import Journal, fingerprint
+    from efnet.inference.journal import Journal, fingerprint
 
     settings = {
         "model": fingerprint(predictor.model),
@@ -95,9 +95,9 @@ def _write_all(
     journal: Journal,
 ) -> tuple[list[str], MissingCount]:
     """Predict and write `pairs`; returns a line for each that could not be read, and what showed nothing."""
-    from efnet.prediction.arrays import Prepared
-    from efnet.prediction.result import Prediction
-    from efnet.prediction.stream import predict_files
+    from efnet.inference.postprocess import Prediction
+    from efnet.inference.preprocess import Prepared
+    from efnet.inference.stream import predict_files
 
     def save(
         pair: InputPair, prediction: Prediction, prepared: Prepared
@@ -172,5 +172,5 @@ def _progress(shard: Shard) -> Progress:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=ranks.world_size() > 1 and shard.number > 1,
+        disable=distributed.world_size() > 1 and shard.number > 1,
     )

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli.options import parse_size
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from efnet.data.homography import Homography
-    from efnet.prediction.inputs import InputPair
-    from efnet.prediction.modality import Camera, MissingPolicy
-    from efnet.prediction.predictor import Predictor
-    from efnet.prediction.tiles import Tiling
+    from efnet.alignment.homography import Homography
+    from efnet.inference.inputs import InputPair
+    from efnet.inference.missing_cameras import Camera, MissingPolicy
+    from efnet.inference.predictor import Predictor
+    from efnet.inference.tiles import Tiling
 
 NONE = "none"
 """Value of --rgb or --thermal that says: there is no such camera."""
@@ -67,8 +67,8 @@ class InputOptions:
         Raises:
             InputError: a size, number, file or policy is wrong.
         """
-        from efnet.data.homography import Homography
-        from efnet.prediction.modality import check_missing
+        from efnet.alignment.homography import Homography
+        from efnet.inference.missing_cameras import check_missing
 
         if args.homography is not None and (args.rgbt is not None or NONE in (args.rgb, args.thermal)):
             raise InputError("--homography aligns two cameras: give both --rgb and --thermal")
@@ -105,7 +105,7 @@ class InputOptions:
 
 
 def _tiling(args: Namespace) -> Tiling | None:
-    from efnet.prediction.tiles import DEFAULT_OVERLAP, Tiling
+    from efnet.inference.tiles import DEFAULT_OVERLAP, Tiling
 
     if args.tile is None:
         if args.overlap is not None:
@@ -155,7 +155,7 @@ class MissingCount:
 
     def add(self, where: str, missing: Mapping[Camera, str]) -> None:
         """Count a pair's; `where` names it."""
-        from efnet.prediction.modality import NOT_GIVEN
+        from efnet.inference.missing_cameras import NOT_GIVEN
 
         for camera, reason in missing.items():
             if reason == NOT_GIVEN:

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from efnet.cli.options import check_file_writable, check_folder_writable
 from efnet.cli.predict_inputs import NONE, InputOptions, given
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from efnet.prediction.predictor import Predictor
+    from efnet.inference.predictor import Predictor
     from efnet.video.options import VideoOptions, VideoSummary
 
 
@@ -81,7 +81,7 @@ def run_video(args: Namespace, predictor: Predictor, inputs: InputOptions) -> in
         InputError: an option is wrong, a video cannot be read or written.
         KeyboardInterrupt: after the frames so far were written.
     """
-    from efnet.video.predict import predict_video
+    from efnet.video.segment import predict_video
 
     out, options = Path(args.out), read_options(args)
     with _progress() as bar:
@@ -111,8 +111,7 @@ def read_options(args: Namespace) -> VideoOptions:
     Raises:
         InputError: one is unknown or out of its range.
     """
-    from efnet.video.compose import check_style
-    from efnet.video.options import VideoOptions
+    from efnet.video.options import VideoOptions, check_style
     from efnet.video.source import check_clock
 
     return VideoOptions(

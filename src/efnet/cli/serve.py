@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 DESCRIPTION = (
     "Serve a trained network over HTTP: POST /v1/segment for programs, a page at / for people, /docs for "
@@ -70,7 +70,7 @@ def run(args: Namespace) -> int:
         raise InputError(f"serving needs {', '.join(missing)}: pip install 'efnet[serve]'")
     if args.threads < 0:
         raise InputError(f"--threads {args.threads} is below 0")
-    from efnet.devices import check_precision
+    from efnet.core.devices import check_precision
     from efnet.service.limits import Limits
 
     precision = check_precision(args.precision)
@@ -84,9 +84,9 @@ def run(args: Namespace) -> int:
     )
     import torch
 
-    from efnet.prediction.predictor import Predictor
+    from efnet.inference.predictor import Predictor
     from efnet.service.app import create_app
-    from efnet.service.door import own_names
+    from efnet.service.host_check import own_names
     from efnet.service.server import bind, serve, url_of
 
     if args.threads:

@@ -12,9 +12,9 @@ import jsonargparse
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.errors import InputError
-from efnet.ranks import rank
-from efnet.texts import parse_yaml
+from efnet.core.distributed import rank
+from efnet.core.errors import InputError
+from efnet.core.safe_parse import parse_yaml
 from efnet.training import TrainConfig, get_recipe, train
 from efnet.training.logs import Reporter
 from efnet.training.run_folder import RunFolder

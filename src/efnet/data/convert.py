@@ -18,14 +18,14 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError, ManyInputsError
+from efnet.core.files import replacing, write_image, write_json, write_text
 from efnet.data.images import read_label, read_raw_thermal, read_rgb, split_channels
-from efnet.data.layouts import mfnet
-from efnet.data.layouts.description import FILE_NAME, Description
+from efnet.data.layouts import public
+from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.layouts.listing import ImageFolder
 from efnet.data.verify import Progress
-from efnet.errors import InputError, ManyInputsError
-from efnet.files import replacing, write_image, write_json, write_text
 
 _MARKER = ".efnet-conversion.json"
 
@@ -261,7 +261,7 @@ def _copy(source: Path, target: Path) -> None:
 def _lists(root: Path, description: Description | None) -> dict[str, Path]:
     """Split lists by split: MFNet's names, and those that `dataset.yaml` gives."""
     found = {
-        path.stem.lower(): path for path in sorted(root.glob("*.txt")) if path.stem.lower() in mfnet.LISTS
+        path.stem.lower(): path for path in sorted(root.glob("*.txt")) if path.stem.lower() in public.LISTS
     }
     given = {} if description is None else description.splits
     return found | {split: root / name for split, name in given.items() if (root / name).is_file()}
@@ -276,7 +276,7 @@ def _write_description(
     out: Path, root: Path, description: Description | None, folders: dict[str, str]
 ) -> None:
     """Write `dataset.yaml`; without one at the source, the data set is MFNet."""
-    classes = mfnet.CLASSES if description is None else description.classes
+    classes = public.MFNET_CLASSES if description is None else description.classes
     values: dict[str, object] = dict(classes.to_dict())
     if description is None:
         values["conditions"] = {"day": "*D", "night": "*N"}

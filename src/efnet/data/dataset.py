@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig, augment, resize_sample
 from efnet.data.pairs import PairSet, ThermalScale
 from efnet.data.sample import Sample, read_sample
-from efnet.errors import InputError
 
 Item = dict[str, Any]
 

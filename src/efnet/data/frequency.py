@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from efnet.classes import IGNORE_INDEX
+from efnet.core.classes import IGNORE_INDEX
 from efnet.data.images import read_label
 from efnet.data.pairs import Pair, PairSet
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
 
 Condition = Literal["day", "night"]
 

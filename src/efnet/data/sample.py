@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.data.images import read_label, read_rgb, read_rgbt, read_thermal
 from efnet.data.pairs import Pair, ThermalScale
-from efnet.errors import InputError
 
 
 @dataclass(frozen=True)

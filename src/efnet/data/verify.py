@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from efnet.classes import ClassSet
-from efnet.data.decoding import ImageHeader, read_header
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.images import (
+    ImageHeader,
+    read_header,
     read_label,
     read_raw_thermal,
     read_rgb,
@@ -22,7 +24,6 @@ from efnet.data.images import (
 )
 from efnet.data.pairs import Pair, PairSet
 from efnet.data.sample import require_same_size
-from efnet.errors import InputError, ManyInputsError
 
 _Result = TypeVar("_Result")
 

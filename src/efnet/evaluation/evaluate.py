@@ -1,6 +1,8 @@
 """Run a model over a labelled split and count what it gets right.
 
 Shapes: B batch, K classes, H W size that the network sees, h w size at which maps are compared.
+
+Which batches of a split a process evaluates, and how the matrices of all come together.
 """
 
 from __future__ import annotations
@@ -14,17 +16,56 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.devices import Precision, autocast, check_precision, pick_device
+from efnet.core.distributed import Group
+from efnet.core.errors import InputError
 from efnet.data.dataset import Item, ItemsOrFaults, PairDataset, leave_interrupts_to_parent
 from efnet.data.pairs import PairSet
-from efnet.devices import Precision, autocast, check_precision, pick_device
-from efnet.errors import InputError
+from efnet.evaluation.metrics import Keep, PairCounts, Tally, resize_nearest
 from efnet.evaluation.protocols import Protocol
-from efnet.evaluation.resize import resize_nearest
-from efnet.evaluation.sharing import Work
-from efnet.evaluation.tally import Keep, Tally
-from efnet.group import Group
-from efnet.models.validation import MIN_SIZE
+from efnet.models.base import MIN_SIZE
+
+
+class Work:
+    """A process's part of a split: every n-th batch, where n processes share it.
+
+    Args:
+        pairs: number of them in the split.
+        batch_size: pairs per batch.
+        group: the processes.
+
+    Attributes:
+        batches: numbers of the pairs of each batch of this process.
+        turns: the most batches that a process has.
+    """
+
+    def __init__(self, pairs: int, batch_size: int, group: Group) -> None:
+        starts = range(0, pairs, batch_size)
+        batches = [list(range(start, min(start + batch_size, pairs))) for start in starts]
+        self.group = group
+        self.batches = batches[group.rank :: group.size]
+        self.turns = -(-len(batches) // group.size)
+
+    @property
+    def indices(self) -> list[int]:
+        """Numbers of this process's pairs."""
+        return [index for batch in self.batches for index in batch]
+
+    def collect(self, tally: Tally, pairset: PairSet) -> Tally:
+        """What all processes counted, in the order of the split; every process must call this.
+
+        Args:
+            tally: what this one counted: all its pairs, in its order.
+            pairset: the split.
+        """
+        if self.group.size == 1:
+            return tally
+        own = zip(self.indices, (entry.counts for entry in tally.pairs), strict=True)
+        counts = dict(entry for part in self.group.gather(list(own)) for entry in part)
+        pairs = [PairCounts(pairset.pairs[index], counts[index]) for index in sorted(counts)]
+        return Tally(tally.classes, tally.protocol, pairs)
+
 
 TTA_SCALES = (0.75, 1.0, 1.25)
 TTA = f"scales {', '.join(f'{scale:g}' for scale in TTA_SCALES)}, each also mirrored; probabilities averaged"

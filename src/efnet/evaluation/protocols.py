@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from efnet.classes import IGNORE_INDEX, ClassSet
-from efnet.errors import InputError
+from efnet.core.classes import IGNORE_INDEX, ClassSet
+from efnet.core.errors import InputError
 
 AbsentRule = Literal["skip", "zero"]
 

@@ -11,8 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from efnet.evaluation.confusion import Scores, constant_prediction, counted, score
-from efnet.evaluation.tally import Tally
+from efnet.evaluation.metrics import Scores, Tally, constant_prediction, counted, score
 
 Report = dict[str, Any]
 

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.images import IMAGE_SUFFIXES, read_label
 from efnet.data.pairs import Pair, PairSet
-from efnet.errors import InputError, ManyInputsError
-from efnet.evaluation.confusion import LabelMap
+from efnet.evaluation.metrics import Keep, LabelMap, Tally, resize_nearest
 from efnet.evaluation.protocols import Protocol
-from efnet.evaluation.resize import resize_nearest
-from efnet.evaluation.tally import Keep, Tally
 
 Progress = Callable[[int, int], None]
 """Called with the number of pairs done and the number of all."""

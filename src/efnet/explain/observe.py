@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from efnet.errors import InputError
-from efnet.explain.result import Clustering, Exchange, Explanation, Interaction
+from efnet.core.errors import InputError
+from efnet.explain.explanation import Clustering, Exchange, Explanation, Interaction
+from efnet.inference.predictor import Predictor
+from efnet.inference.preprocess import ImageLike, Prepared
 from efnet.models.base import SegmentationModel
 from efnet.models.dbtc import DBTC
 from efnet.models.efnet import EFNet
 from efnet.models.fusion import MIF
+from efnet.models.layers import Tokens
 from efnet.models.position import grid_coordinates
-from efnet.models.tokens import Tokens
-from efnet.prediction.arrays import ImageLike, Prepared
-from efnet.prediction.predictor import Predictor
 
 
 @dataclass(frozen=True)

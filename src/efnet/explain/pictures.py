@@ -1,4 +1,12 @@
-"""The pictures of an explanation: clusters over the image, importance, fusion, distances, certainty."""
+"""The pictures of an explanation: clusters over the image, importance, fusion, distances, certainty.
+
+Magnitudes as colours: maps on the initial grid with their scale below, as palette images.
+
+Colours are matplotlib's viridis (CC0), which people with any kind of colour vision can order, here by a
+table so that no plotting library is needed.
+
+MIF's channel weights as a chart: one bar per channel, from the largest to the least.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +14,193 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from html import escape
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from efnet.errors import InputError
-from efnet.explain.maps import edges, enlarge, heat_map
-from efnet.explain.result import Clustering, Exchange, Explanation
+from efnet.core.errors import InputError
+from efnet.explain.explanation import Clustering, Exchange, Explanation
+from efnet.inference.postprocess import overlay_image, thermal_pixels
 from efnet.ops.tokens import Size
-from efnet.prediction.render import overlay_image, thermal_pixels
+
+LEVELS = 253
+"""Colours of the scale; three of a palette's 256 are left for lines and letters."""
+
+PAPER, INK, FRAME = LEVELS, LEVELS + 1, LEVELS + 2
+"""Palette entries: black, white, mid grey."""
+
+_ANCHORS = (
+    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1f9f88 27ad81 3dbc74 5cc863 81d34d "
+    "aadc32 d5e21a fde725"
+)
+
+
+def viridis(count: int) -> NDArray[np.uint8]:
+    """(count, 3) colours from dark blue to yellow."""
+    anchors = np.array([tuple(bytes.fromhex(anchor)) for anchor in _ANCHORS.split()], dtype=np.float64)
+    places = np.linspace(0, len(anchors) - 1, count)
+    channels = [np.interp(places, np.arange(len(anchors)), anchors[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def enlarge(values: NDArray[Any], size: Size) -> NDArray[Any]:
+    """Repeat the cells of a map (h, w, ...) so that it fills (H, W, ...), each pixel by its nearest cell."""
+    rows, columns = (np.arange(size[axis]) * values.shape[axis] // size[axis] for axis in (0, 1))
+    enlarged: NDArray[Any] = values[rows[:, None], columns]
+    return enlarged
+
+
+def heat_map(
+    values: NDArray[np.floating[Any]],
+    size: Size,
+    limits: tuple[float, float] | None = None,
+    outlined: NDArray[np.bool_] | None = None,
+    reverse: bool = False,
+) -> Image.Image:
+    """Draw a map of magnitudes with its scale below.
+
+    Args:
+        values: (h, w), finite.
+        size: (H, W) of the map's picture; the scale comes on top of it.
+        limits: values at the ends of the scale; those of the map if None.
+        outlined: (h, w) cells to draw a line around.
+        reverse: let small values be bright.
+
+    Returns:
+        a palette image, W wide.
+    """
+    low, high = limits or (float(values.min()), float(values.max()))
+    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    share = np.clip(1 - share if reverse else share, 0, 1)
+    pixels = enlarge(np.rint(share * (LEVELS - 1)).astype(np.uint8), size)
+    if outlined is not None:
+        _outline(pixels, enlarge(outlined, size))
+    image = Image.new("P", (size[1], size[0] + _scale_height(size[1])), PAPER)
+    # Before anything is drawn: Pillow finds a palette's entries by it.
+    image.putpalette([*viridis(LEVELS).flatten().tolist(), 0, 0, 0, 255, 255, 255, 128, 128, 128])
+    image.paste(Image.fromarray(pixels), (0, 0))
+    ends = (low, high) if not reverse else (high, low)
+    _draw_scale(image, size, f"{ends[0]:.3g}", f"{ends[1]:.3g}")
+    return image
+
+
+def edges(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """(H, W) pixels whose right or lower neighbour has another label: lines one pixel thin."""
+    lines = np.zeros(labels.shape, dtype=bool)
+    lines[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    lines[:-1] |= labels[:-1] != labels[1:]
+    return lines
+
+
+def _outline(pixels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
+    """Draw around a region, in place: white on its inner side, black on its outer side."""
+    padded = np.pad(inside, 1, mode="edge")
+    shifts = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    pixels[inside & ~np.logical_and.reduce(shifts)] = INK
+    pixels[~inside & np.logical_or.reduce(shifts)] = PAPER
+
+
+def _scale_height(width: int) -> int:
+    return 2 * _font_size(width)
+
+
+def _font_size(width: int) -> int:
+    return max(11, width // 28)
+
+
+def _draw_scale(image: Image.Image, size: Size, left: str, right: str) -> None:
+    """The colours from the low end to the high one, each with its value."""
+    height, width = size
+    font = ImageFont.load_default(size=_font_size(width))
+    draw = ImageDraw.Draw(image)
+    draw.fontmode = "1"  # smoothed letters would mix palette entries
+    gap = _font_size(width) // 2
+    middle = height + _scale_height(width) // 2
+    draw.text((gap, middle), left, fill=INK, font=font, anchor="lm")
+    draw.text((width - gap, middle), right, fill=INK, font=font, anchor="rm")
+    start = round(2 * gap + font.getlength(left))
+    stop = round(width - 2 * gap - font.getlength(right))
+    if stop - start < 8:
+        return
+    bar = np.linspace(0, LEVELS - 1, stop - start).round().astype(np.uint8)
+    thick = max(4, _font_size(width) // 2)
+    image.paste(Image.fromarray(np.repeat(bar[None], thick, axis=0)), (start, middle - thick // 2))
+
+
+WIDTH, HEIGHT = 440, 200
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 26, 30
+
+# Of the page's theme where there is one, else for white paper.
+_INK, _MUTED = "var(--ink,#16202a)", "var(--muted,#52606d)"
+_LINE, _BAR = "var(--line,#d5dbe1)", "var(--accent,#1459a8)"
+
+
+def weight_strip(weights: NDArray[np.float32], title: str) -> str:
+    """Draw the channel weights of one modality.
+
+    Args:
+        weights: (C,), from 0 to 1.
+        title: written above, and read out by screen readers with mean and spread.
+
+    Returns:
+        an `<svg>` element as wide as its container: bars, a line at the mean and a band of one standard
+        deviation around it.
+    """
+    ordered = np.sort(weights.astype(np.float64))[::-1]
+    mean, spread = float(ordered.mean()), float(ordered.std())
+    heading = f"{title}: mean {mean:.3f}, standard deviation {spread:.3f}"
+    right = WIDTH - _RIGHT
+    step = (right - _LEFT) / len(ordered)
+    top, bottom = _y(min(1.0, mean + spread)), _y(max(0.0, mean - spread))
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(heading)}" '
+        'style="font:12px system-ui,sans-serif">',
+        f'<rect x="{_LEFT}" y="{top:.2f}" width="{right - _LEFT}" height="{bottom - top:.2f}" '
+        f'style="fill:{_LINE}"/>',
+    ]
+    for value in (0.0, 0.5, 1.0):
+        parts.append(
+            f'<line x1="{_LEFT}" y1="{_y(value):.2f}" x2="{right}" y2="{_y(value):.2f}" '
+            f'style="stroke:{_LINE}"/>'
+        )
+        parts.append(_text(_LEFT - 6, _y(value) + 4, f"{value:g}", "end"))
+    for place, value in enumerate(ordered):
+        parts.append(
+            f'<rect x="{_LEFT + (place + 0.15) * step:.2f}" y="{_y(value):.2f}" width="{0.7 * step:.2f}" '
+            f'height="{_y(0) - _y(value):.2f}" style="fill:{_BAR}"/>'
+        )
+    parts.append(
+        f'<line x1="{_LEFT}" y1="{_y(mean):.2f}" x2="{right}" y2="{_y(mean):.2f}" '
+        f'style="stroke:{_INK};stroke-width:1.5;stroke-dasharray:5 3"/>'
+    )
+    parts.append(_text(_LEFT, 15, heading, "start", _INK))
+    parts.append(_text((_LEFT + right) / 2, HEIGHT - 8, f"{len(ordered)} channels, sorted", "middle"))
+    return "".join([*parts, "</svg>"])
+
+
+def standalone(*charts: str) -> str:
+    """Charts below each other as a file of their own, on white paper."""
+    height = HEIGHT * len(charts)
+    placed = (
+        f'<g transform="translate(0 {HEIGHT * place})">{chart}</g>' for place, chart in enumerate(charts)
+    )
+    nested = "".join(placed).replace("<svg ", f'<svg width="{WIDTH}" height="{HEIGHT}" ')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{2 * WIDTH}" '
+        f'height="{2 * height}"><rect width="{WIDTH}" height="{height}" fill="#fff"/>{nested}</svg>\n'
+    )
+
+
+def _y(value: float) -> float:
+    return _TOP + (1 - value) * (HEIGHT - _TOP - _BOTTOM)
+
+
+def _text(x: float, y: float, words: str, anchor: str, color: str = _MUTED) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="fill:{color}">{escape(words)}</text>'
+
 
 CLUSTER_SIDE = 960
 """Longer side, in pixels, from which lines between clusters are thin beside them; smaller images grow."""

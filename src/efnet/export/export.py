@@ -11,20 +11,19 @@ from typing import Any, get_args
 
 import torch
 
-from efnet.errors import InputError, one_of
-from efnet.export.check import Comparison, compare
+from efnet.core.errors import InputError, one_of
+from efnet.core.files import replacing, write_json
+from efnet.export.agreement import Comparison, compare
 from efnet.export.formats import OPSET, PRECISIONS, SUFFIX, Format, Precision, write_program
 from efnet.export.program import Deployed, Inputs, Outputs, input_names, trace
-from efnet.files import replacing, write_json
-from efnet.models.base import SegmentationModel
-from efnet.models.validation import MIN_SIZE
-from efnet.prediction.arrays import Prepared
-from efnet.prediction.runtime import SUFFIXES, load_exported
+from efnet.inference.preprocess import Prepared
+from efnet.inference.runtime import SUFFIXES, load_exported
+from efnet.models.base import MIN_SIZE, SegmentationModel
 
 _PROBE = """
 import sys
 import torch
-from efnet.prediction.runtime import load_exported
+from efnet.inference.runtime import load_exported
 
 model = load_exported(sys.argv[1])
 size = model.fixed_size or (64, 96)

@@ -1,21 +1,67 @@
-"""Writing a program in each format, with what it is inside the file."""
+"""Writing a program in each format, with what it is inside the file.
+
+Making an ONNX graph smaller: what is known already, what is there twice, what nobody reads.
+
+Operators whose translation to ONNX PyTorch lacks.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx_ir
+import onnx_ir.passes.common as common
+import onnxscript
 import torch
+from onnxscript import optimizer
 from torch.export import ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from efnet.errors import InputError
-from efnet.files import replacing
-from efnet.prediction.runtime import METADATA
-from efnet.prediction.telemetry import import_silenced
+from efnet.core.errors import InputError
+from efnet.core.files import replacing
+from efnet.inference.runtime import METADATA, import_silenced
+
+
+def simplify(model: onnx_ir.Model) -> None:
+    """Fold constants and take out repetitions, in place.
+
+    What `onnxscript.optimizer.optimize` does but for its rewriting rules, whose matching walks the whole
+    graph at every node; ONNX Runtime and OpenVINO have their own.
+    """
+    common.InlinePass()(model)
+    optimizer.fold_constants(model)
+    for step in (
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        common.RemoveUnusedOpsetsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    ):
+        step(model)
+
+
+op: Any = onnxscript.opset20
+
+
+def _sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """A stable sort: ONNX's TopK lets the lower index win where values are equal."""
+    count = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]), axis=0)
+    return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The table for `torch.onnx.export`."""
+    return {torch.ops.aten.sort.stable: _sort}
+
 
 Format = Literal["onnx", "openvino", "torch"]
 Precision = Literal["32", "16", "int8"]
@@ -89,8 +135,6 @@ def write_program(
 
 
 def _save_onnx(program: ExportedProgram, path: Path, names: tuple[list[str], str], text: str) -> None:
-    from efnet.export.simplify import simplify
-    from efnet.export.translations import translations
 
     inputs, output = names
     # The layout that a fused kernel's result has would be taken for granted.

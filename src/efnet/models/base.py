@@ -1,4 +1,9 @@
-"""What every network of this package shares: its interface, its constants, and its files."""
+"""What every network of this package shares: its interface, its constants, and its files.
+
+Checks of what a network is given: shapes only, so that it never waits for its device.
+
+The model card that goes with a checkpoint, written from what the checkpoint says of itself.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +22,107 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor, nn
 
 from efnet import __version__
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
+from efnet.core.files import replacing, write_json, write_text
+from efnet.core.safe_parse import parse_json
 from efnet.data.pairs import ThermalScale
-from efnet.errors import InputError
-from efnet.files import replacing, write_json, write_text
-from efnet.models.card import model_card
 from efnet.models.config import Modality, ModelConfig
-from efnet.models.validation import MIN_SIZE, check_images, check_pair
 from efnet.models.weights import read_state_dict
-from efnet.texts import parse_json
+
+MIN_SIZE = 32
+"""Smallest height and width: below it the last map would be less than one cell."""
+
+
+def check_images(images: Tensor, channels: int, name: str) -> None:
+    """Refuse anything but floating-point (B, channels, H, W) with H and W >= 32.
+
+    Raises:
+        ValueError: with the shape that came and the one that is due.
+        TypeError: no tensor.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(images).__name__}; Predictor takes images")
+    if images.ndim != 4 or images.shape[1] != channels or images.shape[0] == 0:
+        raise ValueError(f"{name} must be (B, {channels}, H, W), got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"{name} must be floating point in [0, 1], got {images.dtype}")
+    if min(images.shape[2:]) < MIN_SIZE:
+        raise ValueError(
+            f"{name} must be at least {MIN_SIZE}x{MIN_SIZE}, got {images.shape[2]}x{images.shape[3]}"
+        )
+
+
+def check_pair(rgb: Tensor, thermal: Tensor) -> None:
+    """Refuse a pair whose images do not go together.
+
+    Raises:
+        ValueError: with both shapes.
+    """
+    check_images(rgb, 3, "rgb")
+    check_images(thermal, 1, "thermal")
+    if rgb.shape[0] != thermal.shape[0] or rgb.shape[2:] != thermal.shape[2:]:
+        raise ValueError(f"rgb {tuple(rgb.shape)} and thermal {tuple(thermal.shape)} differ in batch or size")
+
+
+_TRAINED = (
+    ("recipe", "recipe"),
+    ("dataset", "data set"),
+    ("train_split", "trained on split"),
+    ("train_pairs", "training pairs"),
+    ("selected_on", "checkpoint chosen on split"),
+    ("selection_protocol", "by protocol"),
+    ("epoch", "epoch"),
+    ("epochs", "of epochs"),
+    ("seed", "seed"),
+)
+
+
+def model_card(description: dict[str, Any], architecture: str, modality: str) -> str:
+    """Markdown with the hub's metadata on top.
+
+    Args:
+        description: what `config.json` holds.
+        architecture: of the network.
+        modality: which images it looks at.
+
+    Returns:
+        the text of README.md.
+    """
+    trained = description["training"]
+    facts = [f"| {label} | {trained[key]} |" for key, label in _TRAINED if key in trained]
+    if trained.get("selection_miou") is not None:
+        facts.append(f"| mIoU on that split | {100 * trained['selection_miou']:.2f} |")
+    size = description["input"]["size"]
+    lines = [
+        "---",
+        "library_name: efnet",
+        "pipeline_tag: image-segmentation",
+        f"tags: [{architecture}, rgb-thermal, semantic-segmentation]",
+        "---",
+        f"# {description['name']}",
+        "",
+        f"RGB-thermal semantic segmentation (arXiv 2501.10958), modality `{modality}`, "
+        f"efnet {description['efnet_version']}.",
+        "",
+        f"Input: {f'{size[0]}x{size[1]}' if size else 'any size'}. "
+        f"Classes: {', '.join(description['classes']['names'])}.",
+        "",
+        "```python",
+        "import efnet",
+        'predictor = efnet.Predictor.from_pretrained("this folder or repository")',
+        "prediction = predictor(rgb_image, thermal_image)",
+        "```",
+    ]
+    if facts:
+        lines += ["", "| training | |", "|---|---|", *facts]
+        lines += [
+            "",
+            "Limits: figures hold for the named split and protocol. The weights inherit the licence of the "
+            "training data.",
+        ]
+    return "\n".join(lines) + "\n"
+
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 from efnet.models.base import CONFIG_FILE, SegmentationModel, fetch, read_config
 from efnet.models.registry import ARCHITECTURES
 

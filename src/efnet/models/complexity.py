@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from efnet.models.base import SegmentationModel
 from efnet.models.dbtc import DBTC
+from efnet.models.layers import Tokens
 from efnet.models.registry import create_model
-from efnet.models.tokens import Tokens
 
 
 @dataclass(frozen=True)

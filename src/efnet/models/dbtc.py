@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.models.config import Position
-from efnet.models.layers import TokenConv
+from efnet.models.layers import TokenConv, Tokens
 from efnet.models.position import PixelCoordinateEncoding, make_position
-from efnet.models.tokens import Tokens
 from efnet.ops.dpc_knn import Clusters, dpc_knn
 from efnet.ops.precision import full_precision
 from efnet.ops.tokens import Size, merge_tokens

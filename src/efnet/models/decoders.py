@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.models.config import Decoder
-from efnet.models.tokens import Tokens
+from efnet.models.layers import Tokens
 from efnet.ops.distance import squared_distance
 from efnet.ops.tokens import Size
 

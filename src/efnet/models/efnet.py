@@ -6,17 +6,16 @@ import os
 
 from torch import Tensor, nn
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
 from efnet.models.base import SegmentationModel
 from efnet.models.config import EFNetConfig
 from efnet.models.dbtc import DBTC
 from efnet.models.decoders import MFAD, make_decoder
 from efnet.models.fusion import make_fusion
-from efnet.models.layers import init_weights
-from efnet.models.official import LoadReport, load_tcformer
+from efnet.models.layers import Tokens, init_weights
 from efnet.models.position import PixelCoordinateEncoding, PositionEmbedding
 from efnet.models.stages import GridStage, TokenStage
-from efnet.models.tokens import Tokens
+from efnet.models.tcformer_weights import LoadReport, load_tcformer
 
 
 class DownPath(nn.Module):

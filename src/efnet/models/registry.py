@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
 from efnet.models.base import SegmentationModel
+from efnet.models.baselines import RIVALS, RivalConfig
 from efnet.models.config import BACKBONES, EFNetConfig
 from efnet.models.efnet import EFNet
-from efnet.models.rivals import RIVALS, RivalConfig
 
 _PRESETS = {f"efnet_{size}": EFNetConfig(backbone) for size, backbone in BACKBONES.items()}
 _OPTIONS = tuple(

@@ -6,12 +6,11 @@ import os
 
 from torch import Tensor, nn
 
+from efnet.models.base import check_images
 from efnet.models.config import BACKBONES, BackboneConfig
-from efnet.models.layers import init_weights
-from efnet.models.official import LoadReport, load_tcformer
+from efnet.models.layers import Tokens, init_weights
 from efnet.models.stages import GridStage, TokenStage
-from efnet.models.tokens import Tokens
-from efnet.models.validation import check_images
+from efnet.models.tcformer_weights import LoadReport, load_tcformer
 
 
 class TCFormer(nn.Module):

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 _WRAPPERS = ("state_dict", "model")
 _MOST_WRAPPERS = 8  # a dictionary may be its own `state_dict`

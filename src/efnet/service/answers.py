@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from efnet.prediction.arrays import Prepared
-from efnet.prediction.render import thermal_pixels
-from efnet.prediction.result import Prediction
+from efnet.inference.postprocess import Prediction, thermal_pixels
+from efnet.inference.preprocess import Prepared
 from efnet.service.batcher import Outcome
 from efnet.service.schemas import ClassShare, Encoded, Runs, Segmentation, Size, Timing, Views
 

@@ -1,32 +1,140 @@
-"""The service as an ASGI application: routes, errors, and start and end."""
+"""The service as an ASGI application: routes, errors, and start and end.
+
+What `GET /v1/model` says.
+
+Generated pairs to try the page with; rendered when first asked for, kept in memory.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from PIL import Image
 from starlette.exceptions import HTTPException
 
 from efnet import __version__
-from efnet.prediction.predictor import Predictor
+from efnet.data.pairs import Condition
+from efnet.inference.postprocess import thermal_pixels
+from efnet.inference.predictor import Predictor
+from efnet.scenes import render
 from efnet.service.answers import ConfidenceChoice, Format, MaskChoice, Wanted, format_of
-from efnet.service.describe import describe_model
-from efnet.service.documentation import documentation_page
-from efnet.service.door import Door
-from efnet.service.examples import EXAMPLES, SUFFIXES, ImageKind, example_image
+from efnet.service.errors import RefusedError
+from efnet.service.host_check import Door, Guard, fault
 from efnet.service.limits import Limits
-from efnet.service.metrics import CONTENT_TYPE
-from efnet.service.middleware import Guard, fault
-from efnet.service.openapi import DESCRIPTION, ERRORS, REFUSED, describe_upload
-from efnet.service.refusal import RefusedError
-from efnet.service.schemas import ExampleInfo, Health, ModelInfo, Segmentation
+from efnet.service.openapi import DESCRIPTION, ERRORS, REFUSED, describe_upload, documentation_page
+from efnet.service.prometheus import CONTENT_TYPE
+from efnet.service.schemas import (
+    ClassInfo,
+    ExampleInfo,
+    Health,
+    InputInfo,
+    LimitInfo,
+    ModelInfo,
+    Segmentation,
+    Size,
+)
 from efnet.service.segmenter import Segmenter
+
+_IMAGES = {
+    "rgbt": [["rgb", "thermal"], ["rgbt"]],
+    "rgb": [["rgb"], ["rgbt"]],
+    "thermal": [["thermal"], ["rgbt"]],
+}
+
+
+def describe_model(predictor: Predictor, limits: Limits) -> ModelInfo:
+    """Everything a client may want to know before it sends something."""
+    model, size = predictor.model, predictor.size
+    return ModelInfo(
+        name=model.name,
+        architecture=model.architecture,
+        efnet_version=__version__,
+        modality=predictor.modality,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        device=str(predictor.device),
+        precision=predictor.precision,
+        config=model.config.to_dict(),
+        classes=[
+            ClassInfo(index=k, name=name, color=color)
+            for k, (name, color) in enumerate(
+                zip(predictor.classes.names, predictor.classes.palette, strict=True)
+            )
+        ],
+        input=InputInfo(
+            images=_IMAGES[predictor.modality],
+            size=None if size is None else Size(height=size[0], width=size[1]),
+            thermal_scale=predictor.thermal_scale,
+        ),
+        training=model.training_summary,
+        limits=LimitInfo(
+            max_bytes=limits.max_bytes,
+            max_pixels=limits.max_pixels,
+            timeout_seconds=limits.timeout,
+            max_concurrent=limits.max_concurrent,
+            batch_size=limits.batch_size,
+        ),
+    )
+
+
+ImageKind = Literal["rgb", "thermal", "thumbnail"]
+
+SUFFIXES: dict[ImageKind, str] = {"rgb": "png", "thermal": "png", "thumbnail": "jpg"}
+SIZE = (480, 640)
+THUMBNAIL = (144, 192)
+"""Left half colour, right half thermal."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A scene of `efnet.scenes`."""
+
+    title: str
+    seed: int
+    condition: Condition
+
+    def describe(self, name: str) -> ExampleInfo:
+        """As `GET /v1/examples` lists it."""
+        files = {kind: f"v1/examples/{name}/{kind}.{suffix}" for kind, suffix in SUFFIXES.items()}
+        return ExampleInfo(name=name, title=self.title, **files)
+
+
+EXAMPLES = {
+    "day": Example("A street by day", 20, "day"),
+    "night": Example("The same street by night", 20, "night"),
+    "dark": Example("People in the dark", 28, "night"),
+}
+
+
+@lru_cache(maxsize=3 * len(EXAMPLES))
+def example_image(name: str, kind: ImageKind) -> bytes:
+    """One image of an example: PNG, the thumbnail JPEG.
+
+    Raises:
+        KeyError: there is no example of that name.
+    """
+    example = EXAMPLES[name]
+    sample = render(example.seed, SIZE, example.condition)
+    heat = thermal_pixels(sample.thermal)
+    buffer = io.BytesIO()
+    if kind == "thumbnail":
+        half = SIZE[1] // 2
+        both = Image.fromarray(np.concatenate([sample.rgb[:, :half], heat[:, half:]], axis=1))
+        both.resize(THUMBNAIL[::-1], Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=85)
+    else:
+        Image.fromarray(sample.rgb if kind == "rgb" else heat[..., 0]).save(buffer, "PNG")
+    return buffer.getvalue()
+
 
 PAGE_FILES = {
     "page.css": "text/css; charset=utf-8",
@@ -51,7 +159,7 @@ def create_app(
     Args:
         predictor: the network; used in one thread alone from now on.
         limits: `Limits()` if None.
-        names: that the service goes by (`efnet.service.door.own_names`); None: any.
+        names: that the service goes by (`efnet.service.host_check.own_names`); None: any.
 
     Returns:
         the application; `app.state.segmenter` is its `Segmenter`.

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from efnet.prediction.arrays import Prepared
-from efnet.prediction.predictor import Predictor
-from efnet.prediction.result import Prediction
+from efnet.inference.postprocess import Prediction
+from efnet.inference.predictor import Predictor
+from efnet.inference.preprocess import Prepared
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 
 @dataclass(frozen=True)

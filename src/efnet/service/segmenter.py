@@ -16,16 +16,15 @@ import torch
 from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect
 
-from efnet.errors import InputError
-from efnet.prediction.arrays import Prepared
-from efnet.prediction.predictor import Predictor
+from efnet.core.errors import InputError
+from efnet.inference.predictor import Predictor
+from efnet.inference.preprocess import Prepared
 from efnet.service.answers import Answer, Clock, Wanted, compose
 from efnet.service.batcher import Batcher, Outcome
-from efnet.service.images import check_fields, decode_pair, thermal_of
+from efnet.service.errors import RefusedError
 from efnet.service.limits import Limits
-from efnet.service.metrics import Metrics
-from efnet.service.refusal import RefusedError
-from efnet.service.uploads import read_uploads
+from efnet.service.prometheus import Metrics
+from efnet.service.uploads import check_fields, decode_pair, read_uploads, thermal_of
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from efnet.core.devices import Precision
+from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
 from efnet.data.pairs import ThermalScale
-from efnet.devices import Precision
-from efnet.errors import InputError
 from efnet.models.config import Decoder, Fusion, Merging, Modality, Position
 from efnet.training.ema import EmaConfig
 from efnet.training.loss import LossConfig

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 Network = TypeVar("Network", bound=nn.Module)
 

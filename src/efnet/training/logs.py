@@ -24,9 +24,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from efnet.errors import InputError
-from efnet.files import write_text
-from efnet.texts import parse_json
+from efnet.core.errors import InputError
+from efnet.core.files import write_text
+from efnet.core.safe_parse import parse_json
 from efnet.training.run_folder import RunFolder
 
 Row = dict[str, Any]

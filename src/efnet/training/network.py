@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from efnet.classes import ClassSet
-from efnet.errors import InputError
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.models.base import SegmentationModel
+from efnet.models.baselines import RIVALS, Rival
 from efnet.models.checkpoint import load_checkpoint
 from efnet.models.efnet import EFNet
-from efnet.models.official import LoadReport
 from efnet.models.registry import create_model
-from efnet.models.rivals import RIVALS, Rival
+from efnet.models.tcformer_weights import LoadReport
 from efnet.training.config import NetworkConfig
 
 _EFNET_OPTIONS = ("fusion", "position", "tau", "decoder", "merging", "drop_path")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
-from efnet.errors import InputError
 from efnet.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from efnet.training.ema import EmaConfig
 from efnet.training.loss import LossConfig

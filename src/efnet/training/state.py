@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from efnet.errors import InputError
-from efnet.files import write_bytes
+from efnet.core.errors import InputError
+from efnet.core.files import write_bytes
 
 
 @dataclass

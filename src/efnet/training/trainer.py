@@ -1,40 +1,135 @@
-"""A run, step by step and epoch by epoch."""
+"""A run, step by step and epoch by epoch.
+
+Ctrl-C and SIGTERM, heard between steps: never in the middle of one, so that what is saved is whole.
+
+Steps that changed nothing, because the loss or the gradient was not finite: counted, named, bounded.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import signal
+import threading
 import time
+from collections.abc import Callable, Sequence
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from efnet.core.distributed import Group
+from efnet.core.errors import InputError
 from efnet.data.dataset import Item, PairDataset
 from efnet.data.pairs import PairSet
-from efnet.errors import InputError
-from efnet.group import Group
 from efnet.models.base import InputSpec
-from efnet.training.balance import balance_classes
+from efnet.training.class_balance import balance_classes
 from efnet.training.config import TrainConfig
-from efnet.training.fabric import make_fabric
-from efnet.training.learner import Learner, Outcome
-from efnet.training.loader import make_loader
 from efnet.training.logs import Reporter, Row, RunLog, Steps, read_rows
 from efnet.training.network import build_network
-from efnet.training.order import EpochSampler, require_same_batch
-from efnet.training.run_folder import RunFolder, environment, fingerprint
-from efnet.training.skipping import count_step, describe_skip, too_many_skipped
-from efnet.training.state import Progress
-from efnet.training.stop import Stopped, StopSignal
-from efnet.training.summary import (
+from efnet.training.parallel import make_fabric
+from efnet.training.run_folder import (
     Interrupted,
+    RunFolder,
     RunSummary,
     describe_processes,
     describe_stop,
     describe_training,
+    environment,
+    fingerprint,
 )
+from efnet.training.sampler import EpochSampler, make_loader, require_same_batch
+from efnet.training.state import Progress
+from efnet.training.step import Learner, Outcome
 from efnet.training.validation import Validator
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignal:
+    """While entered, the first signal only sets `requested`; a second Ctrl-C interrupts at once.
+
+    Outside the main thread, where Python hands out no signals, it does nothing.
+
+    Args:
+        announce: told once that the run will stop.
+    """
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self.announce = announce
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._hear:  # not where the end of a group has changed it
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt("interrupted at once; the last saved state stays")
+        if not self.requested:
+            self.requested = True
+            self.announce("stopping after this step (once more Ctrl-C: at once, without saving)")
+
+    def check(self) -> None:
+        """Raise Stopped if a signal has come."""
+        if self.requested:
+            raise Stopped
+
+
+class Stopped(Exception):  # noqa: N818  (not an error)
+    """The run was asked to stop and stands between two steps."""
+
+
+_SHOWN = 16
+
+
+def count_step(progress: Progress, outcome: Outcome) -> None:
+    """Enter a step into the progress of its run; the mean loss is over the steps that were made."""
+    progress.batch += 1
+    if outcome.fault is None:
+        progress.loss_sum += outcome.loss
+        progress.skipped_in_row = 0
+        return
+    progress.skipped += 1
+    progress.skipped_in_epoch += 1
+    progress.skipped_in_row += 1
+
+
+def describe_skip(progress: Progress, outcome: Outcome, names: Sequence[str], bound: int) -> str:
+    """A line for a step that was skipped."""
+    return (
+        f"epoch {progress.epoch + 1}, batch {progress.batch}: {outcome.fault}, step skipped "
+        f"({progress.skipped_in_row} in succession, the run ends at {bound}; pairs {_listed(names)})"
+    )
+
+
+def too_many_skipped(
+    progress: Progress, outcome: Outcome, names: Sequence[str], folder: RunFolder
+) -> InputError:
+    """The error that ends a run after too many in succession."""
+    start = f"; --init {folder.path} starts from its best checkpoint" if folder.best.is_dir() else ""
+    return InputError(
+        f"{outcome.fault} in {progress.skipped_in_row} steps in succession, up to epoch {progress.epoch + 1} "
+        f"(pairs {_listed(names)}). If other pairs fail too, start again with a lower --lr, --optimizer.clip "
+        f"1 or --precision 32{start}. If it is always these, look at them. The last good state is in "
+        f"{folder.state}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 class Trainer:

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from efnet.core.distributed import Group
+from efnet.core.files import write_image
 from efnet.data.dataset import PairDataset
 from efnet.data.pairs import Pair, PairSet, ThermalScale
 from efnet.data.sample import read_sample
-from efnet.evaluation.confusion import LabelMap
 from efnet.evaluation.evaluate import evaluate
+from efnet.evaluation.metrics import LabelMap
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import Report, build_report
 from efnet.evaluation.sheet import SheetRow, draw_sheet
-from efnet.files import write_image
-from efnet.group import Group
 from efnet.models.base import SegmentationModel
 from efnet.training.config import TrainConfig
 

@@ -5,7 +5,7 @@ Needs PyAV: `pip install "efnet[video]"`.
 
 from efnet.video.matching import Moment, match
 from efnet.video.options import VideoOptions, VideoSummary
-from efnet.video.predict import predict_video
+from efnet.video.segment import predict_video
 from efnet.video.source import Frame, Source, is_video
 from efnet.video.writer import VideoWriter
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from efnet.errors import InputError
+from efnet.core.errors import InputError
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from efnet.data.layouts import fmb, folders, mfnet, msrs, pst900
+from efnet.core.errors import InputError
+from efnet.data.layouts import folders, public
 from efnet.data.layouts.folders import Folders
 from efnet.data.layouts.listing import Layout
 from efnet.data.layouts.packed import Packed, is_packed
 from efnet.data.pairs import PairSet
-from efnet.errors import InputError
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (mfnet.LAYOUT, pst900.LAYOUT, fmb.LAYOUT, msrs.LAYOUT, folders.LAYOUT)
+    layout.name: layout for layout in (public.MFNET, public.PST900, public.FMB, public.MSRS, folders.LAYOUT)
 }
 """Layout by name."""
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from efnet.classes import ClassSet
-from efnet.data.decoding import IMAGE_SUFFIXES
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError, ManyInputsError
+from efnet.data.images import IMAGE_SUFFIXES
 from efnet.data.pairs import FLIP_SUFFIX, Condition, Pair, PairSet
-from efnet.errors import InputError, ManyInputsError
 
 _MFNET_NAME = re.compile(rf"\d+([DN])(?:{FLIP_SUFFIX})?", re.IGNORECASE)
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from efnet.classes import ClassSet
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
+from efnet.data.archive import ShardIndex, members_of, split_of_tar
 from efnet.data.layouts.folders import Folders
 from efnet.data.layouts.listing import Layout, unknown_split
 from efnet.data.pairs import PairSet
-from efnet.data.shards.index import ShardIndex, split_of_tar
-from efnet.data.shards.members import members_of
-from efnet.errors import InputError
 
 
 @dataclass(frozen=True)

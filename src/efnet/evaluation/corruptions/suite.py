@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from efnet.core.errors import InputError
 from efnet.data.sample import Sample
-from efnet.errors import InputError
-from efnet.evaluation.corruptions import between, rgb, thermal
+from efnet.evaluation.corruptions import misregistration, rgb, thermal
 from efnet.evaluation.corruptions.fields import Array
 from efnet.models.config import Modality
 
@@ -75,10 +75,10 @@ SUITE: tuple[Corruption, ...] = (
     _thermal(thermal.thermal_contrast, (0.6, 0.4, 0.25, 0.15, 0.08), "contrast left"),
     _thermal(thermal.thermal_steps, (6, 5, 4, 3, 2), "bits"),
     _thermal(thermal.thermal_crossover, (0.5, 0.0, -0.3, -0.6, -1.0), "contrast"),
-    Corruption("shift", "between", "thermal", between.shift, (4, 8, 16, 24, 32), "length"),
-    Corruption("rotation", "between", "thermal", between.rotation, (1, 2, 4, 7, 10), "degrees"),
-    Corruption("missing_rgb", "missing", "rgb", between.missing_rgb, (1,)),
-    Corruption("missing_thermal", "missing", "thermal", between.missing_thermal, (1,)),
+    Corruption("shift", "between", "thermal", misregistration.shift, (4, 8, 16, 24, 32), "length"),
+    Corruption("rotation", "between", "thermal", misregistration.rotation, (1, 2, 4, 7, 10), "degrees"),
+    Corruption("missing_rgb", "missing", "rgb", misregistration.missing_rgb, (1,)),
+    Corruption("missing_thermal", "missing", "thermal", misregistration.missing_thermal, (1,)),
 )
 """All of them, in the order of tables."""
 

@@ -1,0 +1,1 @@
+"""Mapping a thermal image onto the view of its colour image."""

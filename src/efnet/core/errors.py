@@ -1,0 +1,66 @@
+"""The one exception that means "the input is wrong", as opposed to "the program is wrong"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self, TypeVar
+
+T = TypeVar("T", bound=str)
+
+
+_FIELD = re.compile(r"`([a-z_][\w.]*)`")
+
+
+class InputError(ValueError):
+    """Bad input from a user.
+
+    The message names the file and the remedy. Parameters appear in backticks, by their Python names
+    ("give a larger `batch_size`"), so the message reads well in a program. The command line turns
+    each into its option, prints the message without a traceback and exits with status 2.
+    """
+
+    def spelled(self, spell: Callable[[str], str]) -> str:
+        """Return the message with every parameter name replaced by `spell(name)`."""
+        return _FIELD.sub(lambda match: spell(match[1]), str(self))
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Rename parameters, for a caller whose own parameters have other names."""
+        self.args = (self.spelled(lambda name: f"`{names.get(name, name)}`"),)
+        return self
+
+
+class ManyInputsError(InputError):
+    """Several faults found in one pass, so that a user mends them all before the next try.
+
+    Args:
+        summary: one line that says what was looked at.
+        faults: one line per fault, each naming its file and the remedy.
+    """
+
+    shown = 20
+
+    def __init__(self, summary: str, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        lines = [f"{summary} ({len(self.faults)} problem{'s' if len(self.faults) != 1 else ''}):"]
+        lines += [f"  - {fault}" for fault in self.faults[: self.shown]]
+        if len(self.faults) > self.shown:
+            lines.append(f"  ... and {len(self.faults) - self.shown} more")
+        super().__init__("\n".join(lines))
+
+
+def one_of(value: str, known: Sequence[T], complaint: str) -> T:
+    """The value as one of those known, such as the words of a `Literal`.
+
+    Args:
+        value: what the user gave.
+        known: what there is.
+        complaint: begins the message; what there is follows it.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    for word in known:
+        if value == word:
+            return word
+    raise InputError(f"{complaint} {(' or ' if len(known) == 2 else ', ').join(known)}")

@@ -1,0 +1,290 @@
+"""Exported files as networks: what `efnet export` wrote, run by ONNX Runtime, OpenVINO or PyTorch.
+
+Each takes and returns what an `efnet.models` network does, so that a predictor need not know which it has.
+
+Importing OpenVINO without the report that it sends about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError, one_of
+from efnet.core.safe_parse import parse_json
+from efnet.inference.vetting import load_program
+from efnet.models.base import InputSpec
+from efnet.models.config import Modality, ModelConfig
+from efnet.models.registry import ARCHITECTURES
+
+_REPORTER = "openvino_telemetry"
+
+
+def import_silenced(package: str) -> Any:
+    """Import a package; if it is OpenVINO, without telemetry.
+
+    `import openvino` sends an event to its makers, unasked, and each conversion more of them. Where the
+    package `openvino_telemetry` is missing it has a stand-in that sends nothing. A program that imported
+    either of them itself has decided for itself, and nothing is changed.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    if package != "openvino" or "openvino" in sys.modules or _REPORTER in sys.modules:
+        return importlib.import_module(package)
+    # None in place of a module: importing it fails as if it were not installed.
+    sys.modules[_REPORTER] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module(package)
+    finally:
+        del sys.modules[_REPORTER]
+
+
+Runtime = Literal["torch", "onnx", "openvino"]
+
+METADATA = "efnet"
+"""Key under which a file holds what it is, as JSON."""
+
+SUFFIXES: dict[str, Runtime] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+"""Suffix of an exported file: what runs it unless the user chooses."""
+
+_RUNS: dict[Runtime, tuple[str, ...]] = {
+    "torch": (".pt2",),
+    "onnx": (".onnx",),
+    "openvino": (".xml",),
+}
+
+_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+class ExportedModel(nn.Module):
+    """A network in a file, on the CPU.
+
+    Args:
+        path: the file.
+        about: what the file says of itself.
+
+    Attributes:
+        classes: names and colours.
+        modality: which images it looks at.
+        config: what the network is made of; `name`, `architecture` and `training_summary` likewise.
+        input: how images are brought to it.
+        outputs: `logits`, `probabilities` or `classes`.
+        fixed_size: the one (H, W) that it takes, one pair at a time; None: any size and batch.
+
+    Raises:
+        InputError: the description is not one of `efnet export`.
+    """
+
+    digest: Tensor
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        super().__init__()
+        try:
+            self.classes = ClassSet.from_dict(about["classes"])
+            self.architecture: str = about["architecture"]
+            self.config: ModelConfig = ARCHITECTURES[self.architecture].config_type.from_dict(about["config"])
+            self.modality: Modality = self.config.modality
+            self.name: str = about["name"]
+            self.training_summary: dict[str, Any] = about["training"]
+            self.input = InputSpec.from_dict(about["input"])
+            self.inputs: str = about["inputs"]
+            self.outputs: str = about["outputs"]
+            fixed: list[int] | None = about["fixed_size"]
+            self.fixed_size = None if fixed is None else (int(fixed[0]), int(fixed[1]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _foreign(path) from error
+        # What tells two files apart where networks are told apart by their weights.
+        digest = hashlib.sha256(path.read_bytes())
+        if path.suffix == ".xml":
+            digest.update(path.with_suffix(".bin").read_bytes())
+        self.register_buffer("digest", torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8))
+
+    def forward(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Class logits (B, K, H, W), float32, of images (B, 3, H, W) and (B, 1, H, W) in [0, 1].
+
+        Of a file that gives probabilities their logarithms, of one that gives classes ones and zeros: the
+        class of a pixel stays the same.
+
+        Raises:
+            InputError: images of another size than the one that the file was exported for.
+        """
+        images = [image for image in (rgb, thermal) if image is not None]
+        self._check_size(images[0])
+        if self.inputs == "uint8":
+            images = [self._pixels(image) for image in images]
+        if self.fixed_size is None:
+            scores = self.infer(images)
+        else:
+            pairs = zip(*(torch.split(image, 1) for image in images), strict=True)
+            scores = torch.cat([self.infer(list(pair)) for pair in pairs])
+        if self.outputs == "classes":
+            return F.one_hot(scores.long(), len(self.classes)).permute(0, 3, 1, 2).float()
+        return scores.clamp_min(1e-30).log() if self.outputs == "probabilities" else scores
+
+    def infer(self, images: list[Tensor]) -> Tensor:
+        """What the file gives for images in the form it takes."""
+        raise NotImplementedError
+
+    def _check_size(self, image: Tensor) -> None:
+        height, width = image.shape[2:]
+        if self.fixed_size not in (None, (height, width)):
+            known = "x".join(str(side) for side in self.fixed_size or ())
+            raise InputError(
+                f"{self.name}: this file was exported for {known} alone, not {height}x{width}; export it "
+                "again without --size, or do not cut images into tiles"
+            )
+
+    @staticmethod
+    def _pixels(image: Tensor) -> Tensor:
+        pixels = (image * 255).round().to(torch.uint8)
+        return pixels[:, 0] if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()
+
+
+class OnnxModel(ExportedModel):
+    """A file that ONNX Runtime runs."""
+
+    def __init__(self, path: Path) -> None:
+        runtime = _package("onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no common type
+            raise InputError(
+                f"{path}: ONNX Runtime cannot read it ({_line(error)}); export it again"
+            ) from error
+        super().__init__(path, _parsed(path, self._session.get_modelmeta().custom_metadata_map.get(METADATA)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A session is opened before the module is set up: the file must be known to be one of ours.
+        object.__setattr__(self, name, value) if name == "_session" else super().__setattr__(name, value)
+
+    def infer(self, images: list[Tensor]) -> Tensor:
+        """See `ExportedModel`."""
+        names = [given.name for given in self._session.get_inputs()]
+        feed = {name: image.contiguous().numpy() for name, image in zip(names, images, strict=True)}
+        return torch.from_numpy(self._session.run(None, feed)[0])
+
+
+class OpenVINOModel(ExportedModel):
+    """A file that OpenVINO runs."""
+
+    def __init__(self, path: Path) -> None:
+        runtime = _package("openvino")
+        settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+        core = runtime.Core()
+        try:
+            model = core.read_model(str(path))
+            compiled = core.compile_model(model, "CPU", settings)
+        except Exception as error:
+            raise InputError(f"{path}: OpenVINO cannot read it ({_line(error)}); export it again") from error
+        held = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
+        super().__init__(path, _parsed(path, held))
+        self._compiled = compiled
+
+    def infer(self, images: list[Tensor]) -> Tensor:
+        """See `ExportedModel`."""
+        result = self._compiled([image.contiguous().numpy() for image in images])
+        return torch.from_numpy(result[0].copy())
+
+
+class TorchProgram(ExportedModel):
+    """A program of `torch.export`."""
+
+    def __init__(self, path: Path) -> None:
+        held = {METADATA: ""}
+        try:
+            program = load_program(path, held)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{path}: not a program of torch.export ({_line(error)})") from error
+        super().__init__(path, _parsed(path, held[METADATA]))
+        # A plain attribute: the weights are not this module's, the digest stands for them.
+        self._program = [program.module(check_guards=False)]
+
+    def infer(self, images: list[Tensor]) -> Tensor:
+        """See `ExportedModel`."""
+        scores: Tensor = self._program[0](*images)
+        return scores
+
+
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint is meant that is one file of `efnet export`."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def load_exported(path: str | os.PathLike[str], runtime: Runtime | None = None) -> ExportedModel:
+    """Load a file that `efnet export` wrote.
+
+    Args:
+        path: `.onnx`, `.xml` (with its `.bin` beside it) or `.pt2`.
+        runtime: what runs it; None: what the suffix says.
+
+    Raises:
+        InputError: no such file, not one of ours, a runtime that does not run it or is not installed.
+    """
+    path = Path(path).expanduser()
+    suffix = path.suffix.lower()
+    runtime = check_runtime(runtime) if runtime else SUFFIXES.get(suffix)
+    if runtime is None or suffix not in _RUNS[runtime]:
+        kinds = " or ".join(_RUNS[runtime] if runtime else SUFFIXES)
+        raise InputError(
+            f"{path}: runtime {runtime or 'of an exported file'} runs {kinds} files; write one with "
+            "efnet export --checkpoint RUN --out FILE"
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; write it with efnet export --checkpoint RUN --out {path}")
+    if suffix == ".xml" and not path.with_suffix(".bin").is_file():
+        raise InputError(f"{path}: its weights {path.with_suffix('.bin').name} are not beside it; copy both")
+    kinds_of = {"torch": TorchProgram, "onnx": OnnxModel, "openvino": OpenVINOModel}
+    return kinds_of[runtime](path).eval()
+
+
+def check_runtime(runtime: str) -> Runtime:
+    """The runtime of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    known: tuple[Runtime, ...] = get_args(Runtime)
+    return one_of(runtime, known, f"runtime {runtime!r} is unknown; choose")
+
+
+def _package(runtime: Literal["onnx", "openvino"]) -> Any:
+    try:
+        return import_silenced(_PACKAGES[runtime])
+    except ImportError as error:
+        raise InputError(
+            f"{_PACKAGES[runtime]} is not installed, which runs such files; pip install 'efnet[{runtime}]'"
+        ) from error
+
+
+def _parsed(path: Path, text: str | bytes | None) -> dict[str, Any]:
+    try:
+        about = parse_json(text or "")
+    except ValueError as error:
+        raise _foreign(path) from error
+    if not isinstance(about, dict):
+        raise _foreign(path)
+    return about
+
+
+def _foreign(path: Path) -> InputError:
+    return InputError(f"{path}: was not written by efnet export (it does not say which classes it knows)")
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

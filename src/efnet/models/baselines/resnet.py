@@ -1,0 +1,224 @@
+"""ResNet (He 2016, arXiv 1512.03385) as an encoder of five maps, named as in torchvision's files.
+
+Published ResNet weights (`resnet18-*.pth`, `resnet50-*.pth`, `resnet152-*.pth`) into our encoders.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efnet.core.errors import InputError
+from efnet.models.tcformer_weights import LoadReport
+from efnet.models.weights import read_state_dict
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut (figure 5, left)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(in_channels, width, stride)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The one before the sum."""
+        return self.bn2
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) to (B, width, h / stride, w / stride)."""
+        inner = F.relu(self.bn1(self.conv1(features)))
+        inner = self.bn2(self.conv2(inner))
+        return F.relu(inner + (features if self.downsample is None else self.downsample(features)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 around a shortcut (figure 5, right); the 3x3 one strides, as in the published weights."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = _shortcut(in_channels, out_channels, stride)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The one before the sum."""
+        return self.bn3
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) to (B, 4 * width, h / stride, w / stride)."""
+        inner = F.relu(self.bn1(self.conv1(features)))
+        inner = F.relu(self.bn2(self.conv2(inner)))
+        inner = self.bn3(self.conv3(inner))
+        return F.relu(inner + (features if self.downsample is None else self.downsample(features)))
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    """A projection where a block changes the shape."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+_BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """Five levels at strides 2, 4, 8, 16, 32, without pooling and classifier.
+
+    Args:
+        depth: 18, 50 or 152.
+        in_channels: of the images.
+
+    Attributes:
+        widths: channels of each level.
+    """
+
+    levels = 5
+
+    def __init__(self, depth: int, in_channels: int = 3) -> None:
+        super().__init__()
+        block, counts = _BLOCKS[depth]
+        self.depth = depth
+        self.widths = (64, *(width * block.expansion for width in (64, 128, 256, 512)))
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        channels = 64
+        for level, count in enumerate(counts, 1):
+            blocks = []
+            for index in range(count):
+                blocks.append(block(channels, 32 << level, 2 if level > 1 and index == 0 else 1))
+                channels = self.widths[level]
+            self.add_module(f"layer{level}", nn.Sequential(*blocks))
+        self.apply(init_convolution)
+        for module in self.modules():
+            # A fresh block starts as its shortcut (arXiv 1706.02677, section 5.1): dozens of sums that start
+            # as noise grow beyond all bounds before training has normalised them.
+            if isinstance(module, BasicBlock | Bottleneck):
+                nn.init.zeros_(module.last_norm.weight)
+
+    def level(self, index: int, features: Tensor) -> Tensor:
+        """One level: 0 takes images (B, in_channels, H, W), every other the map of the level before it."""
+        if index == 0:
+            return F.relu(self.bn1(self.conv1(features)))
+        if index == 1:
+            features = F.max_pool2d(features, 3, stride=2, padding=1)
+        deeper: Tensor = self.get_submodule(f"layer{index}")(features)
+        return deeper
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W) to the maps of all levels."""
+        maps = [images]
+        for index in range(self.levels):
+            maps.append(self.level(index, maps[-1]))
+        return maps[1:]
+
+
+def init_convolution(module: nn.Module) -> None:
+    """Initialise a convolution as ResNet does (He 2015, arXiv 1502.01852): for `nn.Module.apply`."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution that keeps the size, batch normalisation, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        )
+
+
+def encode_alone(encoder: ResNet, images: Tensor | None) -> list[Tensor]:
+    """The five maps of a network that looks at one modality alone."""
+    assert images is not None
+    maps: list[Tensor] = encoder(images)
+    return maps
+
+
+def enlarge(features: Tensor, size: torch.Size) -> Tensor:
+    """Bilinear interpolation of (B, C, h, w) to `size`."""
+    return F.interpolate(features, size, mode="bilinear", align_corners=False)
+
+
+_COUNTER = ".num_batches_tracked"
+"""Older files lack it, and nothing depends on it."""
+
+
+def load_resnets(network: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
+    """Fill every ResNet of a network from one file with torchvision's names.
+
+    A stem for one channel gets the sum of the three channels' filters: what they would see in a thermal
+    image repeated three times.
+
+    Raises:
+        InputError: the file cannot be read, is no ResNet, or is one of another depth.
+    """
+    state = read_state_dict(path)
+    if "conv1.weight" not in state or "layer1.0.conv1.weight" not in state:
+        raise InputError(f"{path}: not a ResNet checkpoint (no conv1.weight and layer1.0.conv1.weight in it)")
+    filled: dict[str, Tensor] = {}
+    known: set[str] = set()
+    for prefix, encoder in network.named_modules():
+        if isinstance(encoder, ResNet):
+            values = _fit(path, encoder, state)
+            filled.update({f"{prefix}.{name}": value for name, value in values.items()})
+            known.update(values)
+    network.load_state_dict(filled, strict=False)
+    fresh = tuple(name for name in network.state_dict() if name not in filled)
+    return LoadReport(str(path), tuple(filled), fresh, tuple(name for name in state if name not in known))
+
+
+def _fit(path: str | os.PathLike[str], encoder: ResNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The file's entries as the encoder takes them.
+
+    Raises:
+        InputError: not every one fits.
+    """
+    own = encoder.state_dict()
+    values = {name: value for name, value in state.items() if name in own}
+    stem = values["conv1.weight"]
+    if own["conv1.weight"].shape[1] == 1 and stem.shape[1:] == (3, 7, 7):
+        values["conv1.weight"] = stem.sum(1, keepdim=True)
+    missing = [name for name in own if name not in values and not name.endswith(_COUNTER)]
+    surplus = [name for name in state if name.startswith("layer") and name not in own]
+    reshaped = [name for name, value in values.items() if value.shape != own[name].shape]
+    if missing or surplus:
+        detail = f"{(missing or surplus)[0]} is only {'here' if missing else 'there'}"
+    elif reshaped:
+        name = reshaped[0]
+        detail = f"{name} is {tuple(values[name].shape)} there and {tuple(own[name].shape)} here"
+    else:
+        return values
+    raise InputError(
+        f"{path}: weights of another network ({detail}); a ResNet-{encoder.depth} is needed, "
+        f"such as resnet{encoder.depth}-*.pth"
+    )

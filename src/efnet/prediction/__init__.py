@@ -1,1 +1,0 @@
-"""From images to label maps and pictures."""

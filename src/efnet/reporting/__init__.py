@@ -1,0 +1,1 @@
+"""HTML pages, SVG charts and plots."""

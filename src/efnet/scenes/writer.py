@@ -1,0 +1,318 @@
+"""Writing generated scenes as a data set on disk."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from efnet.core.errors import InputError
+from efnet.core.files import replacing, write_json, write_text
+from efnet.core.safe_parse import parse_json
+from efnet.data.layouts.public import MFNET_CLASSES
+from efnet.data.pairs import Condition
+from efnet.data.sample import Sample
+from efnet.scenes.sensor import MAX_SIDE, MIN_SIDE, render
+
+SceneLayout = Literal["mfnet", "folders"]
+
+MANIFEST = "scenes.json"
+GENERATOR_VERSION = 2
+"""To be raised whenever the same seed gives other pixels."""
+
+_SPLITS = ("train", "val", "test")
+_MAX_SCENES = 99_999
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """One scene to be written.
+
+    Attributes:
+        name: file stem, such as 00012N.
+        split: train, val or test.
+        seed: of `render`.
+        condition: day or night.
+    """
+
+    name: str
+    split: str
+    seed: int
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """Everything that decides what a generated data set holds.
+
+    Attributes:
+        train: number of scenes; likewise `val` and `test`.
+        size: (H, W) in pixels.
+        seed: of the data set.
+        night_share: share of night scenes in each split.
+        layout: MFNet's four-channel files, or folders with a dataset.yaml.
+        thermal_bits: depth of the thermal files, 8 or 16; 16 needs the layout `folders`.
+    """
+
+    train: int
+    val: int
+    test: int
+    size: tuple[int, int]
+    seed: int
+    night_share: float
+    layout: SceneLayout
+    thermal_bits: int
+
+    def __post_init__(self) -> None:
+        counts = (self.train, self.val, self.test)
+        if min(counts) < 0 or not 0 < sum(counts) <= _MAX_SCENES:
+            raise InputError(
+                f"{sum(counts)} scenes: ask for 1 to {_MAX_SCENES} in all, none of a split below 0"
+            )
+        if min(self.size) < MIN_SIDE:
+            raise InputError(
+                f"size {self.size[0]}x{self.size[1]}: scenes are at least {MIN_SIDE}x{MIN_SIDE} pixels"
+            )
+        if max(self.size) > MAX_SIDE:
+            raise InputError(
+                f"size {self.size[0]}x{self.size[1]}: scenes are at most {MAX_SIDE}x{MAX_SIDE} pixels"
+            )
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: give 0 or more")
+        if not 0 <= self.night_share <= 1:
+            raise InputError(f"night share {self.night_share}: give a number from 0 to 1")
+        if self.layout not in get_args(SceneLayout):
+            raise InputError(f"layout '{self.layout}': choose one of {', '.join(get_args(SceneLayout))}")
+        if self.thermal_bits not in (8, 16) or (self.thermal_bits == 16 and self.layout == "mfnet"):
+            raise InputError(
+                f"{self.thermal_bits}-bit thermal in layout '{self.layout}': mfnet has 8, folders 8 or 16"
+            )
+
+    def scenes(self) -> Iterator[SceneSpec]:
+        """The scenes in their order; a split's scenes do not depend on how many the others have."""
+        number = 0
+        for stream, split in enumerate(_SPLITS):
+            for index in range(getattr(self, split)):
+                number += 1
+                night = int((index + 1) * self.night_share) > int(index * self.night_share)
+                state = np.random.SeedSequence([self.seed, stream, index]).generate_state(1, np.uint64)
+                yield SceneSpec(
+                    f"{number:05d}{'N' if night else 'D'}", split, int(state[0]), "night" if night else "day"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return {
+            "generator": GENERATOR_VERSION, "train": self.train, "val": self.val, "test": self.test,
+            "size": list(self.size), "seed": self.seed, "night_share": self.night_share,
+            "layout": self.layout, "thermal_bits": self.thermal_bits,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WrittenDataset:
+    """What `write_dataset` did.
+
+    Attributes:
+        root: the data set's folder.
+        plan: what it holds.
+        written: scenes rendered now.
+        kept: scenes that were there already.
+    """
+
+    root: Path
+    plan: DatasetPlan
+    written: int
+    kept: int
+
+
+def write_dataset(
+    out: Path,
+    train: int,
+    val: int,
+    test: int,
+    size: tuple[int, int] = (480, 640),
+    seed: int = 0,
+    night_share: float = 0.5,
+    layout: SceneLayout = "mfnet",
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    thermal_bits: int = 8,
+    overwrite: bool = False,
+) -> WrittenDataset:
+    """Write a data set of generated scenes; go on where an interrupted call stopped.
+
+    The pixels do not depend on `workers`. The lists of splits are written last, so that an unfinished
+    folder cannot be mistaken for a finished one.
+
+    Args:
+        out: folder to write.
+        train: number of scenes to train on.
+        val: number of scenes to choose a checkpoint on.
+        test: number of scenes to test on.
+        size: (H, W) in pixels.
+        seed: of the data set; other seeds give other scenes.
+        night_share: share of night scenes in each split.
+        layout: `mfnet` (four-channel PNG) or `folders` (rgb/ thermal/ labels/ and dataset.yaml).
+        workers: processes; with more than one, call this under `if __name__ == "__main__"`.
+        progress: called with (scenes done, scenes in all).
+        thermal_bits: 8, or 16 with layout `folders`.
+        overwrite: replace a data set of another configuration.
+
+    Returns:
+        what was done.
+
+    Raises:
+        InputError: impossible numbers, or `out` holds something else.
+    """
+    plan = DatasetPlan(train, val, test, (size[0], size[1]), seed, night_share, layout, thermal_bits)
+    out = Path(out)
+    scenes = list(plan.scenes())
+    _claim(out, plan, scenes, overwrite)
+    missing = [scene for scene in scenes if not all(path.exists() for path in _paths(out, plan, scene.name))]
+    done = len(scenes) - len(missing)
+    for finished in _render_all(out, plan, missing, workers):
+        if progress is not None:
+            progress(done + finished, len(scenes))
+    _write_lists(out, plan, scenes)
+    return WrittenDataset(out, plan, len(missing), done)
+
+
+def _claim(out: Path, plan: DatasetPlan, scenes: list[SceneSpec], overwrite: bool) -> None:
+    """Make sure that `out` is empty or holds this very data set, then leave the manifest there."""
+    manifest = out / MANIFEST
+    found = _read_manifest(manifest)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; choose another folder")
+    if found is None and out.exists() and any(out.iterdir()) and not overwrite:
+        raise InputError(
+            f"{out}: holds other files; choose another folder, or write among them with --overwrite"
+        )
+    if found is not None and found.get("plan") != plan.to_dict():
+        if not overwrite:
+            differences = _differences(found.get("plan"), plan)
+            raise InputError(
+                f"{out}: holds generated scenes of another configuration ({differences}); "
+                "choose another folder, or replace them with --overwrite"
+            )
+        _remove(out, found)
+    content = {"plan": plan.to_dict(), "scenes": {scene.name: scene.seed for scene in scenes}}
+    if found != content:
+        write_json(manifest, content)
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _differences(old: object, plan: DatasetPlan) -> str:
+    """Which settings differ, as text."""
+    if not isinstance(old, dict):
+        return f"{MANIFEST} is damaged"
+    new = plan.to_dict()
+    return ", ".join(
+        f"{key} {old.get(key)} there, {new[key]} asked for" for key in new if old.get(key) != new[key]
+    )
+
+
+def _remove(out: Path, found: dict[str, Any]) -> None:
+    """Delete what an earlier call wrote, and nothing else."""
+    names = found.get("scenes")
+    for name in names if isinstance(names, dict) else ():
+        for folder in ("images", "rgb", "thermal", "labels"):
+            (out / folder / f"{Path(name).name}.png").unlink(missing_ok=True)
+    for name in (
+        "train.txt",
+        "val.txt",
+        "test.txt",
+        "test_day.txt",
+        "test_night.txt",
+        "dataset.yaml",
+        MANIFEST,
+    ):
+        (out / name).unlink(missing_ok=True)
+
+
+def _paths(out: Path, plan: DatasetPlan, name: str) -> tuple[Path, ...]:
+    folders = ("images", "labels") if plan.layout == "mfnet" else ("rgb", "thermal", "labels")
+    return tuple(out / folder / f"{name}.png" for folder in folders)
+
+
+def _render_all(out: Path, plan: DatasetPlan, scenes: list[SceneSpec], workers: int) -> Iterator[int]:
+    """Render and write; yields the number finished so far."""
+    if workers <= 1 or len(scenes) < 2:
+        for count, scene in enumerate(scenes, 1):
+            _write_scene(out, plan, scene)
+            yield count
+        return
+    # Spawned, not forked: the caller may hold threads (progress bars, torch).
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(scenes)), context, _ignore_interrupt)
+    try:
+        futures = [pool.submit(_write_scene, out, plan, scene) for scene in scenes]
+        for count, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            future.result()
+            yield count
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C goes to the parent alone, which lets the scenes in hand be finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_scene(out: Path, plan: DatasetPlan, scene: SceneSpec) -> None:
+    sample = render(scene.seed, plan.size, scene.condition)
+    images = _images(sample, plan)
+    for path, image in zip(_paths(out, plan, scene.name), images, strict=True):
+        with replacing(path) as temporary:
+            # Level 1: noisy pictures hardly shrink further, and it takes a fifth of the time.
+            image.save(temporary, compress_level=1)
+
+
+def _images(sample: Sample, plan: DatasetPlan) -> tuple[Image.Image, ...]:
+    """The pictures of a scene, in the order of `_paths`."""
+    assert sample.label is not None
+    label = Image.fromarray(sample.label, "P")
+    label.putpalette(MFNET_CLASSES.flat_palette())
+    top = 2**plan.thermal_bits - 1
+    thermal = np.rint(sample.thermal * np.float32(top)).astype(np.uint8 if top == 255 else np.uint16)
+    if plan.layout == "mfnet":
+        return Image.fromarray(np.dstack([sample.rgb, thermal])), label
+    return Image.fromarray(sample.rgb), Image.fromarray(thermal), label
+
+
+def _write_lists(out: Path, plan: DatasetPlan, scenes: list[SceneSpec]) -> None:
+    """Names of each split, and the description of the layout `folders`."""
+    lists = {split: [scene.name for scene in scenes if scene.split == split] for split in _SPLITS}
+    for condition in get_args(Condition):
+        lists[f"test_{condition}"] = [
+            scene.name for scene in scenes if scene.split == "test" and scene.condition == condition
+        ]
+    if plan.layout == "folders":
+        description: dict[str, Any] = {
+            **MFNET_CLASSES.to_dict(),
+            "splits": {name: f"{name}.txt" for name in lists},
+            "thermal_scale": "auto" if plan.thermal_bits == 8 else [0, 65535],
+            "conditions": {"day": "*D", "night": "*N"},
+        }
+        write_text(
+            out / "dataset.yaml", yaml.safe_dump(description, sort_keys=False, default_flow_style=None)
+        )
+    for name, names in lists.items():
+        write_text(out / f"{name}.txt", "".join(f"{entry}\n" for entry in names))

@@ -1,0 +1,1 @@
+"""Benchmarks, experiments, published figures and the demo."""
