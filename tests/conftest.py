@@ -25,6 +25,27 @@ settings.register_profile("efnet", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("efnet")
 
 
+_TESTS = Path(__file__).parent
+
+
+def _subject(path: Path) -> str:
+    """Return the folder below tests/ that a file lies in; `project` for files at the top."""
+    parts = path.relative_to(_TESTS).parts
+    return parts[0] if len(parts) > 1 else "project"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    subjects = {_subject(path) for path in _TESTS.rglob("test_*.py")}
+    for name in sorted(subjects):
+        config.addinivalue_line("markers", f"{name}: tests of tests/{'' if name == 'project' else name}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test with its folder, so that `pytest -m ops` runs one subject alone."""
+    for item in items:
+        item.add_marker(_subject(item.path))
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """Folder of real samples (mfnet/, pst900/, fmb/, tcformer/); tests skip where there is none."""

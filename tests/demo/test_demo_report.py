@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from demo_helpers import CLASSES, make_report, make_sample
+from demo_helpers import make_report, make_sample
 from PIL import Image
 
+from efnet.data.layouts.public import MFNET_CLASSES
 from efnet.reporting.svg import line_chart, nice_ticks
 from efnet.studies.demo_page import Epoch, duration, render_report, write_report
 
@@ -87,7 +88,7 @@ def test_figures_are_those_of_the_evaluation(page):
     evaluation = make_report().evaluation
     for value in (evaluation["miou"], evaluation["day"]["miou"], evaluation["trivial"]["miou"]):
         assert f"{100 * value:.1f}" in page.text
-    for name in CLASSES.names:
+    for name in MFNET_CLASSES.names:
         assert name in page.text
     widths = [span["style"] for span in page.all("span") if span.get("class") == "bar"]
     expected = [value for value in [*evaluation["iou"].values(), evaluation["miou"]] if value is not None]
