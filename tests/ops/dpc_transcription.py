@@ -1,24 +1,49 @@
-"""Equations 1-3 of EFNet as they stand: full matrices, plain differences, float64, ties by index."""
+"""Equations 1-3 of EFNet as they stand: full matrices, plain differences, float64, a fixed order of sums.
+
+NumPy rounds each addition, multiplication and square root on its own. The order of sums is that of
+`docs/clustering.md`, written down a second time: this module shares the exponential with the code under test,
+and nothing else.
+"""
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from efnet.ops.dpc_arithmetic import exponential
+
+LANES = 32
+
+Floats = NDArray[np.float64]
 
 
 def distances(features: Tensor, positions: Tensor | None, weight: float) -> Tensor:
     """Equation 1, (N, N)."""
-    x = features.double()
-    d = _norms(x) / math.sqrt(x.shape[-1])
+    d = _norms(features) * (1 / math.sqrt(features.shape[-1]))
     if positions is not None and weight:
-        y = positions.double()
-        d = d + weight * _norms(y)
-    return d
+        d = d + _norms(positions) * weight
+    return torch.from_numpy(d)
 
 
-def _norms(points: Tensor) -> Tensor:
-    """(N, N) norms of differences; row by row, since N x N x C numbers would fill gigabytes."""
-    return torch.stack([(points - point).square().sum(-1).sqrt() for point in points])
+def _norms(points: Tensor) -> Floats:
+    """(N, N) norms of differences; some rows at a time, since N x N x C numbers would fill gigabytes."""
+    x = points.detach().double().numpy()
+    parts = np.array_split(x, math.ceil(x.size * len(x) / 2**20))
+    return np.concatenate([np.sqrt(_sums(x - part[:, None])) for part in parts])
+
+
+def _sums(differences: Floats) -> Floats:
+    """Squares over the last axis: c is added to lane c mod 32, then the upper half of the lanes to the lower."""
+    lanes = np.zeros((LANES, *differences.shape[:-1]))
+    for c in range(differences.shape[-1]):
+        lanes[c % LANES] += differences[..., c] * differences[..., c]
+    while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = lanes[:half] + lanes[half:]
+    sums: Floats = lanes[0]
+    return sums
 
 
 def cluster(
@@ -27,14 +52,16 @@ def cluster(
     """Centres (M,) and assignment (N,) of one sample."""
     n = len(features)
     d = distances(features, positions, weight)
-    density = torch.exp(-d.sort(dim=1).values[:, : min(k, n)].square().mean(1))
+    m = torch.zeros(n, dtype=torch.float64)
+    for nearest in d.sort(dim=1).values[:, : min(k, n)].unbind(1):
+        m = m + nearest * nearest
+    m = m * (1 / min(k, n))
     index = torch.arange(n)
-    denser = (density[None] > density[:, None]) | (
-        (density[None] == density[:, None]) & (index < index[:, None])
-    )
+    denser = (m[None] < m[:, None]) | ((m[None] == m[:, None]) & (index < index[:, None]))
     separation = d.masked_fill(~denser, torch.inf).amin(1)
-    separation = torch.where(denser.any(1), separation, d.amax(1))
-    score = density * separation
+    densest = ~denser.any(1)
+    score = exponential(-m) * separation.masked_fill(densest, 0)
+    score[densest] = torch.inf  # its separation is the largest distance: no score exceeds its own
     centers = score.argsort(descending=True, stable=True)[:num_clusters].sort().values
     assignment = d[:, centers].argmin(1)
     assignment[centers] = torch.arange(num_clusters)

@@ -129,6 +129,27 @@ def test_scales(scale: float) -> None:
     assert_exact(scale * smooth(36, 40, 12), 360)
 
 
+def test_features_beyond_float32_squares() -> None:
+    """A distance whose square float32 does not hold proves nothing."""
+    far, near = 1.36e19, 0.35
+    features = torch.eye(400, 1024) * far
+    features[165] = 0
+    features[165, 205], features[165, 165] = far * near, far * (1 - near**2) ** 0.5
+    assert_exact(features[None], 205, 2, grid(20, 20, 1.0) * 1.6e17, 1.0, (20, 20))
+
+
+@pytest.mark.parametrize("magnitude", [1e16, 1e20, 3e37])
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_every_token_has_its_nearest_centre_at_any_magnitude(magnitude: float, weight: float) -> None:
+    """Differences as large as that have no float32 squares; some tokens are near each other all the same."""
+    features = magnitude * smooth(20, 31, 8)
+    features[:, 300:] /= magnitude
+    for positions in (grid(20, 31), grid(20, 31) * (magnitude / 10)):
+        assert_exact(features, 155, positions=positions, weight=weight)
+        assert_exact(features, 155, positions=positions, weight=weight, size=(20, 31))
+    assert_exact(smooth(20, 31, 8), 155, positions=grid(20, 31) * (magnitude / 10), weight=0.7)
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_batch_equals_its_samples(weight: float) -> None:
     features = torch.cat([smooth(36, 40, 12), torch.ones(1, 1440, 12), smooth(36, 40, 12, seed=2)])

@@ -100,6 +100,17 @@ def test_merge_is_equation_4(batch: int, tokens: int, seed: int, data: st.DataOb
             torch.testing.assert_close(merged[sample, cluster], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_merge_of_float64_stays_float64() -> None:
+    features = torch.rand(1, 40, 3, dtype=torch.float64)
+    importance = torch.rand(1, 40, dtype=torch.float64)
+    clusters = torch.arange(40)[None] % 4
+    merged = merge_tokens(features, importance, clusters, 4)
+    for cluster in range(4):
+        weights = importance[0, cluster::4].exp()
+        expected = (weights[:, None] * features[0, cluster::4]).sum(0) / weights.sum()
+        torch.testing.assert_close(merged[0, cluster], expected, rtol=1e-14, atol=0)
+
+
 def test_merge_survives_extreme_importance() -> None:
     features = torch.tensor([[[1.0], [2.0], [3.0], [4.0]]])
     importance = torch.tensor([[1e4, -1e4, -1e4, -1e4]])

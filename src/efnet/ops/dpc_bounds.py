@@ -9,17 +9,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from efnet.ops.dpc_points import ROUNDED
-from efnet.ops.dpc_scan import Block, Scan
+from efnet.ops.dpc_scan import Scan
 from efnet.ops.dpc_select import smallest
 
 _SLACK = 1e-12
 """Covers the rounding of float64 scores."""
 
-_SHIFT = 2.0**100
-"""Makes any difference of two bounded mean squares larger than any distance."""
+_UNDERFLOW = 1e-300
+"""More than what rounding changes scores whose density is hardly a float64 number any more."""
 
 
 class Bounds(NamedTuple):
@@ -53,42 +54,21 @@ def mean_squares(scan: Scan, k: int) -> tuple[Bounds, Tensor]:
 
 def separations(scan: Scan, squares: Bounds) -> Bounds:
     """Equation 3, the distance to the nearest denser token, infinite where none is known to be denser."""
-    # A difference of these keys is positive where the column is not denser than the row.
-    possible_column, certain_row = _keys(squares.low, lower=True), _keys(squares.low, lower=True)
-    certain_column = _keys(squares.high, lower=False)
-    possible_row = certain_column
-    # "Certainly" is strict: of equal bounds neither is the denser one.
-    certain_row = torch.nextafter(certain_row, torch.full_like(certain_row, -torch.inf))
+    # Rounded to float32, numbers keep their order or become equal: still no denser token is ruled out below,
+    # and none is taken for certain that is not. "Certainly" is strict, of equal bounds neither is the denser.
+    column_low, column_high = (F.pad(side.float(), (0, 1), value=torch.inf) for side in squares)
     block = scan.block()
-    distance = _unless(block, possible_column, possible_row)
-    low = torch.minimum(block.low(distance), block.bound)
-    distance = _unless(block, certain_column, certain_row)
-    return _bounds(low, block.high(distance).masked_fill(distance >= 2.0**70, torch.inf))
+    row_low, row_high = column_low[block.rows], column_high[block.rows]
+    possible = block.distance.masked_fill(column_low[block.columns] > row_high, torch.inf).amin(0)
+    certain = block.distance.masked_fill(column_high[block.columns] >= row_low, torch.inf).amin(0)
+    return _bounds(torch.minimum(block.low(possible), block.bound), block.high(certain))
 
 
-def _unless(block: Block, column: Tensor, row: Tensor) -> Tensor:
-    """(R,) least distance of a row among columns whose key does not exceed the row's; else huge."""
-    penalty = column[block.columns] - row[block.rows]
-    return torch.maximum(penalty, block.distance).amin(0)
-
-
-def _keys(squares: Tensor, lower: bool) -> Tensor:
-    """(B * N + 1,) mean squares as float32 keys whose differences are either <= 0 or huge.
-
-    Within 2^-26 of zero and beyond 700 the exponential may not tell densities apart: all one.
-    """
-    squares = squares.float()
-    low, high = squares.new_tensor(0.0), squares.new_tensor(700.0)
-    squares = torch.where(squares < 2.0**-26, low if lower else low + 2.0**-26, squares).minimum(high)
-    return torch.cat([squares, squares.new_zeros(1)]) * _SHIFT
-
-
-def scores(squares: Bounds, separation: Bounds) -> Bounds:
-    """Density times separation."""
-    return Bounds(
-        ((-squares.high).exp() * separation.low * (1 - _SLACK)).nan_to_num(0.0, torch.inf),
-        ((-squares.low).exp() * separation.high * (1 + _SLACK)).nan_to_num(torch.inf, torch.inf) + 1e-300,
-    )
+def scores(squares: Bounds, separation: Bounds, unit: float) -> Bounds:
+    """Density times separation, of distances in some unit."""
+    low = (squares.high * -(unit**2)).exp() * (separation.low * unit) * (1 - _SLACK) - _UNDERFLOW * unit
+    high = (squares.low * -(unit**2)).exp() * (separation.high * unit) * (1 + _SLACK) + _UNDERFLOW * unit
+    return Bounds(low.nan_to_num(0.0, torch.inf).clamp_min(0), high.nan_to_num(torch.inf, torch.inf))
 
 
 def select(score: Bounds, batch: int, count: int) -> tuple[Tensor, Tensor]:

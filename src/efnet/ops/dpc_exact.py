@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from efnet.ops.dpc_arithmetic import mean_square
 from efnet.ops.dpc_bounds import Bounds
 from efnet.ops.dpc_points import Points
 from efnet.ops.dpc_scan import Eligible, Nominees, Scan
@@ -137,10 +138,8 @@ def mean_squares(exact: Exact, tokens: Tensor, k: int, squares: Bounds) -> None:
 
     def answer(rows: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
         nearest = candidates.distance.topk(min(k - 1, candidates.distance.shape[1]), 1, largest=False).values
-        itself = nearest.new_zeros(len(nearest), 1)
-        nearest = torch.cat([itself, nearest], 1)
-        # Sorted, so that equal sets of distances add up to bit-equal densities.
-        return nearest.square().mean(1), nearest[:, -1] <= candidates.floor
+        proved = nearest[:, -1] <= candidates.floor if k > 1 else candidates.floor >= 0
+        return mean_square(nearest, k), proved
 
     values = exact.ask(tokens, others, answer, squares.low.clone())
     squares.low[tokens] = values[tokens]
@@ -151,14 +150,13 @@ def separations(exact: Exact, tokens: Tensor, k: int, squares: Bounds) -> Tensor
     """Equation 3 for `tokens`, whose mean squares are exact, (n,); infinite where nothing is denser."""
 
     def possibly_denser(rows: Tensor, columns: Tensor) -> Tensor:
-        density = (-squares.high[rows, None]).exp()
-        highest = (-squares.low[columns.clamp_max(len(squares.low) - 1)]).exp()
-        return (highest > density) | ((highest == density) & (columns < rows[:, None]))
+        own, least = squares.high[rows, None], squares.low[columns.clamp_max(len(squares.low) - 1)]
+        return (least < own) | ((least == own) & (columns < rows[:, None]))
 
     def answer(rows: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
         index, distance = candidates.tokens, candidates.distance
         # What may be denser, and is nearer than all that certainly are, needs its own density.
-        certain = (-squares.high[index]).exp() > (-squares.low[rows, None]).exp()
+        certain = squares.high[index] < squares.low[rows, None]
         limit = distance.masked_fill(~certain, torch.inf).amin(1, keepdim=True)
         unclear = ~certain & (squares.high[index] != squares.low[index])
         unclear &= distance.isfinite() & (distance <= limit)

@@ -58,11 +58,10 @@ def cluster(
     table = Table.of(_numbers(features), positions, spatial_weight)
     window = None if grid is None or table.places is None else window_of(table, grid)
     nearest = _neighbors(table, window, k)
-    squares = nearest.distance.square().mean(2)
+    squares = _mean_square(nearest.distance)
     rank = _ranks(squares)
-    density = (-squares).exp()
-    delta = _separation(table, window, nearest, rank, density, num_clusters)
-    score = density * delta
+    delta = _separation(table, window, nearest, squares, rank, num_clusters)
+    score = _scores(table, squares, rank, delta)
     # A stable sort, not top-k: of equal scores the first wins.
     centers = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters].sort(1).values
     return _assign(table, window, nearest, centers), centers
@@ -71,8 +70,7 @@ def cluster(
 def _numbers(features: Tensor) -> Tensor:
     """The features (B, N, C) as float32; tokens that hold NaN or infinity are zeros, as for `dpc_knn`."""
     features = features.float()
-    # A sum, because runtimes differ in what the largest of numbers and NaN is.
-    whole = features.abs().sum(-1, keepdim=True) <= torch.finfo(torch.float32).max
+    whole = (features.abs() <= torch.finfo(torch.float32).max).all(-1, keepdim=True)
     return torch.where(whole, features, 0.0)
 
 
@@ -107,6 +105,14 @@ def _measured(table: Table, token: Tensor) -> Tensor:
     return distance if table.places is None else distance + apart(table.places)
 
 
+def _mean_square(distance: Tensor) -> Tensor:
+    """(B, N) of distances (B, N, k): squares added one by one, from the nearest to the farthest."""
+    total = torch.zeros_like(distance[..., 0])
+    for apart in distance.sort(2).values.unbind(2):
+        total = total + apart * apart
+    return total * (1 / distance.shape[2])
+
+
 def _ranks(squares: Tensor) -> Tensor:
     """(B, N) float32 0 for the densest token, 1 for the next; of equally dense ones the first is denser."""
     order = squares.argsort(dim=1, stable=True)
@@ -114,31 +120,29 @@ def _ranks(squares: Tensor) -> Tensor:
     return torch.zeros_like(order).scatter(1, order, number).float()
 
 
+def _scores(table: Table, squares: Tensor, rank: Tensor, separation: Tensor) -> Tensor:
+    """(B, N) density times separation; the densest token, always a centre, has the largest."""
+    density = (-squares * table.unit * table.unit).exp()
+    return torch.where(rank == 0, 2.0**20 * HUGE, density * separation)
+
+
 def _separation(
-    table: Table, window: Window | None, nearest: Nearest, rank: Tensor, density: Tensor, num_clusters: int
+    table: Table, window: Window | None, nearest: Nearest, squares: Tensor, rank: Tensor, num_clusters: int
 ) -> Tensor:
     """(B, N) equation 3; of tokens that are centres for sure perhaps a lower bound of it."""
     if window is None:
         # What is farther than the neighbours is no nearer than they are.
         theirs = rank.gather(1, nearest.token.flatten(1)).view(nearest.token.shape)
         delta = masked_by_rank(nearest.distance, theirs, rank[..., None]).amin(2)
-        return separate_open(table, (delta > HUGE / 4).float(), delta, rank)
+        return separate_open(table, ((delta > HUGE / 4) & (rank > 0)).float(), delta, rank)
     delta = window.nearest_denser(rank)
-    unsure = delta > window.bound
+    unsure = (delta > window.bound) & (rank > 0)
     low = torch.where(unsure, window.bound, delta)
-    low = torch.where(rank == 0, torch.minimum(low, _reach(table, window)), low)
     # Where all unsure ones are centres even so, nothing depends on how far they are.
-    order = (density * low).argsort(dim=1, descending=True, stable=True)
+    order = _scores(table, squares, rank, low).argsort(dim=1, descending=True, stable=True)
     beyond = torch.arange(rank.shape[1], device=rank.device) >= num_clusters
     missed = (unsure.gather(1, order) & beyond).any(1, keepdim=True)
     return separate_open(table, (unsure & missed).float(), low, rank)
-
-
-def _reach(table: Table, window: Window) -> Tensor:
-    """(B, N) every token is at least so far from the farthest one: that many from the farthest corner."""
-    assert table.places is not None
-    corners = table.places[:, window.corners]  # (B, 4, P)
-    return (table.places[:, :, None] - corners[:, None]).square().sum(-1).sqrt().amax(2)
 
 
 def _assign(table: Table, window: Window | None, nearest: Nearest, centers: Tensor) -> Tensor:

@@ -39,14 +39,12 @@ class Window:
         column: (T, S) the cells of a window; N for none.
         place: (N,) where in T * R a cell is.
         bound: (N,) no cell outside its window is nearer.
-        corners: (4,) the cells in the corners.
     """
 
     distance: Tensor
     column: Tensor
     place: Tensor
     bound: Tensor
-    corners: Tensor
 
     def nearest(self, k: int) -> tuple[Tensor, Tensor]:
         """Distances and numbers (B, N, k) of the nearest cells in the window."""
@@ -112,13 +110,11 @@ def window_of(table: Table, grid: tuple[int, int]) -> Window:
     steps = _steps(table.places[0], height, width)
     y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     place = ((y // TILE * across + x // TILE) * TILE**2 + y % TILE * TILE + x % TILE).flatten()
-    index = (y * width + x).flatten()
     return Window(
         apart + _spatial(steps),
         cells,
         place,
         _bound(steps).flatten()[place % TILE**2],
-        torch.stack([index[0], index[width - 1], index[-width], index[-1]]),
     )
 
 

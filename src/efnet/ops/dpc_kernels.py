@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
+from efnet.ops.dpc_arithmetic import LANES
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _BLOCK = np.uint64(64)
@@ -42,7 +44,7 @@ def compiled(fast: bool = False) -> Callable[[_F], _F]:
 
 @compiled(fast=True)
 def _square(values: Any, i: int, j: int, ceiling: float) -> float:
-    """Squared distance of rows i and j in float64, or a part of it that exceeds `ceiling`."""
+    """About the squared distance of rows i and j, or a part of it that exceeds `ceiling`."""
     # Of an index without sign the compiler knows that it does not count from the end, and can use vectors.
     first, channels, one = np.uint64(0), np.uint64(values.shape[1]), np.uint64(1)
     own, other = values[i], values[j]
@@ -60,6 +62,33 @@ def _square(values: Any, i: int, j: int, ceiling: float) -> float:
             return total
         first = last
     return total
+
+
+@compiled()
+def _distance(values: Any, places: Any, weight: float, i: int, j: int, lanes: Any) -> float:
+    """Equation 1, rounded as by `Points.apart`: the same sums in the same order; `lanes` (LANES,) is scratch."""
+    first, channels, width = np.uint64(0), np.uint64(values.shape[1]), np.uint64(LANES)
+    own, other = values[i], values[j]
+    for lane in range(LANES):
+        lanes[lane] = 0.0
+    while first + width <= channels:
+        for lane in range(LANES):
+            c = first + np.uint64(lane)
+            difference = np.float64(own[c]) - np.float64(other[c])
+            lanes[lane] += difference * difference
+        first += width
+    for lane in range(channels - first):
+        c = first + np.uint64(lane)
+        difference = np.float64(own[c]) - np.float64(other[c])
+        lanes[lane] += difference * difference
+    half = LANES // 2
+    while half:
+        for lane in range(half):
+            lanes[lane] += lanes[lane + half]
+        half //= 2
+    down, right = places[j, 0] - places[i, 0], places[j, 1] - places[i, 1]
+    spatial = math.sqrt(down * down + right * right) * weight
+    return math.sqrt(lanes[0]) * (1 / math.sqrt(values.shape[1])) + spatial
 
 
 @compiled()
@@ -140,16 +169,17 @@ def first_eligible(
 
 @compiled()
 def _look(
-    values: Any, weight: float, farness: float, scale: float, order: Any, spots: Any, first: int, last: int,
-    key: Any, own_key: float, i: int, y: float, x: float, tokens: Any, distance: Any,
+    values: Any, places: Any, weight: float, farness: float, scale: float, order: Any, spots: Any,
+    first: int, last: int, key: Any, own_key: float, i: int, lanes: Any, tokens: Any, distance: Any,
 ) -> int:  # fmt: skip
-    """Compare token i at (y, x) with the tokens `order[first:last]`; returns how many were measured.
+    """Compare token i with the tokens `order[first:last]`; returns how many were measured.
 
     `farness` is a little more than 1 / weight, so that rounding rules nothing out; infinite without a weight.
     """
     measured = 0
     worst = tokens.shape[1] - 1
     limit = distance[i, worst]
+    y, x = places[i, 0], places[i, 1]
     farthest = (limit * farness) ** 2
     for slot in range(first, last):
         down, right = spots[slot, 0] - y, spots[slot, 1] - x
@@ -161,12 +191,11 @@ def _look(
             continue
         measured += 1
         spatial = weight * math.sqrt(square)
-        left = (limit - spatial + 1e-12 * limit) * scale
+        left = (limit - spatial + 1e-8 * limit) * scale  # what rounding cannot make up for
         ceiling = left * left
-        semantic = _square(values, i, j, ceiling)
-        if semantic > ceiling:
+        if _square(values, i, j, ceiling) > ceiling:
             continue
-        apart = math.sqrt(semantic) / scale + spatial
+        apart = _distance(values, places, weight, i, j, lanes)
         if apart < limit or (apart == limit and j < tokens[i, worst]):
             insert(tokens, distance, i, j, apart)
             limit = distance[i, worst]
@@ -222,7 +251,7 @@ def nearest(
         proved: a search ends when so many of the nearest are certain,
         enough: (N,) or when all that it has not seen is at least that far.
         tokens: (N, count), of `rows` filled; N: none.
-        distance: (N, count) float64, of `rows` filled, to within rounding; infinite: none.
+        distance: (N, count) float64, of `rows` filled; infinite: none.
         floor: (N,) float64, of `rows` filled: what is not among the few is at least that far.
 
     Returns:
@@ -232,9 +261,9 @@ def nearest(
     scale = math.sqrt(values.shape[1])
     worst = tokens.shape[1] - 1
     farness = (1 + 1e-9) / weight if weight > 0 else np.inf
+    lanes = np.empty(LANES)
     for n in range(first, last):
         i = rows[n]
-        y, x = places[i, 0], places[i, 1]
         u, v = cells[i, 0], cells[i, 1]
         for slot in range(tokens.shape[1]):
             tokens[i, slot] = len(values)
@@ -260,9 +289,9 @@ def nearest(
                     first_cell, last_cell = max(begins[part], left), min(ends[part], right)
                     if first_cell <= last_cell:
                         measured += _look(
-                            values, weight, farness, scale, order, spots,
+                            values, places, weight, farness, scale, order, spots,
                             starts[line + first_cell], starts[line + last_cell + 1],
-                            key, own_key[i], i, y, x, tokens, distance,
+                            key, own_key[i], i, lanes, tokens, distance,
                         )  # fmt: skip
             gap = _beyond(cells[i], shape, outer)
             bound = weight * side * gap * (1 - 1e-9) if gap < np.inf else np.inf
@@ -270,7 +299,7 @@ def nearest(
             # As far as the farthest of the few, but not from none to all.
             wanted = distance[i, worst] * farness / side if weight > 0 else np.inf
             outer = 2 * outer + 1 if wanted >= 2 * outer else max(outer, int(wanted)) + 1
-        floor[i] = min(bound, distance[i, tokens.shape[1] - 1] * (1 - 1e-12))
+        floor[i] = min(bound, distance[i, worst])
     return measured
 
 
@@ -278,10 +307,7 @@ def nearest(
 def measure(
     values: Any, places: Any, weight: float, rows: Any, first: int, last: int, tokens: Any, distance: Any
 ) -> int:
-    """Measure what was found, and sort it by distance and number.
-
-    All distances that decide come from here: in another loop a sum might be ordered otherwise, and of equal
-    tokens' distances one be the smaller.
+    """Measure what was found roughly, and sort it by distance and number.
 
     Args:
         values: (N, C) float32 features.
@@ -296,7 +322,7 @@ def measure(
     Returns:
         0.
     """
-    scale = math.sqrt(values.shape[1])
+    lanes = np.empty(LANES)
     found = np.empty(tokens.shape[1], np.int64)
     for n in range(first, last):
         i = rows[n]
@@ -306,7 +332,5 @@ def measure(
             distance[i, slot] = np.inf
         for j in found:
             if j < len(values):
-                down, right = places[j, 0] - places[i, 0], places[j, 1] - places[i, 1]
-                spatial = weight * math.sqrt(down * down + right * right)
-                insert(tokens, distance, i, j, math.sqrt(_square(values, i, j, np.inf)) / scale + spatial)
+                insert(tokens, distance, i, j, _distance(values, places, weight, i, j, lanes))
     return 0

@@ -20,9 +20,6 @@ _ROUNDED = 2.0**-20
 _UNDERFLOW = 1e-18
 """More than what squares below the smallest float32 number add to a distance."""
 
-_FARTHEST = 1e18
-"""Of distances larger than that over the root of the channels float32 says nothing: squares overflow."""
-
 
 @compiled(fast=True)
 def grid_distances(
@@ -84,7 +81,6 @@ def nearest_on_grid(
     """
     # C + 2 roundings of a sum, halved by the root, and those of the rest; twice as many.
     relative = (channels + 24) * 2.0**-24
-    farthest = _FARTHEST / math.sqrt(channels)
     count = tokens.shape[1]
     few_tokens = np.empty((1, count + 1), np.int64)
     few = np.empty((1, count + 1), np.float64)
@@ -107,8 +103,7 @@ def nearest_on_grid(
         for slot in range(count):
             tokens[i, slot] = few_tokens[0, slot]
             distance[i, slot] = few[0, slot]
-        # Farther than that a sum of squares may exceed float32.
-        floor[i] = min(bound, few[0, count] * (1 - relative) - _UNDERFLOW * (1 + weight), farthest)
+        floor[i] = min(bound, few[0, count] * (1 - relative) - _UNDERFLOW * (1 + weight))
     return 0
 
 

@@ -119,11 +119,10 @@ def _cluster(
     grid: tuple[int, int] | None,
 ) -> Clusters:
     k = min(k, features.shape[1])
-    features = _numbers(features)
     points = Points(features, None if spatial_weight == 0 else positions, spatial_weight)
     # Under autocast or with TF32 the products would be rounded beyond their proven bound.
     with full_precision(features.device), exact_products():
-        if features.is_cuda and torch.cuda.is_current_stream_capturing():
+        if _is_recorded(features):
             return Clusters(*dpc_static.cluster(points, num_clusters, k))
         native = dpc_native.cluster(points, num_clusters, k, grid)
         if native is not None:
@@ -133,12 +132,13 @@ def _cluster(
         return Clusters(_assign(points, scan, centers, k), centers)
 
 
-def _numbers(features: Tensor) -> Tensor:
-    """The features (B, N, C), tokens that hold NaN or infinity as zeros: they compare with nothing."""
-    # A sum tells on a CPU, where asking does not have to wait for a device.
-    if features.device.type == "cpu" and bool(features.sum().isfinite()):
-        return features
-    return features.where(features.isfinite().all(-1, keepdim=True), 0)
+def _is_recorded(features: Tensor) -> bool:
+    """Whether operators are recorded or transformed, so that nothing may depend on values."""
+    return (
+        (features.is_cuda and torch.cuda.is_current_stream_capturing())
+        or torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined, unused-ignore]
+        or torch._C._functorch.is_functorch_wrapped_tensor(features)  # type: ignore[attr-defined, unused-ignore]
+    )
 
 
 @torch.library.custom_op(
@@ -268,15 +268,16 @@ def _suitable_tiles(points: Points, k: int, count: int) -> Tiles | None:
 def _centers(points: Points, scan: Scan, squares: Bounds, count: int, k: int) -> Tensor:
     """(B, M) the tokens of largest score: those that certainly are, and the best of those that may be."""
     separation = dpc_bounds.separations(scan, squares)
-    chosen, open_ = dpc_bounds.select(dpc_bounds.scores(squares, separation), points.batch, count)
+    score_bounds = dpc_bounds.scores(squares, separation, points.unit)
+    chosen, open_ = dpc_bounds.select(score_bounds, points.batch, count)
     score = torch.where(chosen.flatten(), torch.inf, -1.0).double()
     unsure = open_.flatten().nonzero().squeeze(1)
     if len(unsure):
         exact = dpc_exact.Exact(points, scan, k)
         dpc_exact.mean_squares(exact, unsure, k, squares)
-        farthest = torch.finfo(torch.float64).max  # no score exceeds that of the densest token
-        delta = dpc_exact.separations(exact, unsure, k, squares).clamp_max(farthest)
-        score[unsure] = (-squares.low[unsure]).exp() * delta
+        delta = dpc_exact.separations(exact, unsure, k, squares)
+        # The densest token, than which none is denser, is always a centre.
+        score[unsure] = points.scores(squares.low[unsure], delta).masked_fill(delta.isinf(), torch.inf)
     order = score.view(points.batch, -1).argsort(dim=1, descending=True, stable=True)
     return order[:, :count].sort(dim=1).values
 

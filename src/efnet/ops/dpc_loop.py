@@ -19,6 +19,9 @@ HUGE = 2.0**100
 _ROWS = 128
 """Rows compared with all tokens of their sample in one turn."""
 
+_LARGEST, _UNIT = 2.0**40, 2.0**80
+"""Coordinates larger than the first are divided by the second; their squares would overflow."""
+
 _AXES = 4
 """Up to so many, coordinates are compared by differences, which are exact but take a pass for each."""
 
@@ -30,18 +33,25 @@ class Table(NamedTuple):
         values: (B, N, C + 2) rows (x, |x|^2, 1), x about the sample's mean and divided by sqrt(C): the
             product with a partner (-2 y, 1, |y|^2) is the squared distance.
         places: (B, N, P) weighted positions, or None.
+        unit: (B, 1) what all distances are divided by, a power of two: 1 unless squares would overflow.
     """
 
     values: Tensor
     places: Tensor | None
+    unit: Tensor
 
     @classmethod
     def of(cls, features: Tensor, positions: Tensor | None, spatial_weight: float) -> Self:
         """From features (B, N, C) and positions (B, N, P)."""
         features = features.float()
-        centred = (features - features.mean(1, keepdim=True)) / math.sqrt(features.shape[2])
         places = None if positions is None else positions.float() * spatial_weight
-        return cls(augmented(centred), places)
+        largest = features.abs().amax(2).amax(1, keepdim=True)
+        if places is not None:
+            largest = torch.maximum(largest, places.abs().amax(2).amax(1, keepdim=True))
+        unit = torch.where(largest > _LARGEST, _UNIT, torch.ones_like(largest))
+        features = features / unit[..., None]
+        centred = (features - features.mean(1, keepdim=True)) / math.sqrt(features.shape[2])
+        return cls(augmented(centred), None if places is None else places / unit[..., None], unit)
 
 
 def augmented(values: Tensor) -> Tensor:
@@ -93,12 +103,11 @@ def neighbors_of_open(table: Table, open_: Tensor, distance: Tensor, token: Tens
 
 
 def separate_open(table: Table, open_: Tensor, delta: Tensor, rank: Tensor) -> Tensor:
-    """Separations (B, N), found anew where `open_` (B, N) is 1; of rank 0 to the farthest token."""
+    """Separations (B, N), found anew where `open_` (B, N) is 1."""
 
     def denser(apart: Tensor, rows: Tensor, sample: Tensor) -> list[Tensor]:
         ranks = rank.index_select(0, sample)[0]
-        nearest = masked_by_rank(apart, ranks, ranks[rows][:, None]).amin(1)
-        return [torch.where(nearest > HUGE / 4, apart.amax(1), nearest)]
+        return [masked_by_rank(apart, ranks, ranks[rows][:, None]).amin(1)]
 
     return _answer(table, table, open_, [delta], denser)[0]
 
@@ -109,6 +118,7 @@ def assign_open(table: Table, open_: Tensor, assignment: Tensor, centers: Tensor
     chosen = Table(
         table.values.gather(1, index.expand(-1, -1, table.values.shape[2])),
         None if table.places is None else table.places.gather(1, index.expand(-1, -1, table.places.shape[2])),
+        table.unit,
     )
 
     def center(apart: Tensor, rows: Tensor, sample: Tensor) -> list[Tensor]:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from efnet.ops.dpc_arithmetic import mean_square
 from efnet.ops.dpc_grid import Size
 from efnet.ops.dpc_points import Points
 from efnet.ops.dpc_search import Distances, Found, Numbers, Products, Search, kernels, lattice
@@ -64,9 +65,6 @@ def cluster(points: Points, count: int, k: int, grid: Size | None) -> tuple[Tens
         return None
     if points.places is None and points.tokens > _FEW:
         return None
-    # What traces or transforms tensors cannot follow them into a loop.
-    if torch.jit.is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(points.values):  # type: ignore[no-untyped-call, attr-defined, unused-ignore]
-        return None
     loops = kernels() if available() else None
     if loops is None:
         return None
@@ -97,7 +95,7 @@ def _by_loops(
         near = None if search is None else _neighbors(loops[1], search, k, grid)
         if search is None or near is None:
             return None
-        centers = _centers(search, near, count, k)
+        centers = _centers(points, search, near, count, k)
         samples.append((torch.from_numpy(_assign(search, near, centers)), torch.from_numpy(centers)))
     assignment, centers_of = zip(*samples, strict=True)
     return torch.stack(assignment), torch.stack(centers_of)
@@ -134,16 +132,20 @@ def _neighbors(loops: ModuleType, search: Search, k: int, grid: Size | None) -> 
     return out
 
 
-def _centers(search: Search, near: Found, count: int, k: int) -> Numbers:
+def _centers(points: Points, search: Search, near: Found, count: int, k: int) -> Numbers:
     """The M tokens of largest density times separation (equations 2 and 3), ascending."""
-    # The token itself is nearest to it, at no distance. By PyTorch: as elsewhere sums are to be rounded.
-    distance = torch.nn.functional.pad(torch.from_numpy(near.distance[:, : k - 1]), (1, 0))
-    density = distance.square().mean(1).neg().exp().numpy()
-    nearest, apart = search.first_eligible(near, density, density)
-    # Of the densest token it is the distance to the farthest: no score exceeds its own.
-    densest = int(density.argmax())
-    low = density * np.minimum(apart, _FARTHEST)
+    squares = mean_square(torch.from_numpy(near.distance[:, : k - 1]), k)
+    key = -squares.numpy()
+
+    def score(tokens: Numbers, separation: Distances) -> Distances:
+        finite = np.minimum(separation, _FARTHEST)
+        return points.scores(squares[torch.from_numpy(tokens)], torch.from_numpy(finite)).numpy()
+
+    nearest, apart = search.first_eligible(near, key, key)
+    low = score(np.arange(search.size), apart)
     high = np.where(nearest < search.size, low, np.inf)
+    # The densest token, than which none is denser, is always a centre.
+    densest = int(key.argmax())
     low[densest] = high[densest] = np.inf
     chosen, open_, rival = _select(low, high, count)
     asked = np.flatnonzero(open_ & np.isinf(high))
@@ -151,12 +153,11 @@ def _centers(search: Search, near: Found, count: int, k: int) -> Numbers:
         enough = np.full(search.size, np.inf)
         if rival > 0:
             # What is that far from all denser ones is a centre, however far they are.
-            enough[asked] = rival * (1 + 1e-12) / np.maximum(density[asked], 1 / _FARTHEST)
+            density = score(asked, np.ones(len(asked)))
+            enough[asked] = rival * (1 + 1e-12) / np.maximum(density, 1 / _FARTHEST)
         denser = search.found(1 + search.spare)
-        search.nearest(asked, denser, 1, key=density, own_key=density, enough=enough)
-        nearest_denser, floor = denser.distance[asked, 0], denser.floor[asked]
-        separation = np.where(nearest_denser * (1 - 1e-11) <= floor, nearest_denser, floor)
-        low[asked] = density[asked] * np.minimum(separation, _FARTHEST)
+        search.nearest(asked, denser, 1, key=key, own_key=key, enough=enough)
+        low[asked] = score(asked, np.minimum(denser.distance[asked, 0], denser.floor[asked]))
     candidates = np.flatnonzero(open_)
     best = candidates[np.argsort(-low[candidates], kind="stable")[: count - int(chosen.sum())]]
     return np.sort(np.concatenate([np.flatnonzero(chosen), best]))

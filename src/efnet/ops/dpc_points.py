@@ -12,6 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from efnet.ops.dpc_arithmetic import exponential, ordered_sum, square_root
+
 ROUNDED = 2.0**-20
 """Bound of the relative error of a float32 distance whose square was known, and of sums of such."""
 
@@ -20,6 +22,12 @@ _TINY = 1e-30
 
 _UNDERFLOW = 1e-18
 """More than what squares below the smallest float32 number add to a distance."""
+
+_LARGEST = 2.0**50
+"""Coordinates up to this have float32 squares with room to spare; larger ones are scaled."""
+
+_MOST_SCALED = 450
+"""Exponent of the largest unit: the smallest float32 number, divided by it, still has a float64 square."""
 
 _DENSE = 0.5
 """From this share of tokens to be compared, all are measured in one rectangle."""
@@ -37,6 +45,10 @@ class Points:
         features: (B, N, C) floating point.
         positions: (B, N, P) floating point, or None.
         spatial_weight: weight of the spatial distance.
+
+    Attributes:
+        unit: what features and distances are divided by, a power of two: 1, unless squares of what is given
+            would overflow in float32. Scaled coordinates are float64, so scaling is exact.
     """
 
     def __init__(self, features: Tensor, positions: Tensor | None, spatial_weight: float) -> None:
@@ -44,9 +56,16 @@ class Points:
         self.none = self.batch * self.tokens
         self.device = features.device
         self.scale = math.sqrt(self.channels)
-        self.spatial_weight = spatial_weight
-        self.values = _at_least_float32(features).flatten(0, 1)
+        self.values, largest = _numbers(_at_least_float32(features).flatten(0, 1))
         self.places = None if positions is None else _at_least_float32(positions).flatten(0, 1)
+        extent = 0.0 if self.places is None else _largest(self.places)
+        place_unit = _unit(extent)
+        self.unit = _unit(max(largest, spatial_weight * extent))
+        self.spatial_weight = spatial_weight / self.unit * place_unit
+        if self.unit != 1:
+            self.values = self.values.double() / self.unit
+        if self.places is not None and place_unit != 1:
+            self.places = self.places.double() / place_unit
         self.relative = (self.channels + 24) * 2.0**-25
         """Bound of the relative error of distances by differences: C + 2 roundings, halved by the root."""
         self.absolute = _UNDERFLOW * (1 + spatial_weight)
@@ -74,9 +93,10 @@ class Points:
         step = max(1, _CHUNK_BYTES.get(self.device.type, _OTHER_CHUNK_BYTES) // size)
         for first in range(0, len(rows), step):
             own, others = rows[first : first + step], columns[first : first + step]
-            distance = self._norms(self.values, own, others, exact).div_(self.scale)
+            distance = self._norms(self.values, own, others, exact).mul_(1 / self.scale)
             if self.places is not None:
-                distance.add_(self._norms(self.places, own, others, exact), alpha=self.spatial_weight)
+                # Not `add_` with `alpha`, which rounds once where the processor can.
+                distance.add_(self._norms(self.places, own, others, exact).mul_(self.spatial_weight))
             out[first : first + step] = distance
         return out
 
@@ -90,6 +110,10 @@ class Points:
         distance[row, slot] = near
         return distance
 
+    def scores(self, squares: Tensor, separation: Tensor) -> Tensor:
+        """Density times separation in float64: exp(-mean square) * distance, equations 2 and 3."""
+        return exponential(squares * -(self.unit**2)) * (separation * self.unit)
+
     @staticmethod
     def _norms(values: Tensor, rows: Tensor, columns: Tensor, exact: bool) -> Tensor:
         """(m, c) norms of differences."""
@@ -98,8 +122,9 @@ class Points:
         if exact:
             others, own = others.double(), own.double()
         difference = others.view(*columns.shape, -1).sub_(own)
-        # In one order of summation, whatever the number of columns: equal tokens have equal distances.
-        return difference.square_().sum(-1).sqrt_() if exact else torch.linalg.vector_norm(difference, dim=-1)
+        if not exact:
+            return torch.linalg.vector_norm(difference, dim=-1)
+        return square_root(ordered_sum(difference.mul_(difference)))
 
     @cached_property
     def table(self) -> Tensor:
@@ -175,6 +200,34 @@ class Points:
         if total is not None:
             # By differences, so that the error is relative.
             distance.add_(total.sqrt_(), alpha=self.spatial_weight)
+
+
+def _numbers(values: Tensor) -> tuple[Tensor, float]:
+    """Features (n, C), tokens that hold NaN or infinity as zeros, and the largest magnitude among them."""
+    largest = _largest(values)
+    if math.isfinite(largest) and not _is_capturing(values):
+        return values, largest
+    values = values.where(values.isfinite().all(-1, keepdim=True), 0)
+    return values, _largest(values)
+
+
+def _largest(values: Tensor) -> float:
+    """The largest magnitude; not finite if any is not; 0 in a CUDA graph, which cannot wait for a number."""
+    if _is_capturing(values):
+        return 0.0
+    low, high = values.aminmax()
+    return max(-float(low), float(high))
+
+
+def _is_capturing(values: Tensor) -> bool:
+    return values.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _unit(largest: float) -> float:
+    """A power of two that makes numbers up to `largest` about one, or 1 where that is not needed."""
+    if not _LARGEST < largest < math.inf:
+        return 1.0
+    return 2.0 ** min(math.frexp(largest)[1], _MOST_SCALED)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

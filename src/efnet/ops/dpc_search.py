@@ -159,7 +159,6 @@ class Search:
                 self.values, self.places, self.weight, self.within, self.shape, self.side, *cells,
                 rows, first, last, key, own_key, proved, enough, *out,
             )  # fmt: skip
-            self.measure(rows, first, last, out)
             return found
 
         return sum(share_out(task, len(rows), _ROWS))

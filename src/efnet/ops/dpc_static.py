@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from efnet.ops.dpc_arithmetic import mean_square
 from efnet.ops.dpc_points import Points
 
 _ROWS = 2048
@@ -42,10 +43,11 @@ def _sample(points: Points, tokens: Tensor, num_clusters: int, k: int) -> tuple[
         distance = _distances(points, part, tokens)
         own = squares[place, None]
         denser = (squares < own) | ((squares == own) & (order < place[:, None]))
-        nearest = distance.masked_fill(~denser, torch.inf).amin(1)
-        delta.append(torch.where(denser.any(1), nearest, distance.amax(1)))
+        # The densest token, than which none is denser, is always a centre.
+        delta.append(distance.masked_fill(~denser, torch.inf).amin(1))
     # A stable sort, not top-k: of equal scores the first wins.
-    score = (-squares).exp() * torch.cat(delta)
+    separation = torch.cat(delta)
+    score = ((-squares).exp() * separation).masked_fill(separation.isinf(), torch.inf)
     centers = score.argsort(descending=True, stable=True)[:num_clusters].sort().values
     chosen = tokens[centers]
     assignment = torch.cat([_distances(points, part, chosen).argmin(1) for part in parts])
@@ -56,7 +58,7 @@ def _sample(points: Points, tokens: Tensor, num_clusters: int, k: int) -> tuple[
 def _mean_square(points: Points, rows: Tensor, tokens: Tensor, k: int) -> Tensor:
     """(m,) mean squared distance to the k nearest, those measured again by differences."""
     nearest = tokens[_distances(points, rows, tokens).topk(k, 1, largest=False).indices]
-    return points.apart(rows, nearest).sort(1).values.square().mean(1)
+    return mean_square(points.apart(rows, nearest).sort(1).values[:, 1:], k)
 
 
 def _distances(points: Points, rows: Tensor, columns: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ def map_to_token(features: Tensor, grid: TokenGrid) -> Tensor:
 
 
 def merge_tokens(features: Tensor, importance: Tensor, clusters: Tensor, num_clusters: int) -> Tensor:
-    """Merge the tokens of each cluster, weighted by e^p (EFNet eq. 4).
+    """Merge the tokens of each cluster, weighted by e^p (EFNet eq. 4), in float32 at least.
 
     Args:
         features: (B, N, C).
@@ -232,7 +232,8 @@ def merge_tokens(features: Tensor, importance: Tensor, clusters: Tensor, num_clu
         (B, M, C).
     """
     batch, _, channels = features.shape
-    importance = importance.float()
+    if importance.dtype != torch.float64:
+        importance = importance.float()
     # Softmax within each cluster, its largest logit taken off first so that e^p cannot overflow.
     largest = importance.detach().new_full((batch, num_clusters), -torch.inf)
     largest = largest.scatter_reduce(1, clusters, importance.detach(), "amax")
