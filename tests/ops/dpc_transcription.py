@@ -35,7 +35,7 @@ def _norms(points: Tensor) -> Floats:
 
 
 def _sums(differences: Floats) -> Floats:
-    """Squares over the last axis: c is added to lane c mod 32, then the upper half of the lanes to the lower."""
+    """Squares over the last axis: c added to lane c mod 32, then the upper half of the lanes to the lower."""
     lanes = np.zeros((LANES, *differences.shape[:-1]))
     for c in range(differences.shape[-1]):
         lanes[c % LANES] += differences[..., c] * differences[..., c]

@@ -1,7 +1,7 @@
 """The same clusters on every processor: with other vector widths and code paths, threads, loops or products.
 
-Libraries can be made to compute as on another processor. Each environment is a process of its own, because they
-read these variables when they are loaded.
+Libraries can be made to compute as on another processor. Each environment is a process of its own, because
+they read these variables when they are loaded.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _LEAST = -746.0
 def ordered_sum(terms: Tensor) -> Tensor:
     """Sum over the last axis in one order; `terms` is overwritten.
 
-    Term c belongs to lane c mod 32. The terms of a lane are added one after the other. Then lanes 16 to 31 are
+    Term c belongs to lane c mod 32. The terms of a lane are added in order. Then lanes 16 to 31 are
     added to lanes 0 to 15, lanes 8 to 15 to lanes 0 to 7, and so on.
 
     Args:

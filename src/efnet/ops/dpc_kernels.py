@@ -66,7 +66,7 @@ def _square(values: Any, i: int, j: int, ceiling: float) -> float:
 
 @compiled()
 def _distance(values: Any, places: Any, weight: float, i: int, j: int, lanes: Any) -> float:
-    """Equation 1, rounded as by `Points.apart`: the same sums in the same order; `lanes` (LANES,) is scratch."""
+    """Equation 1, rounded as by `Points.apart`: the same sums in the same order; `lanes` is scratch."""
     first, channels, width = np.uint64(0), np.uint64(values.shape[1]), np.uint64(LANES)
     own, other = values[i], values[j]
     for lane in range(LANES):
