@@ -31,7 +31,7 @@ from efnet.data.layouts import open_split
 from efnet.data.pack import pack
 from efnet.data.pairs import PairSet
 from efnet.data.sample import read_sample
-from efnet.studies.benchmark.markdown import table
+from efnet.reporting.tables import markdown_table
 from efnet.studies.benchmark.measure import describe, summary
 from efnet.studies.benchmark.subject import Subject, make_work, open_model
 
@@ -132,10 +132,10 @@ def report(sources: dict[str, PairSet], models: list[str], size: tuple[int, int]
     print(summary(describe(torch.device("cpu"))))
     print(f"\n{len(sources['files'])} pairs of {sources['files'].root}, {size[0]}x{size[1]}, batch {BATCH}\n")
     headings = ["pairs/s of the loader from", "0 workers", "1 worker", "2 workers"]
-    print("\n".join(table(headings, loader_rates(sources, size, seconds))), "\n")
+    print("\n".join(markdown_table(headings, loader_rates(sources, size, seconds), aligned=True)), "\n")
     steps = stages(sources["files"], size, seconds)
     rows = [[name, f"{1000 * step.wall:.1f}", f"{1000 * step.processor:.1f}"] for name, step in steps.items()]
-    print("\n".join(table(["step of reading", "ms", "processor ms"], rows)), "\n")
+    print("\n".join(markdown_table(["step of reading", "ms", "processor ms"], rows, aligned=True)), "\n")
     reading = loader_cost(sources["files"], size, False, 0, seconds)
     rows = []
     for name, (step, forward) in network_costs(models, size, seconds).items():
@@ -151,7 +151,7 @@ def report(sources: dict[str, PairSet], models: list[str], size: tuple[int, int]
                 ]
             )
     headings = ["per pair", "pairs/s", "processor ms", "of reading, augmented", "share of reading"]
-    print("\n".join(table(headings, rows)))
+    print("\n".join(markdown_table(headings, rows, aligned=True)))
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ from PIL import Image
 
 import efnet
 from efnet.cli.options import parse_size
-from efnet.inference.journal import FILE_NAME, read_journal
+from efnet.core.journal import read_journal
+from efnet.inference.resume import FILE_NAME, kept_record
 
 
 def write_pairs(root: Path, count: int, files: int, size: tuple[int, int]) -> None:
@@ -117,11 +118,11 @@ def measure(root: Path, pairs: int, kill_at: int | None) -> int:
     if kill_at is not None:
         print(f"killed with {done} recorded; started again:", flush=True)
         process = start(root)
-        for _ in watch(process, journal, pairs, len(read_journal(journal)[1])):
+        for _ in watch(process, journal, pairs, len(read_journal(journal, kept_record)[1])):
             pass
         status = process.wait()
     lines, _ = recorded(journal, -1, 0)
-    names = read_journal(journal)[1]
+    names = read_journal(journal, kept_record)[1]
     maps = {path.stem for path in (root / "out" / "index").iterdir()}
     print(f"{lines} lines, {len(names)} names, {len(maps)} maps of {pairs} pairs; status {status}")
     return 0 if status == 0 and names.keys() == maps and len(maps) == lines == pairs else 1

@@ -1,4 +1,4 @@
-"""Sphinx configuration: the pages of this folder and a reference made from docstrings (`make docs`)."""
+"""Configure Sphinx: the pages of this folder and a reference from docstrings (`make docs`)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ html_title = f"efnet {__version__}"
 html_static_path: list[str] = []
 
 _TRANSCLUDED = {"../benchmarks/README.md": "benchmarks.md"}
-"""Pages that live elsewhere in the repository, and what stands for them on the site."""
+"""Pages outside this folder, with the page that includes each on the site."""
 
 
 def _links(app: Any, page: str, source: list[str]) -> None:
-    """Links that lead out of this folder: to the page that stands for it, or plain text."""
+    """Replace links out of this folder with the including page, or with plain text."""
     text = source[0]
     for target, here in _TRANSCLUDED.items():
         text = text.replace(f"]({target}", f"]({here}")
@@ -42,5 +42,5 @@ def setup(app: Any) -> None:
 
 
 def _of_repository(source: list[str]) -> None:
-    """An included file of the repository's root links to this folder as `../docs/`."""
+    """Fix links of an included file, which point to this folder as `../docs/`."""
     source[0] = source[0].replace("](../docs/", "](")

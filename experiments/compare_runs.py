@@ -23,7 +23,7 @@ from efnet.evaluation.evaluate import check_classes, evaluate
 from efnet.evaluation.metrics import LabelMap
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import Report, build_report, percent, protocol_lines
-from efnet.models.checkpoint import load_checkpoint
+from efnet.inference.predictor import Predictor
 
 Maps = dict[str, tuple[LabelMap, LabelMap]]
 
@@ -56,18 +56,16 @@ def main() -> None:
 
 def score_run(folder: str, pairs: PairSet, protocol_name: str | None) -> tuple[Report, Maps]:
     """The report of one run, and every pair's prediction and truth."""
-    model = load_checkpoint(folder)
-    check_classes(model.classes, pairs)
-    pairs = replace(pairs, thermal_scale=model.input.thermal_scale)
+    predictor = Predictor.from_pretrained(folder, device="cpu")
+    check_classes(predictor.classes, pairs)
+    pairs = replace(pairs, thermal_scale=predictor.thermal_scale)
     maps: Maps = {}
 
     def keep(pair: Pair, prediction: LabelMap, truth: LabelMap) -> None:
         maps[pair.name] = (prediction, truth)
 
-    tally = evaluate(
-        model, pairs, get_protocol(protocol_name or pairs.protocol), input_size=model.input.size, keep=keep
-    )
-    summary = model.training_summary
+    tally = evaluate(predictor, pairs, get_protocol(protocol_name or pairs.protocol), keep=keep)
+    summary = predictor.model.training_summary
     print(f"{folder}: epoch {summary.get('epoch')} of {summary.get('epochs')}", file=sys.stderr)
     return build_report(tally, {"dataset": pairs.dataset, "split": pairs.split}), maps
 

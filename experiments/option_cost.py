@@ -21,8 +21,9 @@ from efnet.core.classes import ClassSet
 from efnet.data.augment import AugmentConfig, augment
 from efnet.data.sample import Sample
 from efnet.models.registry import create_model
-from efnet.training.ema import EmaConfig, WeightAverage
+from efnet.training.config import EmaConfig
 from efnet.training.loss import LossConfig, Objective
+from efnet.training.optimizer import WeightAverage
 
 LOSSES: dict[str, LossConfig] = {
     "cross-entropy alone": LossConfig(),

@@ -1,4 +1,4 @@
-"""The Python blocks of the pages run as they stand, in a folder that holds what they name."""
+"""The Python blocks of the pages run unchanged, in a folder with the files they name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("EFNET_ALLOCATOR", "system")  # the memory of the tests that follow is theirs
+    monkeypatch.setenv("EFNET_ALLOCATOR", "system")  # do not change the memory settings of later tests
     rgb, thermal = torch.rand(1, 3, 64, 96), torch.rand(1, 1, 64, 96)
     names = {"rgb": rgb, "thermal": thermal, "model": efnet.create_model("efnet_tiny", num_classes=5)}
     for number, block in enumerate(blocks(page), 1):

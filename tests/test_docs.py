@@ -1,9 +1,8 @@
-"""What the documents say exists: links, commands, options, Python names."""
+"""Links, commands, options, tests and Python blocks that the pages name exist."""
 
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -11,15 +10,15 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser
 
-from efnet.cli.main import COMMANDS
+from efnet.cli.main import COMMANDS, load_command
 from efnet.cli.train import SHORT
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every line of every page that begins with `efnet`, with its page."""
+    """Return every line of a page that begins with `efnet`, with the name of the page."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -29,9 +28,9 @@ def commands() -> list[tuple[str, str]]:
 
 
 def options_of(command: str) -> set[str]:
-    """The options that a command declares."""
+    """Return the options that a command declares."""
     parser = ArgumentParser()
-    importlib.import_module(f"efnet.cli.{COMMANDS[command][0]}").add_arguments(parser)
+    load_command(command).add_arguments(parser)
     options = {option for action in parser._actions for option in action.option_strings}
     return options | ({f"--{short}" for short in SHORT} if command == "train" else set())
 
@@ -68,5 +67,11 @@ def test_tests_named_in_the_fidelity_page_exist() -> None:
     assert len(names) > 5
     missing = [name for name in names if f"def {name}(" not in sources]
     assert not missing
-    for path in re.findall(r"`(tests/[\w/.]+)`", text):
-        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_test_files_named_in_the_pages_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/])(?:tests|benchmarks|experiments)/[\w/]+\.(?:py|sh)", text))
+    missing = sorted(name for name in named if not (ROOT / name).exists())
+    assert not missing, f"{page.name} names {missing}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,3 +66,9 @@ def test_every_item_is_in_one_share(items: list[int], processes: int) -> None:
     assert sorted(item for part in shares for item in part) == sorted(items)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert [shares[place % processes][place // processes] for place in range(len(items))] == items
+
+
+def test_a_rank_is_known_without_loading_pytorch() -> None:
+    """Commands read it before they need a network, and `efnet predict --help` must not wait for PyTorch."""
+    script = "import sys, efnet.core.distributed as d; d.rank(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -107,10 +107,19 @@ def test_the_service_asks_nothing_of_the_network(tmp_path: Path) -> None:
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
     small_model().save_pretrained(tmp_path / "model")
     script = """
-import re, signal, subprocess, sys, time, urllib.request
+import re, signal, subprocess, sys, time, urllib.error, urllib.request
 words = "serve --checkpoint model --port 0 --device cpu --threads 1".split()
 service = subprocess.Popen([sys.executable, "-m", "efnet", *words], stdout=subprocess.PIPE, text=True)
 place = re.search(r"http://\\S+/", service.stdout.readline())[0]
+for _ in range(600):  # a signal during the warm-up may abort PyTorch
+    try:
+        urllib.request.urlopen(place + "healthz")
+        break
+    except urllib.error.HTTPError as error:
+        assert error.code == 503
+        time.sleep(0.1)
+else:
+    sys.exit("never ready")
 for path in ("", "docs", "v1/model"):
     assert urllib.request.urlopen(place + path).status == 200
 service.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ import yaml
 from data_helpers import make_mfnet, make_pairs, random_label, save
 from PIL import Image
 
-from efnet.cli import data_convert
+from efnet.cli.data import Convert
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.convert import to_folders, to_index, to_rgbt
 from efnet.data.images import read_label
@@ -123,7 +123,7 @@ def test_what_is_there_is_not_overwritten(mfnet_root: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     (out / "rgb").mkdir(parents=True)
     (out / "rgb" / "00001D.png").write_text("mine")
-    with pytest.raises(InputError, match=r"out: is not empty; .*--overwrite"):
+    with pytest.raises(InputError, match=r"out: is not empty; .*`overwrite`"):
         to_folders(mfnet_root, out)
     assert (out / "rgb" / "00001D.png").read_text() == "mine"
     to_folders(mfnet_root, out, overwrite=True)
@@ -145,8 +145,8 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
 
 def run(*arguments: str | Path) -> int:
     parser = jsonargparse.ArgumentParser()
-    data_convert.add_arguments(parser)
-    return data_convert.run(parser.parse_args([str(argument) for argument in arguments]))
+    Convert.add_arguments(parser)
+    return Convert.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def test_command_line(mfnet_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -153,7 +153,7 @@ def test_unlabelled_items_have_no_label(tmp_path: Path) -> None:
 
 
 def test_augmentation_needs_a_size(pairset: PairSet) -> None:
-    with pytest.raises(InputError, match="--size"):
+    with pytest.raises(InputError, match="`size`"):
         PairDataset(pairset, augment=AugmentConfig())
 
 

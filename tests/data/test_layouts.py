@@ -80,7 +80,7 @@ def test_mfnet_missing_list_and_folders(mfnet_root: Path, tmp_path: Path) -> Non
         InputError, match=r"no split 'dev'; it has train, val, test, test_day, test_night, trainval"
     ):
         open_split("mfnet", mfnet_root, "dev")
-    with pytest.raises(InputError, match=r"no such folder.*--root"):
+    with pytest.raises(InputError, match=r"no such folder.*`root`"):
         open_split("mfnet", tmp_path / "nowhere", "train")
     with pytest.raises(InputError, match=r"not the mfnet layout: expected images/ .*found mfnet"):
         open_split("mfnet", tmp_path, "train")

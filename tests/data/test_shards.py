@@ -185,7 +185,7 @@ class TestRoots:
         tar, index = shards / "train-000000.tar", shards / "train.json"
         with pytest.raises(InputError, match="has no split 'val'; it has train"):
             open_split("mfnet", shards, "val")
-        with pytest.raises(InputError, match="holds mfnet; give --dataset mfnet"):
+        with pytest.raises(InputError, match="holds mfnet; give `dataset` mfnet"):
             open_split("pst900", shards, "train")
         with pytest.raises(InputError, match=r"b\.tar: no such tar"):
             open_split("mfnet", f"{tar},{shards}/b.tar", "train")

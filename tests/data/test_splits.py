@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efnet.data.splits import VAL_FRACTION, held_out, sequence_of
+from efnet.data.layouts.listing import VAL_FRACTION, held_out, sequence_of
 
 PST900 = [
     f"{bag}_bag{bag % 7}_rect_rgb_frame{frame:010d}"

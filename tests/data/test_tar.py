@@ -1,4 +1,4 @@
-"""The reader of tar headers: what the standard library writes is found; what leads astray is refused."""
+"""Tar headers: what the standard library writes is found; hostile and damaged tars are refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from efnet.core.errors import InputError
-from efnet.data.archive import BLOCK, file_bytes, members_of, scan_tar, tar_of
+from efnet.data.archive import file_bytes, members_of, scan_tar, tar_of
 
+BLOCK = tarfile.BLOCKSIZE
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 
@@ -95,7 +96,7 @@ def test_altered_tars_give_files_within_them_or_an_error(tmp_path_factory, place
 def test_cut_off_at_any_place(tar, length):
     """Between two files too: there is no end mark."""
     tar.write_bytes(GOOD[:length])
-    with pytest.raises(InputError, match=r"a\.tar: .*(cut off|no tar).*; copy it again"):
+    with pytest.raises(InputError, match=r"a\.tar: .*(cut off|not a tar).*; copy it again"):
         scan_tar(tar)
 
 
@@ -105,7 +106,7 @@ def test_cut_off_at_any_place(tar, length):
 @pytest.mark.parametrize("form", FORMATS)
 def test_names_that_lead_out(tar, name, form):
     tar.write_bytes(tar_bytes({name: b"x"}, form))
-    with pytest.raises(InputError, match="which leads out of it or is no name"):
+    with pytest.raises(InputError, match="which leads out of it or is not a name"):
         scan_tar(tar)
 
 
@@ -139,13 +140,25 @@ def test_twice_the_same_name(tar):
         ({"GNU.sparse.major": "1"}, "a sparse file"),
         ({"path": "../x"}, "leads out"),
         ({"size": "99999999999"}, "cut off in the middle"),
-        ({"size": "-5"}, "a size is no number"),
+        ({"size": "-5"}, "a size is not a number"),
         ({"comment": "x" * 70_000}, "has a header of"),
     ],
 )
 def test_pax_headers(tar, headers, what):
     tar.write_bytes(tar_bytes({"a.png": b"x"}, pax_headers=headers))
     with pytest.raises(InputError, match=what):
+        scan_tar(tar)
+
+
+def test_headers_without_end(tar):
+    """Neither a chain of long names nor the map of a sparse file is read to its end."""
+    name = tar_bytes({"n" * 150: b""}, tarfile.GNU_FORMAT)[: 2 * BLOCK]
+    tar.write_bytes(name * 5000)
+    with pytest.raises(InputError, match="has a header of more than 65536 bytes"):
+        scan_tar(tar)
+    sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    tar.write_bytes(tar_bytes({"a.png": b"9999999\n" + b"1\n" * 500_000}, pax_headers=sparse))
+    with pytest.raises(InputError, match="has a header of more than 65536 bytes"):
         scan_tar(tar)
 
 
@@ -156,7 +169,7 @@ def test_other_files(tar, tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         members_of(tmp_path / "none.tar")
     tar.write_bytes(b"\x89PNG" * 1000)
-    with pytest.raises(InputError, match="is no tar file, or damaged"):
+    with pytest.raises(InputError, match="is not a tar file, or is damaged"):
         scan_tar(tar)
 
 

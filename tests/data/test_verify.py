@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from data_helpers import make_mfnet, make_pairs, random_rgb, random_thermal, save
 
-from efnet.cli import data_check
+from efnet.cli.data import Check
 from efnet.cli.main import main
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.check import check
@@ -114,8 +114,8 @@ def test_fourth_channel_that_is_no_thermal(tmp_path: Path, headers_only: bool) -
 
 def run(*arguments: str | Path) -> int:
     parser = jsonargparse.ArgumentParser()
-    data_check.add_arguments(parser)
-    return data_check.run(parser.parse_args([str(argument) for argument in arguments]))
+    Check.add_arguments(parser)
+    return Check.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def test_check_of_a_sound_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

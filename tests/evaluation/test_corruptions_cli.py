@@ -120,7 +120,7 @@ def test_limit_is_said_and_journal_goes_on(world, tmp_path, capsys):
     # Of other figures the same file cannot be the record.
     for changed in (["--corrupt-seed", "1"], ["--size", "64x64"]):
         assert evaluate(world, *chosen, *changed) == 2
-        assert "is no journal of this evaluation" in capsys.readouterr().err
+        assert "is not a journal of this evaluation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from efnet.data.sample import read_sample
 from efnet.evaluation.corruptions.suite import SUITE, corrupt_sample
 from efnet.evaluation.evaluate import evaluate
 from efnet.evaluation.protocols import get_protocol
+from efnet.evaluation.report import build_robustness_report, robustness_markdown
 from efnet.evaluation.robustness import CLEAN, PAIRS_AT_ONCE, CountsJournal, evaluate_corrupted, spread
-from efnet.evaluation.robustness_report import build_robustness_report, robustness_markdown
+from efnet.inference.engine import Engine
 
 FOUR = ClassSet.generic(4)
 NATIVE = get_protocol("native")
@@ -39,6 +40,9 @@ class Mixer(nn.Module):
         self.images = 0
 
     def forward(self, rgb, thermal):
+        if self.modality == "thermal":
+            assert rgb is None, "an image that is not looked at"
+            rgb = thermal.expand(-1, 3, -1, -1)
         self.images += len(rgb)
         return self.layer(torch.cat([rgb, thermal], dim=1))
 
@@ -60,9 +64,8 @@ def test_agrees_with_one_corrupted_pair_at_a_time(tmp_path, seen):
     """Faults first, at the size of the files, resizing after; the label is the clean one."""
     pairset = write_pairset(tmp_path, [(33, 47), (40, 56)], FOUR)
     model = Mixer()
-    found = evaluate_corrupted(
-        model, pairset, NATIVE, corruptions=SOME, severities=(2, 5), seed=3, input_size=seen
-    )
+    engine = Engine(model, FOUR, size=seen)
+    found = evaluate_corrupted(engine, pairset, NATIVE, corruptions=SOME, severities=(2, 5), seed=3)
     assert [tally.matrix().images for tally in found.tallies.values()] == [2] * (1 + 4 * 2 + 2)
     for variant, tally in found.tallies.items():
         truths, predictions = [], []
@@ -163,11 +166,12 @@ def test_interrupted_evaluation_goes_on_to_the_same_figures(tmp_path, tail):
 def test_a_file_that_is_no_journal_of_this_evaluation_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "journal.jsonl"
     if content is None:
-        open_journal(tmp_path, seed=1)
+        with open_journal(tmp_path, seed=1):
+            pass
     else:
         path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(InputError, match=r"journal\.jsonl: is no journal of this evaluation"):
+    with pytest.raises(InputError, match=r"journal\.jsonl: is not a journal of this evaluation"):
         open_journal(tmp_path)
     assert path.read_bytes() == before
 

@@ -13,8 +13,9 @@ from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
 from efnet.data.dataset import PairDataset
-from efnet.evaluation.evaluate import TTA_SCALES, check_classes, evaluate
+from efnet.evaluation.evaluate import check_classes, evaluate
 from efnet.evaluation.protocols import get_protocol
+from efnet.inference.engine import TTA_SCALES, Engine
 
 FOUR = ClassSet.generic(4)
 NATIVE = get_protocol("native")
@@ -60,7 +61,8 @@ def by_hand(model, pairset, scored=None, seen=None):
 def test_agrees_with_one_pair_at_a_time(tmp_path, shapes, scored, seen):
     pairset = write_pairset(tmp_path, shapes, FOUR)
     model = Mixer()
-    tally = evaluate(model, pairset, dataclasses.replace(NATIVE, size=scored), batch_size=2, input_size=seen)
+    engine = Engine(model, FOUR, size=seen)
+    tally = evaluate(engine, pairset, dataclasses.replace(NATIVE, size=scored), batch_size=2)
     truths, predictions = by_hand(model, pairset, scored, seen)
     miou, macc, _, _ = oracle(truths, predictions, 4)
     assert tally.scores().miou == pytest.approx(miou, rel=1e-12)
@@ -85,8 +87,10 @@ def test_takes_a_data_set_that_keeps_its_images(tmp_path):
     for _ in range(2):
         np.testing.assert_array_equal(
             evaluate(Mixer(), kept, NATIVE).matrix().counts,
-            evaluate(Mixer(), pairset, NATIVE, input_size=(32, 48)).matrix().counts,
+            evaluate(Engine(Mixer(), FOUR, size=(32, 48)), pairset, NATIVE).matrix().counts,
         )
+    with pytest.raises(ValueError, match="of the size that the engine has"):
+        evaluate(Engine(Mixer(), FOUR), kept, NATIVE)
     with pytest.raises(ValueError, match="without augmentation"):
         evaluate(Mixer(), PairDataset(pairset, size=(32, 48), augment=AugmentConfig()), NATIVE)
 
@@ -208,5 +212,5 @@ def test_the_network_itself_in_both_precisions(tmp_path):
     full = evaluate(model, pairset, NATIVE, batch_size=2)
     truths, predictions = by_hand(model.eval(), pairset)
     assert full.scores().miou == pytest.approx(oracle(truths, predictions, 4)[0], abs=2e-3)
-    half = evaluate(model, pairset, NATIVE, precision="bf16")
+    half = evaluate(Engine(model, FOUR, precision="bf16"), pairset, NATIVE)
     assert half.matrix().counts.sum() == full.matrix().counts.sum()

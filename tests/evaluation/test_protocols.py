@@ -2,7 +2,7 @@ import pytest
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
-from efnet.evaluation.protocols import get_protocol, list_protocols
+from efnet.evaluation.protocols import PROTOCOLS, get_protocol
 
 FIFTEEN, FIVE, NINE = (ClassSet.generic(count) for count in (15, 5, 9))
 
@@ -34,7 +34,7 @@ def test_what_decides_each_figure(name, classes, averaged, ignored_truth, ignore
 
 
 def test_the_table_above_is_complete():
-    assert [protocol.name for protocol in list_protocols()] == [
+    assert [protocol.name for protocol in PROTOCOLS] == [
         "mfnet",
         "mfnet-absent-zero",
         "mfnet-no-unlabeled",
@@ -47,7 +47,7 @@ def test_the_table_above_is_complete():
         "fmb-no-bicycle",
         "native",
     ]
-    assert all(get_protocol(protocol.name) is protocol for protocol in list_protocols())
+    assert all(get_protocol(protocol.name) is protocol for protocol in PROTOCOLS)
 
 
 def test_unknown_name_lists_those_there_are():

@@ -62,7 +62,7 @@ def test_day_and_night_add_up_to_the_whole():
     for pair, truth, prediction in pairs:
         tally.add(pair, truth, prediction)
     day, night, whole = tally.matrix("day"), tally.matrix("night"), tally.matrix()
-    np.testing.assert_array_equal((day + night).counts, whole.counts)
+    np.testing.assert_array_equal(day.counts + night.counts, whole.counts)
     assert (day.images, night.images, whole.images) == (3, 2, 5)
     for condition in ("day", "night"):
         maps = [(truth, prediction) for pair, truth, prediction in pairs if pair.condition == condition]

@@ -12,7 +12,7 @@ from PIL import Image
 
 import efnet
 from efnet.cli.main import main
-from efnet.explain import explain_page
+from efnet.explain import html_report
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_folders_give_a_subfolder_for_each_pair_and_are_taken_up_again(
 ):
     out = scenes / "out"
     folders = ["--rgb", scenes / "rgb", "--thermal", scenes / "thermal"]
-    writing, written = explain_page.write_json, []
+    writing, written = html_report.write_json, []
 
     def interrupted(path, value):
         if len(written) == 1:
@@ -82,7 +82,7 @@ def test_folders_give_a_subfolder_for_each_pair_and_are_taken_up_again(
         writing(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(explain_page, "write_json", interrupted)
+        patch.setattr(html_report, "write_json", interrupted)
         assert explain(checkpoint, out, *folders) == 130
     assert "stopped after 1 of 3 pairs" in capsys.readouterr().err
     first = (out / "drive" / "0" / "explain.html").stat().st_mtime_ns

@@ -15,7 +15,7 @@ from PIL import Image
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.explain import explain, write_explanation
-from efnet.explain.explain_page import render
+from efnet.explain.html_report import render
 from efnet.explain.pictures import (
     INK,
     LARGEST_SIDE,
@@ -28,10 +28,9 @@ from efnet.explain.pictures import (
     heat_map,
     outlined,
     pictures,
-    standalone,
     viridis,
-    weight_strip,
 )
+from efnet.reporting.svg import bar_chart, standalone
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -156,7 +155,7 @@ def test_distance_maps_share_a_scale_and_outline_the_winner(seen):
 
 def test_strip_shows_every_channel_in_order_with_its_mean():
     weights = np.array([0.2, 0.9, 0.4, 0.6], dtype=np.float32)
-    chart = weight_strip(weights, "RGB <1>")
+    chart = bar_chart(weights, "RGB <1>", "channels")
     assert "http" not in chart
     root = ElementTree.fromstring(chart)
     assert "mean 0.525" in root.attrib["aria-label"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efnet.export.program import Deployed, trace
+from efnet.export.formats import Deployed, trace
 from efnet.models.registry import create_model
 
 

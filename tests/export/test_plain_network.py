@@ -14,8 +14,7 @@ from PIL import Image
 import efnet
 from efnet.cli.main import main
 from efnet.core.errors import InputError
-from efnet.export.agreement import Comparison, compare
-from efnet.export.export import _refuse_poor
+from efnet.export.export import Comparison, check_agreement, compare
 from efnet.inference.runtime import load_exported
 from efnet.inference.tiles import Tiling
 from efnet.models.base import InputSpec, SegmentationModel
@@ -99,7 +98,7 @@ def test_another_size_than_the_fixed_one_is_refused(folder) -> None:
     predictor = efnet.Predictor.from_pretrained(folder / "fixed.onnx")
     predictor.tiling = Tiling((64, 64), 16)
     with pytest.raises(
-        InputError, match=r"exported for 64x96 alone, not 64x64; export it again without --size"
+        InputError, match=r"exported for 64x96 alone, not 64x64; export it again for any size"
     ):
         predictor(folder / "street.png", folder / "street_th.png")
 
@@ -110,9 +109,9 @@ def test_a_file_of_another_network_does_not_pass(folder) -> None:
     assert isinstance(found, Comparison)
     assert found.source == "generated"
     with pytest.raises(
-        InputError, match=r"street.onnx: not written: its classes agree .* use --precision 32"
+        InputError, match=r"street.onnx: not written: its classes agree .* use `precision` 32"
     ):
-        _refuse_poor(folder / "street.onnx", "int8", found)
+        check_agreement(folder / "street.onnx", "int8", found)
 
 
 def test_blocks_of_the_page_run(folder, monkeypatch) -> None:

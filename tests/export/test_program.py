@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 import efnet
-from efnet.export.formats import write_program
-from efnet.export.program import Deployed, trace
+from efnet.export.formats import Deployed, trace, write_program
 
 
 def test_a_program_names_no_folder_of_this_machine(tmp_path: Path) -> None:

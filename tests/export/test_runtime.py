@@ -93,7 +93,7 @@ def test_a_runtime_that_is_not_installed(tmp_path, monkeypatch: pytest.MonkeyPat
         (["--out", "a.onnx", "--size", "480"], "--size 480: give height x width"),
         (["--out", "a.onnx", "--size", "480x24"], "--size 480x24: give height x width, both at least 32"),
         (["--out", "a.onnx", "--check-pairs", "0"], "--check-pairs 0 is below 1"),
-        (["--out", "a.onnx"], "neither a checkpoint folder here nor one to be had from the hub"),
+        (["--out", "a.onnx"], "neither a checkpoint folder here nor one on the hub"),
         (["--out", "file/a.onnx"], "is not a folder"),
     ],
 )

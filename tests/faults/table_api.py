@@ -6,9 +6,10 @@ What a user holds (files, images, checkpoints) is an `InputError`; an argument t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from efnet.evaluation.evaluate import evaluate
 from efnet.evaluation.protocols import get_protocol
 from efnet.explain import explain
 from efnet.export.export import export_model
+from efnet.inference.engine import Engine
 from efnet.inference.predictor import Predictor
 from efnet.inference.tiles import Tiling
 from efnet.models.checkpoint import load_checkpoint
@@ -102,10 +104,14 @@ def split(dataset: str = "mfnet", root: str = "mfnet", name: str = "test") -> An
 
 def evaluated(
     name: str, *says: str, kind: type[Exception] = InputError, protocol: str = "mfnet",
-    arrange: Arrange = lambda home: None, change: Callable[[Any], Any] = lambda pairs: pairs, **options: Any
+    arrange: Arrange = lambda home: None, change: Callable[[Any], Any] = lambda pairs: pairs,
+    engine: Mapping[str, Any] = MappingProxyType({}), **options: Any
 ) -> Call:  # fmt: skip
     def call(home: Path) -> object:
-        return evaluate(small_model(), change(split()), get_protocol(protocol), **options)
+        pairs = change(split())
+        return evaluate(
+            Engine(small_model(), split().classes, **engine), pairs, get_protocol(protocol), **options
+        )
 
     return Call(f"evaluate: {name}", call, says, kind, arrange)
 
@@ -123,22 +129,22 @@ def exported(
 MODELS = [
     made("a name that is none", "'efnet_huge'", "efnet_tiny", model="efnet_huge"),
     made("no name", "None", "efnet_tiny", model=None),
-    made("one class", "num_classes must be at least 2", num_classes=1),
-    made("half a class", "num_classes", "2.5", num_classes=2.5),
-    made("too many classes", "2 to 255 classes", "300", num_classes=300),
+    made("one class", "num_classes must be at least 2", kind=InputError, num_classes=1),
+    made("half a class", "num_classes", "2.5", kind=InputError, num_classes=2.5),
+    made("too many classes", "num_classes", "at most 255", "300", kind=InputError, num_classes=300),
     made("classes that are a number", "ClassSet", "int", "num_classes", kind=TypeError, classes=9),
     made("classes that are names", "ClassSet", "list", kind=TypeError, classes=["road", "car"]),
     made("more classes than named", "5 classes", "of 9", num_classes=9, classes=ClassSet.generic(5)),
     made("an option that is none", "no option depth", "fusion", depth=3),
     made("an option of another network", "no option fusion", "modality", model="rtfnet50", fusion="add"),
-    made("a fusion that is none", "fusion must be one of", "'mean'", fusion="mean"),
-    made("a camera that is none", "modality must be one of", "'depth'", modality="depth"),
-    made("one tau", "tau must be three numbers", "0.5", tau=0.5),
-    made("two taus", "tau must be three numbers", tau=(0.1, 0.2)),
-    made("taus in words", "tau must be three numbers", tau=("a", "b", "c")),
-    made("a tau of NaN", "tau must be three numbers", tau=(0.1, float("nan"), 1.0)),
-    made("a drop_path above one", "drop_path", "1.5", drop_path=1.5),
-    made("a drop_path in words", "drop_path", "'much'", drop_path="much"),
+    made("a fusion that is none", "fusion must be one of", "'mean'", kind=InputError, fusion="mean"),
+    made("a camera that is none", "modality must be one of", "'depth'", kind=InputError, modality="depth"),
+    made("one tau", "tau must be three numbers", "0.5", kind=InputError, tau=0.5),
+    made("two taus", "tau must be three numbers", kind=InputError, tau=(0.1, 0.2)),
+    made("taus in words", "tau must be three numbers", kind=InputError, tau=("a", "b", "c")),
+    made("a tau of NaN", "tau must be three numbers", kind=InputError, tau=(0.1, float("nan"), 1.0)),
+    made("a drop_path above one", "drop_path", "1.5", kind=InputError, drop_path=1.5),
+    made("a drop_path in words", "drop_path", "'much'", kind=InputError, drop_path="much"),
 ]
 IMAGES = torch.zeros(1, 3, 48, 64), torch.zeros(1, 1, 48, 64)
 NETWORKS = [
@@ -213,7 +219,7 @@ PREDICTED = [
               arrange=holds("thermal/a.png", "hot")),
     predicted("a folder", "rgb", "thermal/a.png", "rgb"),
     Call("batch: no pairs in a batch", lambda home: predictor().batch([(RGB, THERMAL)], batch_size=0),
-         ("batch_size 0",)),
+         ("`batch_size` 0",)),
     Call("batch: the second is damaged", lambda home: predictor().batch([(RGB, THERMAL), (RGB[0], THERMAL)]),
          ("pair 1", "rgb array")),
     Call("batch: images that are no pairs", lambda home: predictor().batch([Path("rgb/a.png")]),  # type: ignore[list-item]
@@ -256,9 +262,9 @@ EVALUATED = [
               change=lambda pairs: PairDataset(pairs, (32, 32), AugmentConfig())),
     evaluated("no pairs in a batch", "batch_size", "0", kind=ValueError, batch_size=0),
     evaluated("workers below none", "workers", "-1", kind=ValueError, workers=-1),
-    evaluated("a precision that is none", "precision '8'", "bf16", precision="8"),
-    evaluated("a device that is none", "'tpu'", "use auto, cpu", device="tpu"),
-    evaluated("too small", "at least 32x32", kind=ValueError, input_size=(16, 16)),
+    evaluated("a precision that is none", "precision '8'", "bf16", engine={"precision": "8"}),
+    evaluated("a device that is none", "'tpu'", "use auto, cpu", engine={"device": "tpu"}),
+    evaluated("too small", "at least 32 pixels each way", engine={"size": (16, 16)}),
 ]  # fmt: skip
 EXPLAINED = [
     Call("explain: a network of another paper",
@@ -276,7 +282,7 @@ EXPORTED = [
     exported("a precision of another format", "precision", "int8", precision="int8"),
     exported("inputs that are none", "inputs 'int4'", "uint8", inputs="int4"),
     exported("outputs that are none", "outputs 'masks'", "classes", outputs="masks"),
-    exported("OpenVINO of any size", "needs --size", path="x.xml", format="openvino"),
+    exported("OpenVINO of any size", "needs `size`", path="x.xml", format="openvino"),
     exported("too small", "32", size=(16, 16)),
     exported("into a file", "rgbt.png is a file", path="rgbt.png/x.pt2"),
     exported("onto a folder", "x.pt2: is a folder", arrange=folder("x.pt2")),

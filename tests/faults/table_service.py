@@ -227,8 +227,8 @@ PATHS = [
             b"", {}, "/v1/examples/day/depth.png", "GET"),
 ]  # fmt: skip
 DOOR = [
-    body("another host", 421, "unknown_host", "'evil.example'", "--allow-host", Host="evil.example"),
-    body("a host of 10,000 letters", 421, "unknown_host", "--allow-host", Host="e" * 10_000),
+    body("another host", 421, "unknown_host", "'evil.example'", "`allow_host`", Host="evil.example"),
+    body("a host of 10,000 letters", 421, "unknown_host", "`allow_host`", Host="e" * 10_000),
     body("a page of another site", 403, "other_site", "use the page", Sec_Fetch_Site="cross-site"),
 ]
 CASES = [*BODIES, *FIELDS, *IMAGES, *QUERIES, *PATHS, *DOOR]

@@ -121,6 +121,8 @@ CASES = [
     yaml("with a number of 5000 digits", f"seed: {'9' * 5000}\n", "c.yaml"),
     yaml("with a date that is none", "recipe: 2001-99-99\n", "c.yaml"),
     yaml("with a number in words", "schedule: {power: many}\n", "schedule.power", "a number"),
+    yaml("with a tau above 1", "network: {tau: [0.3, 0.7, 1.5]}\n", "tau", "0 to 1"),
+    yaml("with stochastic depth of all", "network: {drop_path: 1.0}\n", "drop_path", "below 1"),
     yaml("with a list for a section", "data: [1, 2]\n", "c.yaml", "'data' is a section"),
     yaml("of an unknown recipe", "recipe: secret\n", "secret", "paper"),
     Case("--config that is not there", f"{LINE} --config c.yaml", ("c.yaml",)),

@@ -19,7 +19,7 @@ from table_service import CASES, FORM, GOOD, MOST_BYTES, MOST_PIXELS, SEGMENT, R
 
 from efnet.inference.predictor import Predictor
 from efnet.service.app import create_app
-from efnet.service.limits import Limits
+from efnet.service.segmenter import Limits
 
 
 class Writes:

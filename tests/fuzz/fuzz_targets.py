@@ -16,14 +16,15 @@ from PIL import Image
 from safetensors.torch import save
 
 from efnet.alignment.homography import Homography
-from efnet.cli.train import add_arguments, prepare
+from efnet.cli.train import add_arguments, parse
 from efnet.core.errors import InputError
+from efnet.core.journal import read_journal
 from efnet.data.archive import scan_tar
 from efnet.data.images import read_label, read_rgb, read_thermal
 from efnet.data.layouts.folders import Description
 from efnet.data.layouts.listing import read_list
 from efnet.data.layouts.public import MFNET_CLASSES
-from efnet.inference.journal import read_journal
+from efnet.inference.resume import kept_record
 from efnet.models.base import read_config
 from efnet.models.weights import read_state_dict
 from efnet.training.state import Progress, load_state
@@ -83,7 +84,7 @@ def read_training(path: Path) -> object:
     parser = ArgumentParser(exit_on_error=False)
     add_arguments(parser)
     try:
-        return parser.parse_args(prepare(["--config", str(path), "--out", "run"]))
+        return parse(parser, ["--config", str(path), "--out", "run"])
     except ArgumentError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -105,7 +106,7 @@ READERS: dict[str, tuple[bytes, str, Reader]] = {
     "homography": (homography(), "x.json", Homography.load),
     "dataset.yaml": (DATASET, "dataset.yaml", Description.read),
     "split list": (b"00001D\n00002N.png\n", "x.txt", read_list),
-    "journal": (JOURNAL, "x.jsonl", read_journal),
+    "journal": (JOURNAL, "x.jsonl", lambda path: read_journal(path, kept_record)),
     "state of a run": (state_body(), "x.body", read_state),
     "training configuration": (CONFIG, "x.yaml", read_training),
     "tar": (tar_file(), "x.tar", scan_tar),

@@ -26,7 +26,7 @@ from efnet.inference.predictor import Predictor
 from efnet.models.config import BackboneConfig, EFNetConfig
 from efnet.models.efnet import EFNet
 from efnet.service.app import create_app
-from efnet.service.limits import Limits
+from efnet.service.segmenter import Limits
 
 EXAMPLES = int(os.environ.get("EFNET_FUZZ_EXAMPLES", "60"))
 LIMITS = Limits(max_bytes=100_000, max_pixels=20_000, batch_wait_ms=0)

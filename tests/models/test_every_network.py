@@ -6,6 +6,7 @@ Small networks are put through everything; large ones through what takes no minu
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ import torch
 from model_cases import check_determinism, check_gradients, check_round_trip, check_shapes, random_pair
 
 import efnet
-from efnet.export.program import Deployed, trace
+from efnet.export.formats import Deployed, trace
 from efnet.models import SegmentationModel
+from efnet.models.checkpoint import copy_weights
 from efnet.models.config import Modality
-from efnet.training.network import copy_weights
 
 SMALL = ("efnet_tiny", "mfnet", "pstnet", "segformer_b0", "cmx_b0", "tuni_s")
 LARGE = tuple(name for name in efnet.list_models() if name not in SMALL)
@@ -115,6 +116,26 @@ def test_both_images_matter(name: str) -> None:
         assert logits.isfinite().all()
         assert not torch.equal(logits, model(1 - rgb, thermal))
         assert not torch.equal(logits, model(rgb, 1 - thermal))
+
+
+@every
+def test_classifiers_start_near_zero(name: str) -> None:
+    """So the first cross-entropy is that of equal probabilities, ln K, and no network starts from a handicap.
+
+    EFNet's own decoder has no such layer: its logits are distances.
+    """
+    torch.manual_seed(0)
+    options = {"decoder": "mlp"} if name.startswith("efnet") else {}
+    model = efnet.create_model(name, 9, **options).train()
+    label = torch.randint(0, 9, (2, 64, 64))
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model(*random_pair(64, 64, 2)), label)
+    assert float(loss) == pytest.approx(math.log(9), rel=0.03)
+    for key, value in model.named_parameters():
+        if key.endswith("classify.bias"):
+            assert not value.any()
+        elif key.endswith("classify.weight"):
+            assert float(value.detach().std()) == pytest.approx(0.01, rel=0.3)
 
 
 @small

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import efnet
 from efnet.core.errors import InputError
@@ -154,3 +156,24 @@ def test_bad_images() -> None:
             encoder(torch.zeros(shape))
     with pytest.raises(ValueError, match="light"):
         efnet.TCFormer("huge")
+
+
+@pytest.mark.parametrize("make", [lambda: efnet.TCFormer("tiny"), lambda: efnet.create_model("efnet_tiny")])
+def test_fresh_weights_are_initialised_as_the_official_network_does(make: Callable[[], nn.Module]) -> None:
+    """Convolutions by their fan-out, linear layers at 0.02; the skips of tokens keep PyTorch's own way."""
+    seen: list[nn.Module] = []
+    for name, module in make().named_modules():
+        if isinstance(module, nn.Conv1d):
+            bound = 1 / math.sqrt(module.in_channels // module.groups)
+            assert float(module.weight.detach().abs().max()) <= bound
+            expected = bound / math.sqrt(3)
+        elif isinstance(module, nn.Conv2d):
+            expected = math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels // module.groups))
+        elif isinstance(module, nn.Linear) and module.weight.numel() > 500:
+            expected = 0.02
+        else:
+            continue
+        seen.append(module)
+        assert float(module.weight.detach().std()) == pytest.approx(expected, rel=0.15), name
+    for kind in (nn.Conv1d, nn.Conv2d, nn.Linear):
+        assert any(isinstance(module, kind) for module in seen)

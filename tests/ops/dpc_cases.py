@@ -7,7 +7,7 @@ import torch
 from dpc_transcription import cluster
 from torch import Tensor
 
-from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.clustering.dpc_knn import dpc_knn
 
 
 def assert_exact(

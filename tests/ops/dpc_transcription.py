@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from efnet.ops.dpc_arithmetic import exponential
+from efnet.ops.clustering.distances import exponential
 
 LANES = 32
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from efnet.ops import attention as module
-from efnet.ops import linear as linear_module
-from efnet.ops.attention import attention
+from efnet.ops import linear as module
+from efnet.ops.linear import attention
 
 
 def by_formula(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
@@ -25,7 +24,7 @@ def by_formula(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | Non
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "blocks" and not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch is without oneDNN")
-    monkeypatch.setattr(linear_module, "onednn_pays", lambda: request.param == "blocks")
+    monkeypatch.setattr(module, "onednn_pays", lambda: request.param == "blocks")
     return str(request.param)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from efnet.ops.distance import squared_distance
+from efnet.ops.linear import squared_distance
 
 
 def test_equals_plain_differences() -> None:

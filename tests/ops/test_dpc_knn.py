@@ -12,7 +12,7 @@ from dpc_cases import FEATURES, assert_exact, duplicated, grid, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.clustering.dpc_knn import dpc_knn
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -217,7 +217,7 @@ def test_refuses(arguments: dict[str, object], message: str) -> None:
 
 MEMORY = """
 import pathlib, sys, torch
-from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.clustering.dpc_knn import dpc_knn
 torch.manual_seed(0)
 weight = float(sys.argv[1])
 # Not ru_maxrss: that begins with the peak of the process which started this one.

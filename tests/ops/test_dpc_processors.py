@@ -17,7 +17,7 @@ PROGRAM = """
 import hashlib, sys, torch
 sys.path.insert(0, sys.argv[1])
 from dpc_cases import FEATURES, grid
-from efnet.ops.dpc_knn import dpc_knn
+from efnet.ops.clustering.dpc_knn import dpc_knn
 places = grid(20, 31)
 for threads in (1, 2):
     torch.set_num_threads(threads)

@@ -7,9 +7,8 @@ import torch
 from dpc_cases import assert_exact, grid, smooth
 from torch import Tensor
 
-from efnet.ops import dpc_static
-from efnet.ops.dpc_knn import dpc_knn
-from efnet.ops.dpc_points import Points
+from efnet.ops.clustering import traceable
+from efnet.ops.clustering.dpc_knn import dpc_knn
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
@@ -41,7 +40,7 @@ def test_products_of_reduced_precision_are_not_used(weight: float) -> None:
 def test_static_operators_equal_transcription(weight: float, k: int) -> None:
     """Without ties nothing is left to rounding."""
     features, positions = smooth(36, 80, 12, batch=2), grid(36, 80).expand(2, -1, -1)
-    assignment, centers = dpc_static.cluster(Points(features, positions, weight), 720, k)
+    assignment, centers = traceable.cluster(features, 720, k, positions, weight, fixed=True)
     expected = dpc_knn(features, 720, k, positions, weight)
     assert torch.equal(centers, expected.centers)
     assert torch.equal(assignment, expected.assignment)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from efnet.ops import shares
-from efnet.ops.shares import exchange
+from efnet.ops import segments
+from efnet.ops.segments import exchange
 
 
 def matrix(group: Tensor, other: Tensor, groups: int, others: int) -> Tensor:
@@ -55,8 +55,8 @@ def test_tokens_that_are_cells() -> None:
 
 def test_numbers_too_large_for_one_key() -> None:
     token, cell = assignments(200, 30), assignments(200, 20)
-    order = shares._order(token, cell, 30, 20)
-    again = shares._order(token, cell, 2**20, 2**20)
+    order = segments._order(token, cell, 30, 20)
+    again = segments._order(token, cell, 2**20, 2**20)
     for found in (order, again):
         pairs = [(int(token[n]), int(cell[n])) for n in found]
         assert pairs == sorted(pairs)

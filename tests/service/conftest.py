@@ -15,7 +15,7 @@ from service_helpers import ServerProcess, make_model, make_predictor
 
 from efnet.inference.predictor import Predictor
 from efnet.service.app import create_app
-from efnet.service.limits import Limits
+from efnet.service.segmenter import Limits
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from efnet.core.errors import InputError
 from efnet.inference.predictor import Predictor
 from efnet.service.app import create_app
 from efnet.service.batcher import Batcher
-from efnet.service.limits import Limits
+from efnet.service.segmenter import Limits
 
 
 class WatchedPredictor(Predictor):

@@ -18,7 +18,7 @@ from service_helpers import ServerProcess, files_of, make_model, metric
 
 from efnet.inference.predictor import Predictor
 from efnet.service.app import create_app
-from efnet.service.limits import Limits
+from efnet.service.segmenter import Limits
 
 TIMEOUT = 1.0
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"

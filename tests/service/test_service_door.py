@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from service_helpers import ServerProcess, error_of, files_of, make_predictor
 
 from efnet.service.app import create_app
-from efnet.service.host_check import own_names
+from efnet.service.middleware import own_names
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_name_that_was_made_to_lead_here(guarded: TestClient, host: str, path:
     response = guarded.get(path, headers={"Host": host})
     status, code, message = error_of(response)
     assert (status, code) == (421, "unknown_host")
-    assert "--allow-host" in message
+    assert "`allow_host`" in message
     assert response.headers["x-content-type-options"] == "nosniff"
 
 

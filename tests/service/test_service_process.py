@@ -117,8 +117,11 @@ def test_sigterm_finishes_what_was_accepted(checkpoint: Path) -> None:
 
 
 def test_ctrl_c_ends_it_too(checkpoint: Path) -> None:
-    status, errors = ServerProcess(checkpoint).end(signal.SIGINT)
-    assert (status, errors) == (0, "")
+    running = ServerProcess(checkpoint)
+    # On a busy machine the warm-up may outlast the grace that a pass of the network has.
+    while httpx.get(f"{running.url}healthz").status_code != 200:
+        time.sleep(0.02)
+    assert running.end(signal.SIGINT) == (0, "")
 
 
 @pytest.mark.slow
@@ -157,7 +160,7 @@ def test_a_port_that_is_taken(checkpoint: Path, capsys) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", "--checkpoint", str(checkpoint), "--port", str(port)]) == 2
-    assert f"--port {port}: cannot be had on 127.0.0.1" in capsys.readouterr().err
+    assert f"--port {port}: cannot be opened on 127.0.0.1" in capsys.readouterr().err
 
 
 def test_no_checkpoint_there(tmp_path: Path, capsys) -> None:

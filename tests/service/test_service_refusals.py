@@ -20,7 +20,7 @@ from service_helpers import encode, error_of, files_of, make_pair, make_predicto
 from efnet.core.errors import InputError
 from efnet.service.app import create_app
 from efnet.service.errors import RefusedError
-from efnet.service.limits import Limits
+from efnet.service.segmenter import Limits
 from efnet.service.uploads import read_uploads
 
 
@@ -159,19 +159,19 @@ def test_an_error_of_ours_shows_no_traceback(client: TestClient, monkeypatch, ca
 
 
 @pytest.mark.parametrize(
-    ("values", "option"),
+    ("values", "field"),
     [
-        ({"max_bytes": 10}, "--max-bytes"),
-        ({"max_pixels": 0}, "--max-pixels"),
-        ({"timeout": 0.0}, "--timeout"),
-        ({"timeout": float("nan")}, "--timeout"),
-        ({"max_concurrent": 0}, "--max-concurrent"),
-        ({"batch_size": 0}, "--batch-size"),
-        ({"batch_wait_ms": -1.0}, "--batch-wait-ms"),
+        ({"max_bytes": 10}, "`max_bytes`"),
+        ({"max_pixels": 0}, "`max_pixels`"),
+        ({"timeout": 0.0}, "`timeout`"),
+        ({"timeout": float("nan")}, "`timeout`"),
+        ({"max_concurrent": 0}, "`max_concurrent`"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"batch_wait_ms": -1.0}, "`batch_wait_ms`"),
     ],
 )
-def test_limits_out_of_range(values: dict, option: str) -> None:
-    with pytest.raises(InputError, match=option):
+def test_limits_out_of_range(values: dict, field: str) -> None:
+    with pytest.raises(InputError, match=field):
         Limits(**values)
 
 

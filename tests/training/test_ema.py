@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from efnet.core.errors import InputError
-from efnet.training.ema import EmaConfig, WeightAverage
+from efnet.training.config import EmaConfig
+from efnet.training.optimizer import WeightAverage
 
 
 def test_average_follows_its_definition() -> None:

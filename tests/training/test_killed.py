@@ -176,5 +176,5 @@ def test_two_damaged_states_end_a_run(scenes: Path, tmp_path: Path) -> None:
     train(config(scenes), folder.path, reporter=QUIET)
     for path in (folder.state, previous(folder.state)):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"(?s)state\.pt: .*checksum.*previous\.pt: .*another --out"):
+    with pytest.raises(InputError, match=r"(?s)state\.pt: .*checksum.*previous\.pt: .*another `out`"):
         train(config(scenes), folder.path, resume=True, reporter=QUIET)

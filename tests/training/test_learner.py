@@ -13,11 +13,9 @@ from test_train import QUIET, config
 import efnet
 from efnet.core.classes import ClassSet
 from efnet.training import train
-from efnet.training.config import NetworkConfig, ScheduleConfig
-from efnet.training.loss import LossConfig
-from efnet.training.network import build_network
+from efnet.training.config import LossConfig, NetworkConfig, ScheduleConfig
 from efnet.training.optimizer import parameter_groups, set_rate
-from efnet.training.step import Learner
+from efnet.training.step import Learner, build_network
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])

@@ -15,13 +15,11 @@ from torch import Tensor
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.training import Interrupted, train
-from efnet.training.config import DataConfig, NetworkConfig, OptimizerConfig, ScheduleConfig
-from efnet.training.ema import EmaConfig
+from efnet.training.config import DataConfig, EmaConfig, NetworkConfig, OptimizerConfig, ScheduleConfig
 from efnet.training.logs import Reporter
 from efnet.training.loss import Objective
-from efnet.training.network import build_network
 from efnet.training.state import read_state
-from efnet.training.step import Learner
+from efnet.training.step import Learner, build_network
 
 
 def batch_of(count: int, poisoned: int | None = None) -> dict[str, Tensor]:
@@ -157,7 +155,7 @@ def test_skipped_steps_are_counted_named_and_survive_a_resume(scenes: Path, tmp_
 def test_too_many_in_succession_end_the_run(scenes: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("efnet.training.step.Objective", SteepAtZero)
     patient = config(scenes, optimizer=OptimizerConfig(max_skipped=2))
-    with pytest.raises(InputError, match=r"gradient is not finite in 2 steps in succession.*--lr") as caught:
+    with pytest.raises(InputError, match=r"gradient is not finite in 2 steps in succession.*`lr`") as caught:
         train(patient, tmp_path / "run", reporter=Reporter(quiet=True))
     assert any(name in str(caught.value) for name in (scenes / "train.txt").read_text().split())
     with pytest.raises(InputError, match="max_skipped"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import efnet
 from efnet.training.config import ScheduleConfig
-from efnet.training.optimizer import learning_rate, parameter_groups
+from efnet.training.optimizer import group_as_saved, learning_rate, parameter_groups
 from efnet.training.sampler import EpochSampler
 
 
@@ -44,6 +45,45 @@ def test_every_parameter_is_in_one_group() -> None:
     kept_names = {names[id(value)] for value in kept["params"]}
     assert {"decoder.class_tokens", "token_stages.0.dbtc.position.table", "rgb.norm.weight"} <= kept_names
     assert all(value.ndim > 1 for value in decayed["params"])
+
+
+@pytest.mark.parametrize("position", ["pe", "pce"])
+def test_positions_do_not_decay(position: str) -> None:
+    """Neither where tokens are, nor what their place adds to the importance."""
+    model = efnet.create_model("efnet_tiny", position=position)
+    decayed, _ = parameter_groups(model, weight_decay=0.01)
+    ids = {id(value) for value in decayed["params"]}
+    decaying = {name for name, value in model.named_parameters() if id(value) in ids}
+    assert not [name for name in decaying if "position" in name]
+    assert {"token_stages.0.dbtc.score.weight", "token_stages.0.dbtc.conv.skip.weight"} <= decaying
+
+
+@pytest.mark.parametrize("fresh_lr", [1.0, 10.0])
+def test_a_state_from_before_positions_were_exempt_is_resumed(fresh_lr: float) -> None:
+    """Its groups differ, and so do the numbers of its parameters; decay goes on as it began."""
+    model = efnet.create_model("efnet_tiny")
+    fresh = [name for name, _ in model.named_parameters() if "dbtc" in name or "decoder" in name]
+    groups = parameter_groups(model, 0.01, fresh, fresh_lr)
+    scores = [value for name, value in model.named_parameters() if "score_position" in name]
+    before = [{**group, "params": list(group["params"])} for group in groups]
+    owner = next(group for group in before if any(value is scores[0] for value in group["params"]))
+    decayed = before[before.index(owner) - 1]
+    owner["params"] = [value for value in owner["params"] if all(value is not score for score in scores)]
+    order = {id(value): number for number, value in enumerate(model.parameters())}
+    decayed["params"] = sorted([*decayed["params"], *scores], key=lambda value: order[id(value)])
+    old = torch.optim.AdamW(before)
+    for number, value in enumerate(model.parameters()):
+        value.grad = torch.full_like(value, number)
+    old.step()
+    new = torch.optim.AdamW(groups)
+    group_as_saved(model, new, old.state_dict())
+    new.load_state_dict(old.state_dict())
+    for value in model.parameters():
+        assert torch.equal(new.state[value]["exp_avg"], old.state[value]["exp_avg"])
+    again = torch.optim.AdamW(parameter_groups(model, 0.01, fresh, fresh_lr))
+    group_as_saved(model, again, again.state_dict())
+    sizes = [len(group["params"]) for group in again.param_groups]
+    assert sizes == [len(group["params"]) for group in parameter_groups(model, 0.01, fresh, fresh_lr)]
 
 
 @given(

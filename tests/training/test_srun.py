@@ -14,8 +14,8 @@ import pytest
 from distributed_helpers import assert_same_run, finish, posix, rows, train_words
 
 from efnet.core.errors import InputError
+from efnet.core.fabric import StepEnvironment, pick_environment
 from efnet.scenes import write_dataset
-from efnet.training.parallel import StepEnvironment, pick_environment
 from efnet.training.run_folder import RunFolder
 from efnet.training.state import read_state
 
@@ -79,7 +79,7 @@ def test_a_batch_script_is_one_process(step: pytest.MonkeyPatch) -> None:
 
 def test_different_numbers_of_tasks_are_refused(step: pytest.MonkeyPatch) -> None:
     step.setenv("SLURM_STEP_TASKS_PER_NODE", "2,1")
-    with pytest.raises(InputError, match=r"2,1 tasks .* --ntasks-per-node"):
+    with pytest.raises(InputError, match=r"2,1 tasks .*--ntasks-per-node"):
         pick_environment()
 
 

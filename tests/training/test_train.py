@@ -125,7 +125,7 @@ def test_interrupted_run_resumes_bit_for_bit(
     finished: Path, scenes: Path, tmp_path: Path, batches: int
 ) -> None:
     out = tmp_path / "run"
-    with pytest.raises(Interrupted, match="--resume"):
+    with pytest.raises(Interrupted, match="`resume`"):
         train(config(scenes), out, reporter=InterruptAfter(batches))
     summary = train(config(scenes), out, resume=True, reporter=QUIET)
     assert summary.epochs == 2
@@ -246,7 +246,7 @@ def test_faulty_data_is_named_before_training(scenes: Path, tmp_path: Path) -> N
 
 def test_start_from_a_checkpoint_with_other_classes(finished: Path, scenes: Path, tmp_path: Path) -> None:
     from efnet.core.classes import ClassSet
-    from efnet.training.network import build_network
+    from efnet.training.step import build_network
 
     network, report = build_network(NetworkConfig(name="efnet_tiny", init=str(finished)), ClassSet.generic(4))
     assert report is not None

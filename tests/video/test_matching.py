@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from video_helpers import blobs
 
-from efnet.video.matching import match
-from efnet.video.segment import FREEZE_SECONDS, FrozenWatch
-from efnet.video.source import Frame
+from efnet.video.source import FREEZE_SECONDS, Frame, FrozenWatch, match
 
 EMPTY = np.zeros((1, 1))
 

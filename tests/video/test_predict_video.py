@@ -20,8 +20,7 @@ from efnet.inference.postprocess import Prediction
 from efnet.inference.predictor import Predictor
 from efnet.inference.tiles import Tiling
 from efnet.video import VideoOptions, predict_video
-from efnet.video.matching import match
-from efnet.video.source import Source
+from efnet.video.source import Source, match
 
 
 def predict(predictor, videos, out, thermal=True, **options):
@@ -129,11 +128,11 @@ def test_a_covered_and_a_frozen_camera_are_told(predictor, tmp_path):
         tmp_path / "still.mkv", [blobs(2)] * 32, 10, codec="ffv1", source="gray", pixels="gray"
     )
     told = []
-    summary = predict_video(predictor, str(rgb), str(dark), tmp_path / "a.mp4", tell=told.append)
+    summary = predict_video(predictor, str(rgb), str(dark), tmp_path / "a.mp4", warn=told.append)
     assert summary.missing == {"thermal": {"of one value": 32}}
     assert len(told) == 1
     assert "frame 0 (0.00 s): thermal is of one value" in told[0]
-    summary = predict_video(predictor, str(rgb), str(still), tmp_path / "b.mp4", tell=told.append)
+    summary = predict_video(predictor, str(rgb), str(still), tmp_path / "b.mp4", warn=told.append)
     assert summary.missing == {"thermal": {"frozen": 12}}
     assert "frame 20 (2.00 s): thermal is frozen" in told[1]
 
@@ -184,9 +183,9 @@ def test_memory_does_not_grow_with_the_video(predictor, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"smooth": 1.0}, "--smooth 1.0: give a number from 0 to below 1"),
-        ({"max_gap": -1}, "--max-gap -1: give seconds"),
-        ({"batch_size": 0}, "--batch-size 0 is below 1"),
+        ({"smooth": 1.0}, "`smooth` 1.0: give a number from 0 to below 1"),
+        ({"max_gap": -1}, "`max_gap` -1: give seconds"),
+        ({"batch_size": 0}, "`batch_size` 0 is below 1"),
     ],
 )
 def test_bad_options(options, message):

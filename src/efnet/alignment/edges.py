@@ -1,9 +1,8 @@
-"""How far a thermal image is off its colour image, from edges alone.
+"""The shift of a thermal image against its colour image, from edges alone.
 
-The two cameras agree on where edges lie and how they run, not on which side is brighter. So each image
-becomes a field of edge directions, doubled in angle (an edge and its reverse are one direction) and evened
-out in strength, as complex numbers; correlating two such fields peaks where most edges fall on edges that
-run alike.
+The two cameras agree on the place and direction of edges, not on which side is brighter. So each image
+becomes a field of edge directions: complex numbers, doubled in angle (an edge and its reverse are one
+direction) and normalised in strength. The correlation of two fields peaks where most edges coincide.
 """
 
 from __future__ import annotations
@@ -17,98 +16,71 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Grey = NDArray[np.float32]
-"""(H, W), any range."""
+Grey = NDArray[np.float32]  # (H, W), any range
+Field = NDArray[np.complex128]  # (H, W), edge strength times e^(2i angle)
 
-Field = NDArray[np.complex128]
-"""(H, W), edge strength times e^(2i angle)."""
-
-LONG_SIDE = 320
-"""Length of the longer side at which shifts are looked for; a pixel there is 0.3 % of the image."""
-
-SEARCH = 0.08
-"""Greatest shift found by `estimate_shift`, as a share of the longer side."""
+LONG_SIDE = 320  # pixels of the longer side at which shifts are searched: one is 0.3 % of the image
+SEARCH = 0.08  # greatest shift that `estimate_shift` searches, as a share of the longer side
 
 CONFIDENT = 4.5
-"""Least height of a correlation's peak above its mean, in standard deviations, that is taken for a match.
+"""Least height of a correlation's peak above its mean, in standard deviations, that counts as a match.
 
-On the pairs that `docs/video.md` names, images of different scenes stay below it, and pairs rise above it.
+It separates true pairs from images of different scenes on the pairs that `docs/video.md` names.
 """
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How far the thermal image is off.
+    """The shift of a thermal image."""
 
-    Attributes:
-        x: pixels of the colour image that thermal has to move right.
-        y: likewise, down.
-        peak: height of the correlation's peak, in its standard deviations.
-    """
-
-    x: float
-    y: float
-    peak: float
+    x: float  # pixels of the colour image that thermal has to move right
+    y: float  # likewise, down
+    peak: float  # height of the correlation's peak, in its standard deviations
 
     @property
     def confident(self) -> bool:
-        """Whether it is more than chance."""
+        """Whether the peak is above chance."""
         return self.peak >= CONFIDENT
-
-    @property
-    def length(self) -> float:
-        """In pixels of the colour image."""
-        return math.hypot(self.x, self.y)
 
 
 def estimate_shift(rgb: NDArray[np.uint8], thermal: NDArray[np.float32]) -> Shift:
-    """The shift between the images of a pair, up to `SEARCH` of the longer side.
-
-    Args:
-        rgb: uint8 (H, W, 3).
-        thermal: (h, w), stretched onto the colour image first.
-    """
-    scale = LONG_SIDE / max(rgb.shape[:2])
-    size = (max(16, round(rgb.shape[0] * scale)), max(16, round(rgb.shape[1] * scale)))
+    """Estimate the shift of a thermal image (h, w), stretched onto its colour image (H, W, 3) first."""
+    size = working_size(rgb.shape, LONG_SIDE)
     surface = correlate(edge_field(resize(luminance(rgb), size)), edge_field(resize(thermal, size)))
     column, row, peak = find_peak(surface, round(SEARCH * max(size)))
     return Shift(column * rgb.shape[1] / size[1], row * rgb.shape[0] / size[0], peak)
 
 
 def misalignment(shifts: Sequence[Shift]) -> Shift | None:
-    """The median shift of those that are confident; None: fewer than three are."""
-    sure = [shift for shift in shifts if shift.confident]
-    if len(sure) < 3:
-        return None
-    return Shift(
-        x=median(shift.x for shift in sure),
-        y=median(shift.y for shift in sure),
-        peak=median(shift.peak for shift in sure),
-    )
+    """Return the median of the confident shifts; None if fewer than three are confident."""
+    sure = [(shift.x, shift.y, shift.peak) for shift in shifts if shift.confident]
+    return Shift(*map(median, zip(*sure, strict=True))) if len(sure) >= 3 else None
+
+
+def working_size(shape: tuple[int, ...], long_side: int) -> tuple[int, int]:
+    """Return the size (H, W) of an image of `shape` resized to a longer side of `long_side` pixels."""
+    scale = long_side / max(shape[:2])
+    return max(16, round(shape[0] * scale)), max(16, round(shape[1] * scale))
 
 
 def luminance(rgb: NDArray[np.uint8]) -> Grey:
-    """The grey image of a colour image (H, W, 3)."""
+    """Return the grey image of a colour image (H, W, 3)."""
     grey: Grey = rgb.mean(axis=2, dtype=np.float32)
     return grey
 
 
 def resize(image: Grey, size: tuple[int, int]) -> Grey:
-    """Bilinear with antialiasing, to `size` (H, W)."""
+    """Resize to `size` (H, W), bilinear with antialiasing."""
     if image.shape == size:
         return image
-    resized = Image.fromarray(np.asarray(image, dtype=np.float32)).resize(
-        size[::-1], Image.Resampling.BILINEAR
-    )
-    return np.asarray(resized)
+    picture = Image.fromarray(np.asarray(image, dtype=np.float32))
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def edge_field(image: Grey, mask: NDArray[np.bool_] | None = None) -> Field:
-    """Edge directions of an image, doubled in angle, with strengths evened out over the image.
+    """Return the edge directions of an image (H, W), doubled in angle, their strength normalised locally.
 
-    Args:
-        image: (H, W).
-        mask: bool (H, W), where the image shows something; the field is 0 elsewhere.
+    The field is 0 where the mask (H, W) is False.
     """
     margin = 8
     padded = np.pad(image.astype(np.float64), margin, mode="edge")
@@ -126,7 +98,7 @@ def edge_field(image: Grey, mask: NDArray[np.bool_] | None = None) -> Field:
 
 
 def correlate(fixed: Field, moving: Field) -> NDArray[np.float64]:
-    """Correlation for every shift of `moving`, (2H, 2W); entry (y, x), wrapped, is a shift down and right."""
+    """Correlate for every shift of `moving`, (2H, 2W); entry (y, x), wrapped, is a shift down and right."""
     size = (2 * fixed.shape[0], 2 * fixed.shape[1])
     product = np.fft.fft2(fixed, size) * np.conj(np.fft.fft2(moving, size))
     surface: NDArray[np.float64] = np.fft.ifft2(product).real
@@ -134,7 +106,7 @@ def correlate(fixed: Field, moving: Field) -> NDArray[np.float64]:
 
 
 def find_peak(surface: NDArray[np.float64], radius: int) -> tuple[float, float, float]:
-    """The best shift within `radius`: right, down (in parts of a pixel), and its height in deviations."""
+    """Find the best shift within `radius`: right, down (subpixel), and its height in deviations."""
     near = np.roll(surface, (radius, radius), (0, 1))[: 2 * radius + 1, : 2 * radius + 1]
     row, column = (int(place) for place in np.unravel_index(int(near.argmax()), near.shape))
     deviation = float(near.std())
@@ -145,7 +117,7 @@ def find_peak(surface: NDArray[np.float64], radius: int) -> tuple[float, float, 
 
 
 def _vertex(values: NDArray[np.float64]) -> float:
-    """Where the parabola through three values has its top, from the middle one; 0 at the search's border."""
+    """Offset of the top of the parabola through three values; 0 at the search's border."""
     if len(values) < 3:
         return 0.0
     bend = float(values[0] - 2 * values[1] + values[2])
@@ -153,7 +125,7 @@ def _vertex(values: NDArray[np.float64]) -> float:
 
 
 def _smooth(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Gaussian blur; the image is taken to repeat."""
+    """Gaussian blur of an image that repeats."""
     rows, columns = np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None]
     blur = np.exp(-2 * (math.pi * sigma) ** 2 * (rows**2 + columns**2))
     smoothed: NDArray[np.float64] = np.fft.irfft2(np.fft.rfft2(image) * blur, image.shape)

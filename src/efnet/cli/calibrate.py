@@ -1,4 +1,4 @@
-"""`efnet calibrate`: how a thermal camera's image maps onto the colour camera's, written to a file."""
+"""`efnet calibrate`: find how thermal images map onto colour images, and write it to a file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import Progress
 
+from efnet.cli.arguments import add_options, check_minima
 from efnet.cli.options import check_file_writable
 from efnet.core.errors import InputError
 
@@ -32,13 +33,17 @@ DESCRIPTION = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--rgb", type=str, required=True, help="colour images of one camera: file, folder or glob"
+    add_options(
+        parser,
+        rgb=(str, "colour images of one camera: file, folder or glob"),
+        thermal=(str, "thermal images of the other: file, folder or glob"),
+        out=(Path, "the file to write (JSON)"),
+        points=(Path | None, "CSV file of such points, a line each: x,y,X,Y"),
+        tolerance=(5.0, "pixels of the colour image that point pairs may be off"),
+        pairs=(8, "image pairs used for edges, evenly spaced"),
+        preview=(Path | None, "picture of the first pair before and after (PNG)"),
+        overwrite=(False, "replace the file if it is there"),
     )
-    parser.add_argument(
-        "--thermal", type=str, required=True, help="thermal images of the other: file, folder or glob"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the file to write (JSON)")
     parser.add_argument(
         "--point",
         action="append",
@@ -46,28 +51,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="x,y,X,Y: a point in the thermal image and the same one in the colour image, in pixels; four "
         "times or more. Without points, edges are used",
     )
-    parser.add_argument(
-        "--points", type=Path | None, default=None, help="CSV file of such points, a line each: x,y,X,Y"
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=5.0, help="pixels of the colour image that point pairs may be off"
-    )
-    parser.add_argument("--pairs", type=int, default=8, help="image pairs used for edges, evenly spaced")
-    parser.add_argument(
-        "--preview", type=Path | None, default=None, help="picture of the first pair before and after (PNG)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
 
 
 def run(args: Namespace) -> int:
-    """Calibrate; see `efnet calibrate --help`.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: options, files or points are wrong, or edges do not tell with confidence.
-    """
+    """Calibrate; return 0."""
     from efnet.alignment.estimate import preview
     from efnet.core.files import write_image
 
@@ -75,8 +62,7 @@ def run(args: Namespace) -> int:
     check_file_writable("--preview", args.preview)
     if args.out.exists() and not args.overwrite:
         raise InputError(f"--out {args.out}: is there already; choose another name, or use --overwrite")
-    if args.pairs < 1:
-        raise InputError(f"--pairs {args.pairs} is below 1")
+    check_minima(args, pairs=1)
     if not 0 < args.tolerance < float("inf"):
         raise InputError(f"--tolerance {args.tolerance}: give a number of pixels above 0")
     if args.preview is not None and args.preview.suffix.lower() not in PICTURE_SUFFIXES:
@@ -92,14 +78,7 @@ def run(args: Namespace) -> int:
 
 
 def read_points(given: list[str] | None, file: Path | None) -> tuple[Points, Points] | None:
-    """The point pairs of `--point` and `--points` together.
-
-    Returns:
-        thermal points (N, 2) and colour points (N, 2); None: neither option was given.
-
-    Raises:
-        InputError: a line that is not four numbers, or a file that cannot be read.
-    """
+    """Return thermal points (N, 2) and colour points (N, 2) of `--point` and `--points` together, or None."""
     if given is None and file is None:
         return None
     rows = [_four_numbers(text, f"--point {text}") for text in given or ()]
@@ -127,26 +106,25 @@ def _four_numbers(text: str, where: str) -> list[float]:
 
 
 def _read_images(rgb: str, thermal: str, limit: int) -> Images:
-    """Some of the pairs, evenly spaced."""
+    """Read some of the pairs, evenly spaced."""
     from efnet.data.images import read_rgb, read_thermal
     from efnet.inference.inputs import find_pairs
 
     pairs = find_pairs(rgb, thermal)
     step = -(-len(pairs) // limit)
-    images = []
-    for pair in pairs[::step]:
-        assert pair.rgb is not None
-        assert pair.thermal is not None
-        images.append((read_rgb(pair.rgb), read_thermal(pair.thermal)))
-    return images
+    return [
+        (read_rgb(pair.rgb), read_thermal(pair.thermal))
+        for pair in pairs[::step]
+        if pair.rgb is not None and pair.thermal is not None
+    ]
 
 
 def _from_points(points: tuple[Points, Points], images: Images, tolerance: float) -> Homography:
     from efnet.alignment.homography import Homography, fit_homography
 
-    rgb, thermal = images[0]
-    _check_inside("thermal", points[0], (thermal.shape[0], thermal.shape[1]))
-    _check_inside("colour", points[1], (rgb.shape[0], rgb.shape[1]))
+    rgb_size, thermal_size = ((image.shape[0], image.shape[1]) for image in images[0])
+    _check_inside("thermal", points[0], thermal_size)
+    _check_inside("colour", points[1], rgb_size)
     fit = fit_homography(*points, tolerance)
     about = {
         "method": "points",
@@ -156,11 +134,11 @@ def _from_points(points: tuple[Points, Points], images: Images, tolerance: float
         "rms": round(fit.rms, 3),
         "tolerance": tolerance,
     }
-    return Homography(fit.matrix, (thermal.shape[0], thermal.shape[1]), (rgb.shape[0], rgb.shape[1]), about)
+    return Homography(fit.matrix, thermal_size, rgb_size, about)
 
 
 def _check_inside(what: str, points: Points, size: tuple[int, int]) -> None:
-    """Refuse points beyond their image: most often the two were given in the wrong order."""
+    """Refuse points beyond their image: most often the user swapped the two."""
     height, width = size
     beyond = (points < -0.5).any(axis=1) | (points[:, 0] > width - 0.5) | (points[:, 1] > height - 0.5)
     for place in np.flatnonzero(beyond)[:1]:
@@ -185,14 +163,11 @@ def _report(homography: Homography, points: tuple[Points, Points] | None, out: P
     """Print what was found."""
     about = homography.about
     if points is not None:
-        for number, (used, residual) in enumerate(
-            zip(about["used"], about["residuals"], strict=True), start=1
-        ):
-            print(f"pair {number}: {residual:.2f} pixels off{'' if used else ', left out'}")
-        print(
-            f"{sum(about['used'])} of {len(points[0])} point pairs used, {about['rms']:.2f} pixels off (rms)"
-        )
-        if len(points[0]) == 4:
+        used, count = about["used"], len(points[0])
+        for number, (kept, residual) in enumerate(zip(used, about["residuals"], strict=True), start=1):
+            print(f"pair {number}: {residual:.2f} pixels off{'' if kept else ', left out'}")
+        print(f"{sum(used)} of {count} point pairs used, {about['rms']:.2f} pixels off (rms)")
+        if count == 4:
             print("four pairs fit exactly whatever they are: look at --preview, or give more")
     else:
         print(

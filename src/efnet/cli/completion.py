@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import shtab
 from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from efnet.cli.main import Command
 
 DESCRIPTION = (
     "Write the completion script of a shell to standard output. Bash: efnet completion bash > "
@@ -28,52 +30,45 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Print the script.
-
-    Returns:
-        0.
-    """
+    """Print the script; return 0."""
     print(shtab.complete(whole_parser(), args.shell))
     return 0
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """One parser with all commands: what each declares, for completion alone."""
-    from efnet.cli.main import COMMANDS
+    """Return one parser with the options of all commands, for completion alone."""
+    from efnet.cli.main import COMMANDS, load_command
 
     root = argparse.ArgumentParser(prog="efnet")
     root.add_argument("--version", action="store_true", help="print the version")
     commands = root.add_subparsers()
     groups: dict[str, Any] = {}
-    for name, (module, help_text) in COMMANDS.items():
+    for name, (_, help_text) in COMMANDS.items():
         *group, last = name.split()
         parent = commands
         for word in group:
             if word not in groups:
                 groups[word] = commands.add_parser(word, help=GROUPS[word]).add_subparsers()
             parent = groups[word]
-        _add_options(parent.add_parser(last, help=help_text), module)
+        _add_options(parent.add_parser(last, help=help_text), load_command(name))
     return root
 
 
-def _add_options(parser: argparse.ArgumentParser, module: str) -> None:
+def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
     declared = ArgumentParser(exit_on_error=False)
-    importlib.import_module(f"efnet.cli.{module}").add_arguments(declared)
+    command.add_arguments(declared)
     for action in declared._actions:
         if "--help" in action.option_strings:
             continue
         if not action.option_strings:
             parser.add_argument(action.dest, nargs=action.nargs, choices=action.choices)
             continue
+        text = action.help.replace("%", "%%") if isinstance(action.help, str) else ""
         if action.nargs == 0:
-            parser.add_argument(*action.option_strings, action="store_true", help=_help(action))
+            parser.add_argument(*action.option_strings, action="store_true", help=text)
             continue
         option = parser.add_argument(
-            *action.option_strings, nargs=action.nargs, choices=action.choices, help=_help(action)
+            *action.option_strings, nargs=action.nargs, choices=action.choices, help=text
         )
-        if not action.choices:  # most values are files and folders; the others are not known before
+        if not action.choices:  # most values are files or folders, and no others are known
             option.complete = shtab.FILE  # type: ignore[attr-defined]
-
-
-def _help(action: argparse.Action) -> str:
-    return (action.help or "").replace("%", "%%") if isinstance(action.help, str) else ""

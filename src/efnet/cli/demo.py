@@ -1,11 +1,12 @@
-"""`efnet demo`: generated scenes, a small network trained on them, and a page that shows the result."""
+"""`efnet demo`: train a small network on generated scenes and write a page with the results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+
+from efnet.cli.arguments import add_options
 
 DESCRIPTION = (
     "Generate street scenes, train efnet_tiny on them, evaluate it, predict, and write report.html. "
@@ -15,32 +16,23 @@ DESCRIPTION = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--out", type=str, default="demo", help="folder of the demo")
-    parser.add_argument("--quick", action="store_true", help="a few seconds: shows the way, not the quality")
+    add_options(
+        parser,
+        out=("demo", "folder of the demo"),
+        quick=(False, "a few seconds: shows the way, not the quality"),
+    )
 
 
 def run(args: Namespace) -> int:
-    """Run the demo.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: the folder holds other files, or a command failed.
-    """
+    """Run the demo; return 0."""
+    from efnet.cli.main import main
     from efnet.studies.demo import QUICK, STANDARD, run_demo
 
-    report = run_demo(Path(args.out), QUICK if args.quick else STANDARD, _command, say)
+    report = run_demo(Path(args.out), QUICK if args.quick else STANDARD, main, say)
     print(f"\nwrote {report}: open it in a browser")
     return 0
 
 
-def _command(words: Sequence[str]) -> int:
-    from efnet.cli.main import main
-
-    return main(words)
-
-
 def say(line: str) -> None:
-    """Announce a command; flushed, so that it stands before what the command writes to stderr."""
+    """Announce a command; flushed, so that it precedes what the command writes to stderr."""
     print(f"\n{line}", flush=True)

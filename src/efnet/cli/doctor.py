@@ -1,4 +1,4 @@
-"""`efnet doctor`: versions, devices and settings, and what to mend."""
+"""`efnet doctor`: versions, devices and settings, and what to fix."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from efnet.cli.arguments import add_options
 from efnet.cli.options import check_file_writable
 from efnet.core.cpu_tuning import OPT_OUT
 from efnet.core.files import write_json
 
 DESCRIPTION = (
-    "Show versions, devices, settings and the working folder, with what to mend. Exit status 0 in any case."
+    "Show versions, devices, settings and the working folder, with what to fix. Exit status 0 in any case."
 )
 
 REQUIRED = ("torch", "numpy", "pillow", "safetensors", "huggingface_hub", "lightning-fabric")
@@ -40,18 +41,11 @@ _LITTLE_SPACE = 5e9
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--json", type=str | None, default=None, help="write the findings to this file")
+    add_options(parser, json="write the findings to this file")
 
 
 def run(args: Namespace) -> int:
-    """Look, print, and write the file if asked to.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Print the findings, and write the requested file; return 0."""
     check_file_writable("--json", args.json)
     found = examine()
     print("\n".join(_lines(found)))
@@ -61,7 +55,7 @@ def run(args: Namespace) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """The findings as plain values: `versions`, `optional`, `machine`, `devices`, `folder`, `advice`."""
+    """Return plain values: `versions`, `optional`, `machine`, `devices`, `folder`, `advice`."""
     import torch
 
     from efnet.studies.benchmark.measure import describe, total_memory
@@ -87,21 +81,14 @@ def _version(package: str) -> str | None:
 
 
 def _devices() -> list[dict[str, Any]]:
-    """What there is beside the CPU, whether or not a network can run on it."""
+    """List the devices beside the CPU, whether or not a network can run on them."""
     import torch
 
     found: list[dict[str, Any]] = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         facts = torch.cuda.get_device_properties(index)
-        found.append(
-            {
-                "device": f"cuda:{index}",
-                "name": facts.name,
-                "memory": facts.total_memory,
-                "bf16": torch.cuda.is_bf16_supported(),
-                "note": None,
-            }
-        )
+        card = {"device": f"cuda:{index}", "name": facts.name, "memory": facts.total_memory}
+        found.append({**card, "bf16": torch.cuda.is_bf16_supported(), "note": None})
     if torch.backends.mps.is_available():
         note = "not used: it has no float64, which clustering tokens needs"
         found.append({"device": "mps", "name": "Apple GPU", "memory": None, "bf16": None, "note": note})
@@ -117,9 +104,9 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _advice(found: dict[str, Any]) -> list[str]:
-    """What to mend or to know, the faults first."""
+    """List what to fix or to know, faults first."""
     machine, folder = found["machine"], found["folder"]
-    advice = [line for line in (_torchvision(found["versions"]["torch"]),) if line]
+    advice = list(filter(None, [_torchvision(found["versions"]["torch"])]))
     if not folder["writable"]:
         advice.append(f"{folder['path']} cannot be written: choose another working folder or other outputs")
     if folder["free"] is not None and folder["free"] < _LITTLE_SPACE:
@@ -149,9 +136,9 @@ def _advice(found: dict[str, Any]) -> list[str]:
 
 
 def _torchvision(torch_version: str | None) -> str | None:
-    """What is wrong with an installed torchvision: a build for another torch breaks what imports it.
+    """Return a warning if torchvision was built for another torch, which breaks libraries that import it.
 
-    By what it requires, not by importing it, which takes seconds.
+    Read its requirements instead of importing it, which takes seconds.
     """
     try:
         needs = importlib.metadata.requires("torchvision") or []
@@ -195,11 +182,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 
 def _device(device: dict[str, Any]) -> str:
-    facts = [device["name"]]
-    facts += [] if device["memory"] is None else [_gigabytes(device["memory"])]
-    facts += ["bf16"] if device["bf16"] else []
-    facts += [device["note"]] if device["note"] else []
-    return ", ".join(facts)
+    memory = device["memory"] and _gigabytes(device["memory"])
+    return ", ".join(filter(None, [device["name"], memory, device["bf16"] and "bf16", device["note"]]))
 
 
 def _gigabytes(count: int | None) -> str:

@@ -1,360 +1,293 @@
-"""`efnet evaluate`: score a checkpoint on a labelled split.
+"""`efnet evaluate`: score a checkpoint or exported file on a labelled split.
 
-`efnet evaluate --corrupt`: the same split with what goes wrong with cameras, at five severities.
+`efnet evaluate --corrupt` scores the same split with faults of the cameras, at five severities.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from efnet.cli.options import add_model_arguments, check_file_writable, check_folder_writable, parse_size
+from efnet.cli.arguments import add_options, check_minima, split_words
+from efnet.cli.inference_options import InferenceOptions, MissingCount, add_inference_arguments
+from efnet.cli.options import check_file_writable, check_folder_writable, option_name, parse_size
 from efnet.cli.score import (
     add_data_arguments,
     add_output_arguments,
     open_scored_split,
-    progress_bar,
+    write_outputs,
     write_report,
 )
-from efnet.core.distributed import world_size
 from efnet.core.errors import InputError
+from efnet.core.progress import progress_bar
 from efnet.data.pairs import Pair, PairSet
 
 if TYPE_CHECKING:
-    from efnet.core.distributed import Group
-    from efnet.evaluation.protocols import Protocol
-    from efnet.evaluation.robustness import CountsJournal, Robustness
-    from efnet.models.base import SegmentationModel
-if TYPE_CHECKING:
-    import torch
+    from PIL.Image import Image
 
-    from efnet.core.devices import Precision
     from efnet.core.distributed import Group
     from efnet.evaluation.metrics import Keep, LabelMap, Tally
-    from efnet.models.base import SegmentationModel
+    from efnet.evaluation.protocols import Protocol
+    from efnet.evaluation.report import Report
+    from efnet.evaluation.robustness import CountsJournal, Robustness
+    from efnet.inference.predictor import Predictor
 
+DESCRIPTION = "Score a checkpoint or exported file on a labelled split, under a named protocol."
 
-_DEFAULTS = {"severities": None, "corrupt_seed": 0, "limit": None, "plot": None, "journal": None}
-
-
-def add_corrupt_arguments(parser: ArgumentParser) -> None:
-    """Declare the options that go with `--corrupt`."""
-    parser.add_argument(
-        "--corrupt",
-        type=str | None,
-        default=None,
-        help="also evaluate with faults of the cameras: all, or groups (rgb, thermal, between, missing) and "
-        "names by commas; --json, --markdown and --sheet are then of these",
-    )
-    parser.add_argument(
-        "--severities", type=str | None, default=None, help="of --corrupt, by commas (default: 1,2,3,4,5)"
-    )
-    parser.add_argument("--corrupt-seed", type=int, default=0, help="of what --corrupt draws")
-    parser.add_argument(
-        "--limit", type=int | None, default=None, help="--corrupt: this many pairs, for a first look"
-    )
-    parser.add_argument(
-        "--plot", type=str | None, default=None, help="--corrupt: draw to this PNG or SVG (needs matplotlib)"
-    )
-    parser.add_argument(
-        "--journal",
-        type=str | None,
-        default=None,
-        help="--corrupt: keep counts in this file; after an interruption the same command goes on from it",
-    )
-
-
-def check_corrupt_options(args: Namespace) -> None:
-    """Refuse wrong values of the options that go with `--corrupt`, and those options without it.
-
-    Raises:
-        InputError: naming the option.
-    """
-    if args.corrupt is None:
-        for key, default in _DEFAULTS.items():
-            if args[key] != default:
-                raise InputError(f"--{key.replace('_', '-')} goes with --corrupt; give that too, or leave it")
-        return
-    from efnet.evaluation.corruptions.suite import choose
-
-    choose(_words(args.corrupt))
-    _severities(args)
-    if args.save_predictions:
-        raise InputError("--save-predictions does not go with --corrupt; evaluate once without it")
-    if args.corrupt_seed < 0:
-        raise InputError(f"--corrupt-seed {args.corrupt_seed} is below 0")
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit {args.limit} is below 1")
-    for option in ("plot", "journal"):
-        check_file_writable(f"--{option}", args[option])
-    if args.plot:
-        from efnet.reporting.plots import check_plot
-
-        check_plot(args.plot)
-
-
-def run_corrupted(
-    args: Namespace,
-    model: SegmentationModel,
-    pairset: PairSet,
-    protocol: Protocol,
-    circumstances: Mapping[str, Any],
-    group: Group,
-    options: Mapping[str, Any],
-) -> int:
-    """Evaluate with corruptions, print the table, and write what was asked for.
-
-    Args:
-        args: with the options of `efnet evaluate`.
-        model: on its device.
-        pairset: the split.
-        protocol: how it is scored.
-        circumstances: see `build_report`.
-        group: the processes that share the work.
-        options: keywords of `evaluate`: device, precision, batches, ...
-
-    Returns:
-        0.
-    """
-    from efnet.evaluation.corruptions.suite import choose
-    from efnet.evaluation.robustness import evaluate_corrupted, spread
-
-    names, severities = _words(args.corrupt), _severities(args)
-    choose(names, model.modality)
-    chosen = pairset if args.limit is None else spread(pairset, args.limit)
-    if len(chosen) < len(pairset):
-        circumstances = {**circumstances, "limit": {"pairs": len(chosen), "of": len(pairset)}}
-    settings = {"corrupt": names, "severities": list(severities), "seed": args.corrupt_seed}
-    journal = group.once(lambda: _journal(args, model, chosen, protocol, {**circumstances, **settings}))
-    with progress_bar("evaluate with corruptions") as advance:
-        robustness = evaluate_corrupted(
-            model,
-            chosen,
-            protocol,
-            corruptions=names,
-            severities=severities,
-            seed=args.corrupt_seed,
-            progress=advance,
-            journal=journal,
-            group=group,
-            **options,
-        )
-    if group.is_main:
-        _write(args, chosen, robustness, circumstances)
-    return 0
-
-
-def _journal(
-    args: Namespace,
-    model: SegmentationModel,
-    pairset: PairSet,
-    protocol: Protocol,
-    settings: Mapping[str, Any],
-) -> CountsJournal | None:
-    """The journal, bound to the weights, the files and the options; none if not asked for."""
-    if args.journal is None:
-        return None
-    from efnet.evaluation.robustness import CountsJournal
-    from efnet.inference.journal import fingerprint as weights_of
-    from efnet.training.run_folder import fingerprint as data_of
-
-    bound = {
-        **settings,
-        "protocol": protocol.to_dict(pairset.classes),
-        "weights": weights_of(model),
-        "data": data_of(test=pairset),
-        "thermal_scale": pairset.thermal_scale,
-    }
-    journal = CountsJournal(args.journal, bound, len(pairset.classes))
-    if journal.known:
-        print(f"going on from {args.journal}: {len(journal.known)} pairs are done", file=sys.stderr)
-    return journal
-
-
-def _write(
-    args: Namespace, pairset: PairSet, robustness: Robustness, circumstances: Mapping[str, Any]
-) -> None:
-    """Print the table and write the files."""
-    from efnet.core.files import write_image, write_json, write_text
-    from efnet.evaluation.robustness_report import (
-        build_robustness_report,
-        robustness_lines,
-        robustness_markdown,
-        robustness_table,
-    )
-
-    report = build_robustness_report(robustness, circumstances)
-    Console(width=None if sys.stdout.isatty() else 110).print(robustness_table(report))
-    print("\n".join(robustness_lines(report)))
-    if args.json:
-        write_json(args.json, report)
-    if args.markdown:
-        write_text(args.markdown, robustness_markdown(report))
-    if args.sheet:
-        from efnet.data.sample import read_sample
-        from efnet.evaluation.sheet import draw_corruptions
-
-        sample = read_sample(pairset.pairs[0], pairset.classes, pairset.thermal_scale)
-        drawn = draw_corruptions(sample, robustness.corruptions, robustness.severities, robustness.seed)
-        write_image(args.sheet, drawn)
-    if args.plot:
-        from efnet.evaluation.robustness_report import plot_robustness
-
-        title = f"{Path(args.checkpoint).name}, {pairset.dataset} {pairset.split}, {len(pairset)} pairs"
-        plot_robustness(args.plot, report, title)
-    written = [path for path in (args.json, args.markdown, args.sheet, args.plot) if path]
-    if written:
-        print(f"wrote {', '.join(written)}", file=sys.stderr)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _severities(args: Namespace) -> tuple[int, ...]:
-    """The severities asked for, all unless they are named.
-
-    Raises:
-        InputError: not numbers from 1 to 5.
-    """
-    from efnet.evaluation.corruptions.suite import SEVERITIES, check_severities
-
-    if args.severities is None:
-        return SEVERITIES
-    words = _words(args.severities)
-    if not all(word.isdecimal() and word.isascii() for word in words):
-        raise InputError(f"--severities {args.severities}: give whole numbers from 1 to 5, such as 1,3,5")
-    return check_severities([int(word) for word in words])
-
-
-Measured = TypeVar("Measured")
-
-DESCRIPTION = "Score a checkpoint on a labelled split, under a named protocol."
+_CORRUPT_DEFAULTS = {"severities": None, "corrupt_seed": 0, "limit": None, "plot": None, "journal": None}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    add_model_arguments(parser)
+    # Figures describe the images as they are, unless the user asks for replacements.
+    add_inference_arguments(parser, missing="ignore")
     add_data_arguments(parser)
     add_output_arguments(parser)
-    parser.add_argument(
-        "--save-predictions",
-        type=str | None,
-        default=None,
-        help="write every prediction to this folder, as palette PNG at the scored size",
+    add_options(
+        parser,
+        save_predictions="write every prediction to this folder, as palette PNG at the scored size",
+        tta=(False, "average over three scales and mirror images (six times the work)"),
+        size="HxW that the network sees, or 'native' (default: what the model was made for)",
+        workers=(2, "processes that read images"),
+        corrupt="also evaluate with faults of the cameras: all, or groups (rgb, thermal, between, missing) "
+        "and names by commas; --json, --markdown and --sheet are then of these",
+        severities="of --corrupt, by commas (default: 1,2,3,4,5)",
+        corrupt_seed=(0, "of what --corrupt draws"),
+        limit=(int | None, "--corrupt: this many pairs, for a first look"),
+        plot="--corrupt: draw to this PNG or SVG (needs matplotlib)",
+        journal="--corrupt: keep counts in this file; after an interruption the same command goes on from it",
     )
-    parser.add_argument(
-        "--tta", action="store_true", help="average over three scales and mirror images (six times the work)"
-    )
-    parser.add_argument(
-        "--size",
-        type=str | None,
-        default=None,
-        help="HxW that the network sees, or 'native' (default: what the model was made for)",
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes that read images")
-    add_corrupt_arguments(parser)
 
 
 def run(args: Namespace) -> int:
-    """Evaluate; see `efnet evaluate --help`.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: the options, the checkpoint or the data are wrong.
-    """
-    precision = _check_options(args)
+    """Evaluate; return 0."""
+    options = _check_options(args)
     pairset, protocol = open_scored_split(args)
-    from efnet.evaluation.evaluate import TTA, check_classes, evaluate
-    from efnet.models.checkpoint import load_checkpoint
+    from efnet.data.verify import verify
+    from efnet.evaluation.evaluate import check_classes
 
-    device, group = _place(args.device, precision)
-    model = load_checkpoint(args.checkpoint)
-    check_classes(model.classes, pairset)
-    size = input_size(args.size, model.input.size)
-    pairset = replace(pairset, thermal_scale=model.input.thermal_scale)
-    model = model.to(device)
-    options: dict[str, Any] = {
-        "device": device,
-        "precision": precision,
-        "batch_size": args.batch_size,
-        "tta": args.tta,
-        "input_size": size,
-    }
+    device, group = _place(args)
+    predictor = options.load(args, device)
+    check_classes(predictor.classes, pairset)
+    predictor.size = input_size(args.size, predictor.size)
+    pairset = replace(pairset, thermal_scale=predictor.thermal_scale, registered=predictor.homography is None)
+    verify(pairset, headers_only=True)  # report missing files before the long run
+    try:
+        return _run(args, options, predictor, pairset, protocol, group)
+    except InputError:
+        verify(pairset)  # a damaged file stopped the run: report every damaged file
+        raise
 
-    def measure(pairs: PairSet, keep: Keep | None, **further: Any) -> Tally:
-        workers = min(args.workers, len(pairs))
-        return evaluate(model, pairs, protocol, workers=workers, keep=keep, **further, **options)
+
+def _run(
+    args: Namespace,
+    options: InferenceOptions,
+    predictor: Predictor,
+    pairset: PairSet,
+    protocol: Protocol,
+    group: Group,
+) -> int:
+    """Evaluate on the pairs as they are, or with corruptions too."""
+    from efnet.evaluation.evaluate import evaluate
+    from efnet.evaluation.robustness import Robustness, spread
+    from efnet.inference.engine import TTA
 
     circumstances = {
         "dataset": pairset.dataset,
         "split": pairset.split,
         "checkpoint": args.checkpoint,
-        **_describe(model),
-        "input_size": list(size) if size else None,
+        "model": predictor.model.name,
+        "modality": predictor.modality,
+        "selected_on": predictor.model.training_summary.get("selected_on"),
+        "input_size": list(predictor.size) if predictor.size and predictor.tiling is None else None,
         "tta": TTA if args.tta else None,
-        "precision": precision,
+        "precision": args.precision,
+        **options.settings(),
     }
-    if args.corrupt is not None:
-        return _naming_all_faults(
-            pairset,
-            lambda: run_corrupted(
-                args, model, pairset, protocol, circumstances, group, {**options, "workers": args.workers}
-            ),
-        )
-    with progress_bar("evaluate") as advance:
-        keep = _writer(args, pairset)
-        tally = _naming_all_faults(pairset, lambda: measure(pairset, keep, progress=advance, group=group))
+    if args.limit is not None and args.limit < len(pairset):
+        circumstances["limit"] = {"pairs": args.limit, "of": len(pairset)}
+        pairset = spread(pairset, args.limit)
+    what = "evaluate" if args.corrupt is None else "evaluate with corruptions"
+    measured: Tally | Robustness
+    with progress_bar(what, disable=not group.is_main) as bar:
+        missing = MissingCount(predictor.spared, bar.print if group.is_main else lambda line: None)
+        shared = {
+            "batch_size": args.batch_size,
+            "tta": args.tta,
+            "workers": min(args.workers, len(pairset)),
+            "missing": lambda pair, found: missing.add(pair.name, found),
+            "progress": bar,
+            "group": group,
+        }
+        if args.corrupt is None:
+            measured = evaluate(predictor, pairset, protocol, keep=_writer(args, pairset), **shared)
+        else:
+            measured = _measure_corrupted(args, predictor, pairset, protocol, circumstances, shared)
+    counts = sum(group.gather(missing.counts), Counter())
     if not group.is_main:
         return 0
-    write_report(args, pairset, tally, circumstances, again=measure)
-    _print_standing(model, tally, circumstances)
+    for camera, count in counts.items():
+        print(f"note: {count} images without a usable {camera} image", file=sys.stderr)
+    if isinstance(measured, Robustness):
+        _write(args, pairset, measured, circumstances)
+        return 0
+
+    def again(pairs: PairSet, keep: Keep) -> Tally:
+        return evaluate(predictor, pairs, protocol, batch_size=args.batch_size, tta=args.tta, keep=keep)
+
+    report = write_report(args, pairset, measured, circumstances, again)
+    _print_standing(predictor, report)
     return 0
 
 
-def _place(device: str, precision: Precision) -> tuple[torch.device, Group]:
-    """Where this process computes, and with which others it shares the split."""
-    from efnet.core.devices import pick_device
-    from efnet.core.distributed import Group
+def _check_options(args: Namespace) -> InferenceOptions:
+    """Refuse wrong values before anything is loaded."""
+    input_size(args.size, None)
+    check_minima(args, workers=0)
+    if args.size is not None and args.tile is not None:
+        raise InputError("--tile cuts images at their own resolution; leave out --size")
+    check_folder_writable("--save-predictions", args.save_predictions)
+    if args.corrupt is not None:
+        _check_corrupt_options(args)
+    for key, default in _CORRUPT_DEFAULTS.items():
+        if args.corrupt is None and args[key] != default:
+            raise InputError(f"{option_name(key)} goes with --corrupt; give that too, or leave it")
+    return InferenceOptions.read(args, "ignore")
+
+
+def _check_corrupt_options(args: Namespace) -> None:
+    """Refuse wrong values of the options that go with `--corrupt`."""
+    from efnet.evaluation.corruptions.suite import choose
+    from efnet.reporting.plots import check_plot
+
+    choose(split_words(args.corrupt))
+    _severities(args)
+    if args.save_predictions:
+        raise InputError("--save-predictions does not go with --corrupt; evaluate once without it")
+    check_minima(args, corrupt_seed=0, limit=1)
+    for option in ("plot", "journal"):
+        check_file_writable(f"--{option}", args[option])
+    if args.plot:
+        check_plot(args.plot)
+
+
+def _measure_corrupted(
+    args: Namespace,
+    predictor: Predictor,
+    pairset: PairSet,
+    protocol: Protocol,
+    circumstances: Mapping[str, Any],
+    shared: Mapping[str, Any],
+) -> Robustness:
+    """Evaluate with corruptions; `shared` are keywords of `evaluate`."""
+    from efnet.evaluation.corruptions.suite import choose
+    from efnet.evaluation.robustness import CountsJournal, evaluate_corrupted
+    from efnet.inference.resume import fingerprint as weights_of
+    from efnet.training.run_folder import fingerprint as data_of
+
+    names, severities = split_words(args.corrupt), _severities(args)
+    choose(names, predictor.modality)
+
+    def open_journal() -> CountsJournal | None:
+        """Return the journal, bound to the weights, the files and the options; None without `--journal`."""
+        if args.journal is None:
+            return None
+        bound = {
+            **circumstances,
+            "corrupt": names,
+            "severities": list(severities),
+            "seed": args.corrupt_seed,
+            "protocol": protocol.to_dict(pairset.classes),
+            "weights": weights_of(predictor.model),
+            "data": data_of(test=pairset),
+            "thermal_scale": pairset.thermal_scale,
+        }
+        journal = CountsJournal(args.journal, bound, len(pairset.classes))
+        if journal.known:
+            print(f"going on from {args.journal}: {len(journal.known)} pairs are done", file=sys.stderr)
+        return journal
+
+    return evaluate_corrupted(
+        predictor,
+        pairset,
+        protocol,
+        corruptions=names,
+        severities=severities,
+        seed=args.corrupt_seed,
+        journal=shared["group"].once(open_journal),
+        **{**shared, "workers": args.workers},
+    )
+
+
+def _write(
+    args: Namespace, pairset: PairSet, robustness: Robustness, circumstances: Mapping[str, Any]
+) -> None:
+    """Print the table of corruptions and write the files."""
+    from efnet.evaluation import report as reports
+
+    def sheet() -> Image:
+        from efnet.data.sample import read_sample
+        from efnet.evaluation.sheet import draw_corruptions
+
+        sample = read_sample(pairset.pairs[0], pairset.classes, pairset.thermal_scale, pairset.registered)
+        return draw_corruptions(sample, robustness.corruptions, robustness.severities, robustness.seed)
+
+    report = reports.build_robustness_report(robustness, circumstances)
+    if args.plot:
+        title = f"{Path(args.checkpoint).name}, {pairset.dataset} {pairset.split}, {len(pairset)} pairs"
+        reports.plot_robustness(args.plot, report, title)
+    table, lines = reports.robustness_table(report), reports.robustness_lines(report)
+    write_outputs(args, report, table, lines, reports.robustness_markdown, sheet)
+
+
+def _severities(args: Namespace) -> tuple[int, ...]:
+    """Return the severities of `--severities`; all of them by default."""
+    from efnet.evaluation.corruptions.suite import SEVERITIES, check_severities
+
+    if args.severities is None:
+        return SEVERITIES
+    words = split_words(args.severities)
+    if not all(word.isdecimal() and word.isascii() for word in words):
+        raise InputError(f"--severities {args.severities}: give whole numbers from 1 to 5, such as 1,3,5")
+    return check_severities([int(word) for word in words])
+
+
+def _place(args: Namespace) -> tuple[str, Group]:
+    """Return the device of this process, and the group of processes that share the split."""
+    from efnet.core.distributed import Group, world_size
 
     if world_size() == 1:
-        return pick_device(device), Group.alone()
-    from efnet.training.parallel import make_fabric
+        return args.device, Group.alone()
+    from efnet.core.fabric import make_fabric
 
-    fabric = make_fabric(device, precision)
-    return fabric.device, Group(fabric.device)
+    fabric = make_fabric(args.device, args.precision)
+    return str(fabric.device), Group(fabric.device)
 
 
-def _print_standing(model: SegmentationModel, tally: Tally, circumstances: Mapping[str, Any]) -> None:
-    """The figure among published ones, or in a line why it is not put there."""
-    from efnet.evaluation.report import build_report
+def _print_standing(predictor: Predictor, report: Report) -> None:
+    """Print the figure among published ones, or the reason why it is not comparable with them."""
     from efnet.studies.leaderboard import CAVEAT, objection, standing, standing_table
 
-    report = build_report(tally, circumstances)
     reason = objection(report)
     if reason is not None:
         print(f"not among published results: {reason}")
         return
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    # An exported file does not have the number.
+    parameters = sum(parameter.numel() for parameter in predictor.model.parameters()) or None
     console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(standing_table(standing(report), f"yours ({model.name})", parameters))
+    console.print(standing_table(standing(report), f"yours ({predictor.model.name})", parameters))
     print(CAVEAT)
 
 
 def input_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The size that the network sees: `HxW`, `native` (every image's own: None), or the model's.
-
-    Raises:
-        InputError: not a size, or a side below 32 pixels.
-    """
+    """Return the size that the network sees: `HxW`, `native` (every image's own: None), or the model's."""
     if text is None:
         return default
     if text == "native":
@@ -367,51 +300,19 @@ def input_size(text: str | None, default: tuple[int, int] | None) -> tuple[int, 
         raise InputError(f"{error}, or native") from None
 
 
-def _check_options(args: Namespace) -> Precision:
-    """Refuse wrong values before anything is loaded; returns the precision."""
-    from efnet.core.devices import check_precision
-
-    input_size(args.size, None)
-    if args.batch_size < 1:
-        raise InputError(f"--batch-size {args.batch_size} is below 1")
-    if args.workers < 0:
-        raise InputError(f"--workers {args.workers} is below 0")
-    check_folder_writable("--save-predictions", args.save_predictions)
-    check_corrupt_options(args)
-    return check_precision(args.precision)
-
-
-def _describe(model: SegmentationModel) -> dict[str, Any]:
-    """What a report says of the model; `selected_on` is the split on which its checkpoint was chosen."""
-    return {
-        "model": model.name,
-        "modality": model.modality,
-        "selected_on": model.training_summary.get("selected_on"),
-    }
-
-
 def _writer(args: Namespace, pairset: PairSet) -> Keep | None:
-    """Writes predictions as they come, if asked to."""
+    """Return a function that writes each prediction; None without `--save-predictions`."""
     if not args.save_predictions:
         return None
+    import numpy as np
+
     from efnet.core.files import write_image
-    from efnet.inference.postprocess import index_image
+    from efnet.inference.postprocess import Prediction
 
     folder = Path(args.save_predictions)
 
     def write(pair: Pair, prediction: LabelMap, _: LabelMap) -> None:
-        write_image(folder / f"{pair.name}.png", index_image(prediction, pairset.classes))
+        picture = Prediction(prediction.astype(np.uint8), pairset.classes).indexed()
+        write_image(folder / f"{pair.name}.png", picture)
 
     return write
-
-
-def _naming_all_faults(pairset: PairSet, measure: Callable[[], Measured]) -> Measured:
-    """Measure; where a damaged file stops that, look through the whole split and name all that are."""
-    from efnet.data.verify import verify
-
-    verify(pairset, headers_only=True)  # what is missing shows before the long run
-    try:
-        return measure()
-    except InputError:
-        verify(pairset)
-        raise

@@ -13,13 +13,14 @@ from typing import Any, Literal, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.options import (
+from efnet.cli.arguments import (
+    CHECKPOINT,
     add_check_arguments,
-    check_file_writable,
-    check_number,
+    add_options,
+    check_minima,
     find_check_pairs,
-    parse_size,
 )
+from efnet.cli.options import check_file_writable, parse_size
 from efnet.core.errors import InputError
 
 DESCRIPTION = (
@@ -30,73 +31,43 @@ DESCRIPTION = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--checkpoint",
-        type=str,
-        required=True,
-        help="run folder, checkpoint folder, or owner/name on the hub",
-    )
-    parser.add_argument(
-        "--format",
-        type=Literal["onnx", "openvino", "torch"],
-        default="onnx",
-        help="onnx (.onnx), openvino (.xml and .bin), torch (.pt2)",
-    )
-    parser.add_argument("--out", type=str, required=True, help="the file; its report goes to FILE.json")
-    parser.add_argument(
-        "--size",
-        type=str | None,
-        default=None,
-        help="height x width, such as 480x640, of the one pair that the file takes (openvino: required); "
+    add_options(
+        parser,
+        checkpoint=CHECKPOINT,
+        format=(Literal["onnx", "openvino", "torch"], "onnx (.onnx), openvino (.xml and .bin), torch (.pt2)"),
+        out=(str, "the file; its report goes to FILE.json"),
+        size="height x width, such as 480x640, of the one pair that the file takes (openvino: required); "
         "default: any batch, height and width",
-    )
-    parser.add_argument(
-        "--inputs",
-        type=Literal["float", "uint8"],
-        default="float",
-        help="float: rgb (B, 3, H, W) and thermal (B, 1, H, W) from 0 to 1; uint8: as cameras give them, "
-        "rgb (B, H, W, 3) and thermal (B, H, W)",
-    )
-    parser.add_argument(
-        "--outputs",
-        type=Literal["logits", "probabilities", "classes"],
-        default="logits",
-        help="logits or probabilities (B, K, H, W), or classes (B, H, W)",
-    )
-    parser.add_argument(
-        "--precision",
-        type=str,
-        default="32",
-        help="32; 16: weights kept in half precision (onnx, openvino); int8: linear layers (onnx)",
+        inputs=(
+            Literal["float", "uint8"],
+            "float: rgb (B, 3, H, W) and thermal (B, 1, H, W) from 0 to 1; uint8: as cameras give them, "
+            "rgb (B, H, W, 3) and thermal (B, H, W)",
+        ),
+        outputs=(
+            Literal["logits", "probabilities", "classes"],
+            "logits or probabilities (B, K, H, W), or classes (B, H, W)",
+        ),
+        precision=(
+            "32",
+            "32; 16: weights kept in half precision (onnx, openvino); int8: linear layers (onnx)",
+        ),
     )
     add_check_arguments(parser)
 
 
 def run(args: Namespace) -> int:
-    """Export; see `efnet export --help`.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: an option, the checkpoint or a pair is wrong, a package is missing, or the file agrees
-            with the checkpoint on too few pixels.
-    """
-    from efnet.export.export import check_path, check_size, export_model
-    from efnet.export.formats import PRECISIONS, Precision, check_installed
+    """Export and compare; return 0."""
+    from efnet.export.export import check_options, export_model
+    from efnet.export.formats import Precision, check_installed
     from efnet.inference.predictor import Predictor
     from efnet.inference.runtime import is_exported
     from efnet.models.base import MIN_SIZE, SegmentationModel
 
     path = Path(args.out).expanduser()
-    check_path(path, args.format)
     check_file_writable("--out", path)
-    if args.precision not in PRECISIONS[args.format]:
-        known = ", ".join(PRECISIONS[args.format])
-        raise InputError(f"--precision {args.precision}: --format {args.format} comes in {known}")
     size = None if args.size is None else parse_size(args.size, MIN_SIZE)
-    check_size(args.format, size)
-    check_number(args)
+    check_options(path, args.format, args.precision, size)
+    check_minima(args, check_pairs=1)
     if is_exported(args.checkpoint):
         raise InputError(f"--checkpoint {args.checkpoint}: is an exported file; give the run it came from")
     check_installed(args.format)
@@ -112,7 +83,7 @@ def run(args: Namespace) -> int:
             precision=cast(Precision, args.precision),
             size=size,
             pairs=[predictor.prepare(pair.rgb, pair.thermal) for pair in find_check_pairs(args)],
-            tell=lambda step: print(f"{step} ...", file=sys.__stderr__, flush=True),
+            on_step=lambda step: print(f"{step} ...", file=sys.__stderr__, flush=True),
         )
     print("\n".join(_lines(path, report)))
     return 0
@@ -120,7 +91,7 @@ def run(args: Namespace) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say of their own affairs."""
+    """Silence the exporters' own output."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -134,7 +105,7 @@ def _quiet() -> Iterator[None]:
 def _lines(path: Path, report: dict[str, Any]) -> list[str]:
     check, seconds = report["check"], report["check"]["seconds"]
     sizes = ", ".join("x".join(str(side) for side in batch) for batch in check["sizes"])
-    # The weights of OpenVINO lie beside the graph.
+    # OpenVINO stores its weights beside the graph.
     size = sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file())
     difference = f", logits differ by at most {check['largest_difference']:.2g}"
     return [

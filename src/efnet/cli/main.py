@@ -1,4 +1,4 @@
-"""The command `efnet`: finds a subcommand, parses its options, and turns faults into messages."""
+"""The command `efnet`: find a subcommand, parse its options, and turn errors into messages."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ COMMANDS = {
     "serve": ("serve", "answer over HTTP, with a page to try a network"),
     "export": ("export", "write a checkpoint as ONNX, OpenVINO or a torch program"),
     "score": ("score", "score label maps that any program wrote"),
-    "data check": ("data_check", "look for faults in a data set and count what it holds"),
-    "data convert": ("data_convert", "bring a data set into another layout"),
-    "data pack": ("data_pack", "pack a data set into tar files"),
-    "data synthesize": ("data_synthesize", "generate RGB-thermal street scenes"),
+    "data check": ("data.Check", "look for faults in a data set and count what it holds"),
+    "data convert": ("data.Convert", "bring a data set into another layout"),
+    "data pack": ("data.Pack", "pack a data set into tar files"),
+    "data synthesize": ("data.Synthesize", "generate RGB-thermal street scenes"),
     "models": ("models", "list the networks with their sizes"),
-    "experiment run": ("experiment_run", "train and evaluate the rows of one of the paper's tables"),
-    "experiment report": ("experiment_report", "write a table from runs, beside the paper's figures"),
-    "experiment list": ("experiment_list", "list the paper's tables and their configurations"),
+    "experiment run": ("experiment.Run", "train and evaluate the rows of one of the paper's tables"),
+    "experiment report": ("experiment.Report", "write a table from runs, beside the paper's figures"),
+    "experiment list": ("experiment.List", "list the paper's tables and their configurations"),
     "benchmark": ("benchmark", "measure speed and memory on this machine"),
-    "doctor": ("doctor", "show versions, devices and settings, and what to mend"),
+    "doctor": ("doctor", "show versions, devices and settings, and what to fix"),
     "completion": ("completion", "write the completion script of a shell"),
     "demo": ("demo", "train, evaluate and predict on generated scenes, with a report"),
 }
-"""Command: module in this folder, and one line of help."""
+"""Command: its module (and its class, where commands share a module), and a line of help."""
 
 
 class Command(Protocol):
-    """What the module of a command provides."""
+    """The functions of a command, in a module or a class.
+
+    Optional: `DESCRIPTION`, and `parse`, which replaces `ArgumentParser.parse_args`.
+    """
 
     @staticmethod
     def add_arguments(parser: ArgumentParser) -> None:
@@ -48,17 +51,20 @@ class Command(Protocol):
 
     @staticmethod
     def run(args: Namespace) -> int:
-        """Do it; returns the exit status."""
+        """Run the command; return the exit status."""
+
+
+def load_command(name: str) -> Command:
+    """Import a command."""
+    module, _, group = COMMANDS[name][0].partition(".")
+    loaded = importlib.import_module(f"efnet.cli.{module}")
+    return cast(Command, getattr(loaded, group) if group else loaded)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line.
+    """Run the words after `efnet`, by default those of this process; return the exit status.
 
-    Args:
-        argv: words after `efnet`; None: those of this process.
-
-    Returns:
-        the exit status: 0 done, 1 a check that found problems, 2 wrong input, 130 interrupted.
+    0: done, 1: a check found problems, 2: wrong input, 130: interrupted.
     """
     tune_process()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -77,15 +83,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"efnet: {interrupt}" if str(interrupt) else "efnet: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return _closed_pipe()
+    except BrokenPipeError:  # the reader, such as `head`, has read enough
+        sys.stderr.close()
+        return 0
     except (OSError, MemoryError) as error:
-        print(f"efnet: error: {_of_the_machine(error)}", file=sys.stderr)
+        print(f"efnet: error: {_describe(error)}", file=sys.stderr)
         return 2
 
 
 def _split_command(words: list[str]) -> tuple[str, list[str]]:
-    """The command that the first one or two words name, and the words after it."""
+    """Return the command that the first one or two words name, and the words after it."""
     for count in (2, 1):
         name = " ".join(words[:count])
         if name in COMMANDS:
@@ -97,21 +104,17 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _run(name: str, words: list[str]) -> int:
-    module, help_text = COMMANDS[name]
-    command = cast(Command, importlib.import_module(f"efnet.cli.{module}"))
-    description = getattr(command, "DESCRIPTION", f"{help_text[0].upper()}{help_text[1:]}.")
+    command, help_text = load_command(name), COMMANDS[name][1]
     parser = ArgumentParser(
         prog=f"efnet {name}",
         usage=f"efnet {name} [OPTIONS]",
-        description=description,
+        description=getattr(command, "DESCRIPTION", f"{help_text[0].upper()}{help_text[1:]}."),
         exit_on_error=False,
     )
     command.add_arguments(parser)
-    prepare = getattr(command, "prepare", None)
-    if prepare is not None:
-        words = prepare(words)
+    parse = getattr(command, "parse", ArgumentParser.parse_args)
     try:
-        args = parser.parse_args(words)
+        args = parse(parser, words)
     except ArgumentError as error:
         raise InputError(f"{plain_message(str(error))} (efnet {name} --help)") from error
     status = command.run(args)
@@ -121,29 +124,20 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _overview() -> str:
-    """The text of `efnet --help`."""
+    """Return the text of `efnet --help`."""
     width = max(len(name) for name in COMMANDS)
-    lines = [f"  {name:<{width}}  {help_text}" for name, (_, help_text) in COMMANDS.items()]
-    return "\n".join(
-        [
-            f"efnet {__version__}: RGB-thermal semantic segmentation (arXiv 2501.10958)",
-            "",
-            "usage: efnet COMMAND [OPTIONS]     (efnet COMMAND --help for the options)",
-            "",
-            *lines,
-        ]
-    )
+    lines = [
+        f"efnet {__version__}: RGB-thermal semantic segmentation (arXiv 2501.10958)",
+        "",
+        "usage: efnet COMMAND [OPTIONS]     (efnet COMMAND --help for the options)",
+        "",
+    ]
+    return "\n".join([*lines, *(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())])
 
 
-def _of_the_machine(error: OSError | MemoryError) -> str:
-    """A fault of files or memory that no reader or writer saw coming."""
+def _describe(error: OSError | MemoryError) -> str:
+    """Describe an unexpected error of files or memory, with a remedy."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for this; give smaller sizes or fewer at once"
     where = f"{error.filename}: " if isinstance(error.filename, str) else ""
     return f"{where}{error.strerror or error}; check the path, its permissions and the space left"
-
-
-def _closed_pipe() -> int:
-    """Somebody like `head` has read enough."""
-    sys.stderr.close()
-    return 0

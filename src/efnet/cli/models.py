@@ -10,12 +10,14 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
+from efnet.cli.arguments import add_options
 from efnet.cli.options import check_file_writable, parse_size
+from efnet.core.classes import IGNORE_INDEX
 from efnet.core.errors import InputError
 from efnet.core.files import write_json
 from efnet.models.base import MIN_SIZE
-from efnet.models.baselines import RIVALS
-from efnet.models.complexity import Complexity, measure
+from efnet.models.baselines import BASELINES
+from efnet.models.complexity import measure
 from efnet.models.registry import list_models
 from efnet.studies.experiments.paper_tables import get_table
 from efnet.studies.leaderboard import published_table
@@ -23,35 +25,30 @@ from efnet.studies.leaderboard import published_table
 _WIDTH = 118
 """Columns that the tables need."""
 
+_OPERATIONS = ("GMAC\nof layers", "with\nattention", "with\nclustering")
+
 _TABLE_I = published_table("mfnet").row("EFNet")
 
 PAPER = {
     "parameters": round(1e6 * (_TABLE_I.parameters or 0)),
     "operations": round(1e9 * (_TABLE_I.operations or 0)),
 }
-"""Table I. The text names the backbone of `efnet_light`, this parameter count fits `efnet_base`."""
+"""Figures of table I. The text names the backbone of `efnet_light`; this count fits `efnet_base`."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A row of the paper's ablations.
+    """A row of the paper's ablations."""
 
-    Attributes:
-        place: where in the paper.
-        label: what the network is made of.
-        options: of `create_model`, where they are not the full model's.
-        paper: its parameters there; None: not given.
-    """
-
-    place: str
-    label: str
-    options: dict[str, Any]
-    paper: float | None
+    place: str  # table or section of the paper
+    label: str  # parts of the network
+    options: dict[str, Any]  # of `create_model`, where they are not the full model's
+    paper: float | None  # parameters in the paper; None: not given
 
 
 def list_ablations() -> tuple[Ablation, ...]:
-    """Tables IV, V and VII, and the baseline of section III-C. (Table VI varies tau: no parameters.)"""
-    rows = [
+    """List tables IV, V and VII, and the baseline of section III-C. (Table VI varies tau: no parameters.)"""
+    return tuple(
         Ablation(
             table.place or "",
             row.label.removesuffix(" on MFNet"),
@@ -61,164 +58,142 @@ def list_ablations() -> tuple[Ablation, ...]:
         for table in map(get_table, ("table4", "table5", "table7", "baseline"))
         for row in table.rows
         if table.name != "baseline" or row.name == "mfnet"  # one network on three data sets
-    ]
-    return tuple(rows)
+    )
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--num-classes", type=int, default=9, help="classes that the networks tell apart")
-    parser.add_argument("--size", type=str, default="480x640", help="height x width of the images")
-    parser.add_argument(
-        "--model",
-        type=str,
-        default="efnet_light",
-        help="preset whose ablations are shown (the paper names efnet_light; its counts are nearer to base)",
+    add_options(
+        parser,
+        num_classes=(9, "classes that the networks tell apart"),
+        size=("480x640", "height x width of the images"),
+        model=(
+            "efnet_light",
+            "preset whose ablations are shown (the paper names efnet_light; its counts are nearer to base)",
+        ),
+        json="write the tables to this file",
     )
-    parser.add_argument("--json", type=str | None, default=None, help="write the tables to this file")
 
 
 def run(args: Namespace) -> int:
-    """Count every network and print the tables.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: a size, preset or number of classes that there is not, or a file that cannot be written.
-    """
+    """Count every network and print the tables; return 0."""
     size = parse_size(args.size, MIN_SIZE)
-    if args.num_classes < 2:
-        raise InputError(f"--num-classes {args.num_classes}: give 2 or more")
-    ours = [name for name in list_models() if name not in RIVALS]
+    if not 2 <= args.num_classes <= IGNORE_INDEX:
+        raise InputError(f"--num-classes {args.num_classes}: give 2 or more, at most {IGNORE_INDEX}")
+    ours = [name for name in list_models() if name not in BASELINES]
     if args.model not in ours:
-        what = "has no ablations" if args.model in RIVALS else "there is no such preset"
+        what = "has no ablations" if args.model in BASELINES else "there is no such preset"
         raise InputError(f"--model {args.model}: {what}; choose {', '.join(ours)}")
     check_file_writable("--json", args.json)
-    presets = {name: measure(name, args.num_classes, size) for name in list_models()}
-    full = presets[args.model]
-    ablations = [
-        (row, measure(args.model, args.num_classes, size, **row.options) if row.options else full)
-        for row in list_ablations()
-    ]
+    values = _count(args.model, args.num_classes, size)
     console = Console(width=_WIDTH)
-    console.print(_preset_table(presets, size))
+    console.print(_preset_table(values))
     print(
         f"paper, table I (480x640): {PAPER['parameters'] / 1e6:.1f} M parameters, "
         f"{PAPER['operations'] / 1e9:.1f} G operations (it does not say what counts as one)\n"
         "'to paper': ours less these; operations at one, and at two, per multiply-add of layers\n"
     )
-    console.print(_ablation_table(args.model, ablations, full))
+    console.print(_ablation_table(args.model, values["ablations"]))
     print(
         "M parameters; 'to full': less the full model (mif, pce, mfad) of the same column; "
         "'to paper': ours less the paper's"
     )
     if args.json:
-        values = _values(args, size, presets, ablations, full)
         write_json(args.json, values)
     return 0
 
 
-def _preset_table(presets: dict[str, Complexity], size: tuple[int, int]) -> Table:
-    table = Table(title=f"presets; multiply-adds at {size[0]}x{size[1]}, one pair", title_justify="left")
-    headings = (
-        *("model", "parameters", "to paper", "GMAC\nof layers", "with\nattention", "with\nclustering"),
-        *("to paper\nat one", "to paper\nat two"),
-    )
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    for name, counted in presets.items():
-        values = _preset_values(counted)["to_paper"]
-        operations = [values["operations_at_one"] / 1e3, values["operations_at_two"] / 1e3]
-        # The paper's figures are of EFNet: beside another network a difference to them says nothing.
-        differences = [_difference(None if name in RIVALS else value, 1) for value in operations]
-        table.add_row(
-            name,
-            _millions(counted.parameters),
-            _difference(None if name in RIVALS else values["parameters"]),
-            *_operations(counted),
-            *differences,
+def _count(model: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Count every preset and the ablations of `model`, beside the paper; `--json` writes the result."""
+    presets = {name: measure(name, num_classes, size).to_dict() for name in list_models()}
+    full = presets[model]
+    ablations = list_ablations()
+    paper_full = next(row.paper for row in ablations if not row.options)
+    rows = []
+    for row in ablations:
+        counted = measure(model, num_classes, size, **row.options).to_dict() if row.options else full
+        rows.append(
+            {
+                "paper_table": row.place,
+                "label": row.label,
+                "model": model,
+                "options": row.options,
+                **counted,
+                "difference": counted["parameters"] - full["parameters"],
+                "paper_parameters": row.paper,
+                "paper_difference": _less(row.paper, paper_full),
+                "to_paper": _less(counted["parameters"], row.paper),
+            }
         )
-    return table
-
-
-def _preset_values(counted: Complexity) -> dict[str, Any]:
-    """Plain values for JSON, with the differences to table I."""
-    return {
-        **counted.to_dict(),
-        "to_paper": {
-            "parameters": counted.parameters - PAPER["parameters"],
-            "operations_at_one": counted.layers - PAPER["operations"],
-            "operations_at_two": 2 * counted.layers - PAPER["operations"],
-        },
-    }
-
-
-def _ablation_table(name: str, ablations: list[tuple[Ablation, Complexity]], full: Complexity) -> Table:
-    table = Table(title=f"ablations of {name}, beside the paper's tables", title_justify="left")
-    for heading in ("paper", "network"):
-        table.add_column(heading, no_wrap=True)
-    headings = (
-        *("para-\nmeters", "to full", "paper's", "to full", "to paper"),
-        *("GMAC\nof layers", "with\nattention", "with\nclustering"),
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    before = ablations[0][0].place
-    for row, counted in ablations:
-        if row.place != before:
-            table.add_section()
-        before = row.place
-        values = _ablation_values(name, row, counted, full)
-        table.add_row(
-            row.place,
-            row.label,
-            _millions(counted.parameters),
-            _difference(values["difference"]),
-            "-" if row.paper is None else _millions(row.paper),
-            _difference(values["paper_difference"]),
-            _difference(values["to_paper"]),
-            *_operations(counted),
-        )
-    return table
-
-
-def _values(
-    args: Namespace,
-    size: tuple[int, int],
-    presets: dict[str, Complexity],
-    ablations: list[tuple[Ablation, Complexity]],
-    full: Complexity,
-) -> dict[str, Any]:
-    """Everything that is printed, as plain values."""
     return {
         "size": size,
-        "num_classes": args.num_classes,
-        "models": {name: _preset_values(counted) for name, counted in presets.items()},
-        "ablations": [_ablation_values(args.model, row, counted, full) for row, counted in ablations],
-        "paper": {**PAPER, "full_parameters": _full(row for row, _ in ablations)},
+        "num_classes": num_classes,
+        "models": {name: counted | {"to_paper": _to_paper(counted)} for name, counted in presets.items()},
+        "ablations": rows,
+        "paper": {**PAPER, "full_parameters": paper_full},
     }
 
 
-def _full(rows: Iterable[Ablation]) -> float | None:
-    """The paper's parameters of its full model in tables IV, V and VII."""
-    return next(row.paper for row in rows if not row.options)
+def _less(value: float | None, other: float | None) -> float | None:
+    return None if value is None or other is None else value - other
 
 
-def _ablation_values(name: str, row: Ablation, counted: Complexity, full: Complexity) -> dict[str, Any]:
-    """Plain values for JSON."""
-    paper_full = _full(list_ablations())
+def _to_paper(counted: dict[str, float]) -> dict[str, float]:
+    """Return the differences to table I."""
     return {
-        "paper_table": row.place,
-        "label": row.label,
-        "model": name,
-        "options": row.options,
-        **counted.to_dict(),
-        "difference": counted.parameters - full.parameters,
-        "paper_parameters": row.paper,
-        "paper_difference": None if row.paper is None or paper_full is None else row.paper - paper_full,
-        "to_paper": None if row.paper is None else counted.parameters - row.paper,
+        "parameters": counted["parameters"] - PAPER["parameters"],
+        "operations_at_one": counted["layers"] - PAPER["operations"],
+        "operations_at_two": 2 * counted["layers"] - PAPER["operations"],
     }
+
+
+def _table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in texts:
+        table.add_column(heading, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _preset_table(values: dict[str, Any]) -> Table:
+    height, width = values["size"]
+    numbers = ("parameters", "to paper", *_OPERATIONS, "to paper\nat one", "to paper\nat two")
+    table = _table(f"presets; multiply-adds at {height}x{width}, one pair", ("model",), numbers)
+    for name, counted in values["models"].items():
+        # The paper's figures describe EFNet: differences to them mean nothing for another network.
+        to_paper = dict.fromkeys(counted["to_paper"]) if name in BASELINES else counted["to_paper"]
+        operations = [to_paper[f"operations_at_{count}"] for count in ("one", "two")]
+        table.add_row(
+            name,
+            _millions(counted["parameters"]),
+            _difference(to_paper["parameters"]),
+            *_operations(counted),
+            *(_difference(None if value is None else value / 1e3, 1) for value in operations),
+        )
+    return table
+
+
+def _ablation_table(model: str, rows: list[dict[str, Any]]) -> Table:
+    numbers = ("para-\nmeters", "to full", "paper's", "to full", "to paper", *_OPERATIONS)
+    table = _table(f"ablations of {model}, beside the paper's tables", ("paper", "network"), numbers)
+    before = rows[0]["paper_table"]
+    for row in rows:
+        if row["paper_table"] != before:
+            table.add_section()
+        before = row["paper_table"]
+        paper = row["paper_parameters"]
+        table.add_row(
+            row["paper_table"],
+            row["label"],
+            _millions(row["parameters"]),
+            _difference(row["difference"]),
+            "-" if paper is None else _millions(paper),
+            _difference(row["paper_difference"]),
+            _difference(row["to_paper"]),
+            *_operations(row),
+        )
+    return table
 
 
 def _millions(parameters: float) -> str:
@@ -226,16 +201,16 @@ def _millions(parameters: float) -> str:
 
 
 def _difference(count: float | None, decimals: int = 2) -> str:
-    """Signed, in millions; no sign where it rounds to nothing."""
+    """Return a signed number in millions; without a sign if it rounds to zero."""
     if count is None:
         return "-"
     text = f"{count / 1e6:+.{decimals}f}"
     return text.lstrip("+-") if float(text) == 0 else text
 
 
-def _operations(counted: Complexity) -> tuple[str, str, str]:
-    """Billions of multiply-adds: of layers, with attention, with clustering."""
-    with_attention = counted.layers + counted.attention
-    sums = (counted.layers, with_attention, with_attention + counted.clustering)
+def _operations(counted: dict[str, float]) -> tuple[str, str, str]:
+    """Return billions of multiply-adds: of layers, with attention, with clustering."""
+    with_attention = counted["layers"] + counted["attention"]
+    sums = (counted["layers"], with_attention, with_attention + counted["clustering"])
     first, second, third = (f"{value / 1e9:.1f}" for value in sums)
     return first, second, third

@@ -1,1 +1,1 @@
-"""What every package uses: errors, files, devices, processes. Imports nothing else of efnet."""
+"""The base of every package: errors, files, devices, processes. Imports nothing else of efnet."""

@@ -11,24 +11,19 @@ from numpy.typing import NDArray
 
 Color = tuple[int, int, int]
 
-IGNORE_INDEX = 255
-"""Label value of a pixel that belongs to no class: left out of every loss and every score."""
+IGNORE_INDEX = 255  # label value of a pixel without a class: no loss and no score counts it
 
 
 @dataclass(frozen=True)
 class ClassSet:
     """Names and colours of K classes; class k is value k of an index label.
 
-    Attributes:
-        names: K distinct names.
-        palette: K distinct RGB colours, 0..255.
-
     Raises:
         ValueError: lengths differ, fewer than two classes, more than 255, or a repeated entry.
     """
 
-    names: tuple[str, ...]
-    palette: tuple[Color, ...]
+    names: tuple[str, ...]  # K distinct names
+    palette: tuple[Color, ...]  # K distinct RGB colours, 0..255
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.palette):
@@ -54,11 +49,9 @@ class ClassSet:
         return colored
 
     def index_of(self, colors: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Turn an RGB label (H, W, 3) into an index map (H, W).
+        """Return the index map (H, W) of an RGB label (H, W, 3), and the mask of colours not in the palette.
 
-        Returns:
-            the index map, IGNORE_INDEX where a colour is not in the palette, and the mask (H, W)
-            of those pixels.
+        The map is IGNORE_INDEX there.
         """
         codes = colors.astype(np.uint32) @ np.asarray([1 << 16, 1 << 8, 1], dtype=np.uint32)
         index = np.full(codes.shape, IGNORE_INDEX, dtype=np.uint8)
@@ -77,27 +70,19 @@ class ClassSet:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassSet:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ValueError: a key is missing or the values do not make a class set.
-        """
+        """Read what `to_dict` wrote; a `ValueError` if a key is missing or a value is invalid."""
         try:
             names, palette = values["names"], values["palette"]
         except KeyError as error:
             raise ValueError(f"a class set needs the key {error}") from error
-        return cls(
-            tuple(str(name) for name in names),
-            tuple((int(red), int(green), int(blue)) for red, green, blue in palette),
-        )
+        colors = tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
+        return cls(tuple(str(name) for name in names), colors)
 
     @classmethod
     def generic(cls, num_classes: int) -> ClassSet:
         """Numbered names and well-separated colours, for models made without a data set."""
-        return cls(
-            tuple(f"class_{index}" for index in range(num_classes)),
-            tuple(spread_colors(num_classes)),
-        )
+        names = tuple(f"class_{index}" for index in range(num_classes))
+        return cls(names, tuple(spread_colors(num_classes)))
 
 
 def spread_colors(count: int) -> Sequence[Color]:

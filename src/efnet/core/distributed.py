@@ -1,8 +1,6 @@
-"""Which of several processes this one is, as torchrun or SLURM's `srun` say it in the environment.
+"""Several processes of one task: the rank of each, from the environment of torchrun or srun, and their group.
 
-Several processes at one task: what they tell each other, and who speaks for them.
-
-Every method but `is_main` is to be called by all of them, in the same order.
+`efnet.core.fabric` starts them. PyTorch is imported where it is needed: commands read their rank before.
 """
 
 from __future__ import annotations
@@ -13,12 +11,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Self, TypeVar
-
-import torch
-from torch import distributed
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from efnet.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -31,21 +29,17 @@ _STARTERS = (
 
 
 def rank() -> int:
-    """Number of this process, counted from 0.
-
-    Raises:
-        InputError: what the environment says of ranks is no number, or no rank among the processes.
-    """
+    """Return the number of this process, counted from 0; an `InputError` if a variable is not a valid one."""
     return _place()[0]
 
 
 def world_size() -> int:
-    """Number of processes that do the work together; 1 where nobody started several."""
+    """Return the number of processes; 1 where nobody started several."""
     return _place()[1]
 
 
 def nodes() -> int:
-    """Number of machines that they run on."""
+    """Return the number of machines that they run on."""
     place = _starter()
     return 1 if place is None else max(1, _number(place[2], 1))
 
@@ -56,10 +50,7 @@ def by_srun() -> bool:
 
 
 def share(items: Sequence[T]) -> list[T]:
-    """The items that are this process's part: every `world_size`-th, from number `rank` on.
-
-    Over all processes every item is in exactly one share, and shares differ by one item at most.
-    """
+    """Return this process's share of the items: every `world_size`-th, from number `rank` on."""
     own, processes = _place()
     return list(items[own::processes])
 
@@ -88,67 +79,71 @@ def _number(name: str, default: int | None = None) -> int:
         return int(text)
     except ValueError:
         raise InputError(
-            f"the environment variable {name} is {text!r}, which is no number; start the processes with "
+            f"the environment variable {name} is {text!r}, which is not a number; start the processes with "
             "torchrun or srun, or unset it"
         ) from None
+
+
+def _link() -> Any:
+    """`torch.distributed` if it connects processes, else None."""
+    from torch import distributed
+
+    return distributed if distributed.is_available() and distributed.is_initialized() else None
 
 
 class Group:
     """All processes of a run; one where nobody started several.
 
-    Args:
-        device: where numbers lie that processes add up: with NCCL the process's own GPU.
-
-    Attributes:
-        rank: of this process, from 0.
-        size: number of processes.
+    All of them must call every method but `is_main`, in the same order. `rank` is that of this process, from
+    0, `size` the number of processes, `device` that of the tensors that processes add up: with NCCL the
+    process's own GPU.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        together = distributed.is_available() and distributed.is_initialized()
+        import torch
+
         self.device = device or torch.device("cpu")
-        self.rank = distributed.get_rank() if together else 0
-        self.size = distributed.get_world_size() if together else 1
+        link = _link()
+        self.rank = link.get_rank() if link else 0
+        self.size = link.get_world_size() if link else 1
 
     @classmethod
     def alone(cls) -> Self:
-        """This process by itself, whoever else there is."""
+        """Return the group of this process alone."""
         group = cls()
         group.rank, group.size = 0, 1
         return group
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this is rank 0, which writes files and logs."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums over all processes, in float64."""
+        """Return the sums over all processes, in float64."""
         if self.size == 1:
             return list(values)
+        import torch
+
         numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(numbers)
+        torch.distributed.all_reduce(numbers)
         sums: list[float] = numbers.tolist()
         return sums
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true in one of them."""
+        """Whether the flag is true in one of them."""
         return self.sum([float(flag)])[0] > 0
 
     def gather(self, value: T) -> list[T]:
-        """What each of them has, by rank."""
+        """Return the values of all processes, by rank."""
         if self.size == 1:
             return [value]
         values: list[T] = [value] * self.size
-        distributed.all_gather_object(values, value)
+        _link().all_gather_object(values, value)
         return values
 
     def once(self, function: Callable[[], T]) -> T:
-        """What a function gives that only the main process calls.
-
-        Raises:
-            InputError: it raised that; all processes end.
-        """
+        """Call a function on rank 0 alone; return its result in all processes, or end all by its error."""
         if self.size == 1:
             return function()
         result: list[tuple[T | None, str | None]] = [(None, None)]
@@ -157,18 +152,14 @@ class Group:
                 result = [(function(), None)]
             except InputError as error:
                 result = [(None, str(error))]
-        distributed.broadcast_object_list(result, src=0, device=self.device)
+        _link().broadcast_object_list(result, src=0, device=self.device)
         value, fault = result[0]
         if fault is not None:
             self.end(InputError(fault), 2)
         return value  # type: ignore[return-value]  # what the function returned
 
     def raise_first(self, fault: InputError | None) -> None:
-        """End all processes if one of them met a fault.
-
-        Raises:
-            InputError: the fault of the lowest rank.
-        """
+        """End all processes if one of them met a fault, with the InputError of the lowest rank."""
         if self.size == 1:
             if fault is not None:
                 raise fault
@@ -177,15 +168,18 @@ class Group:
             self.end(InputError(next(text for text in faults if text is not None)), 2)
 
     def lost(self, error: RuntimeError) -> bool:
-        """Whether an error means that another process died or does not answer."""
-        kinds = (distributed.DistBackendError, distributed.DistNetworkError, distributed.DistStoreError)
+        """Whether an error means that another process died or does not respond."""
+        if self.size == 1:
+            return False
+        from torch.distributed import DistBackendError, DistNetworkError, DistStoreError
+
         # Gloo raises a plain RuntimeError.
-        return self.size > 1 and (isinstance(error, kinds) or "gloo" in str(error))
+        return isinstance(error, DistBackendError | DistNetworkError | DistStoreError) or "gloo" in str(error)
 
     def end(self, error: BaseException, status: int) -> NoReturn:
-        """Raise an error that all of them have: the others leave with its exit status, in silence."""
+        """Raise an error that all processes have: rank 0 raises it, the others exit with its status."""
         if self.size > 1 and threading.current_thread() is threading.main_thread():
-            # With it srun and torchrun end the others as soon as one is gone, before they gave their status.
+            # srun and torchrun send it to the others once one has ended, before they have exited.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self.is_main:
             raise error
@@ -193,17 +187,15 @@ class Group:
 
 
 def leave(status: int) -> None:
-    """Wait for the other processes and end this one, if there are any.
+    """Wait for the other processes, if there are any, and exit this one with a status.
 
-    Not by way of the interpreter's end, nor of the group's: there PyTorch 2.13 now and then destroys a thread
-    that still runs (seen with FSDP), which ends the process with SIGABRT after all its work is done.
-
-    Args:
-        status: for the system.
+    This bypasses the shutdown of the interpreter and of the group, in which PyTorch 2.13 sometimes destroys a
+    thread that still runs (seen with FSDP): the process would end with SIGABRT after all its work is done.
     """
-    if distributed.is_available() and distributed.is_initialized():
-        with contextlib.suppress(RuntimeError):  # one that died since is no loss to what is done
-            distributed.barrier()
+    link = _link() if "torch" in sys.modules else None
+    if link:
+        with contextlib.suppress(RuntimeError):  # one of them may have died since; all work is done
+            link.barrier()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)

@@ -8,7 +8,6 @@ from typing import Self, TypeVar
 
 T = TypeVar("T", bound=str)
 
-
 _FIELD = re.compile(r"`([a-z_][\w.]*)`")
 
 
@@ -31,11 +30,9 @@ class InputError(ValueError):
 
 
 class ManyInputsError(InputError):
-    """Several faults found in one pass, so that a user mends them all before the next try.
+    """Several faults found in one pass, so that a user can fix them all before the next try.
 
-    Args:
-        summary: one line that says what was looked at.
-        faults: one line per fault, each naming its file and the remedy.
+    `summary` names what was checked; `faults` has one line per fault, with its file and the remedy.
     """
 
     shown = 20
@@ -50,15 +47,9 @@ class ManyInputsError(InputError):
 
 
 def one_of(value: str, known: Sequence[T], complaint: str) -> T:
-    """The value as one of those known, such as the words of a `Literal`.
+    """Return the value if it is one of `known`, such as the words of a `Literal`.
 
-    Args:
-        value: what the user gave.
-        known: what there is.
-        complaint: begins the message; what there is follows it.
-
-    Raises:
-        InputError: it is none of them.
+    If it is not, the message of the `InputError` is the complaint, followed by the known values.
     """
     for word in known:
         if value == word:

@@ -15,15 +15,14 @@ from PIL import Image
 
 from efnet.core.errors import InputError
 
-STEM_KEPT = 80
-"""Characters of a stem that its temporary file carries."""
+STEM_KEPT = 80  # characters of a stem that its temporary file carries
 
 _TEMPORARY = re.compile(r"\.(.*)-[0-9a-f]{12}(?:\.[^.]*)?", re.DOTALL)
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the name `path`, else it goes away.
+    """Yield a temporary path beside `path`; on success rename it to `path`, else delete it.
 
     The temporary name keeps the suffix, because writers choose their format by it.
 
@@ -40,7 +39,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "r+b") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if os.name == "posix":
+            with contextlib.suppress(OSError):  # some network file systems refuse
+                # The new name has to survive a power cut.
+                descriptor = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder"
@@ -51,28 +57,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Temporary files in `folder`, under way or left by a process that was killed.
-
-    Yields:
-        the first characters of the stem that each was to take, up to `STEM_KEPT`, and its path.
-    """
+    """Yield temporary files in `folder`, in use or left by a killed process: stem kept, and path."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = _TEMPORARY.fullmatch(entry.name)
             if match:
                 yield match[1], folder / entry.name
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name outlive a power cut, where the system can."""
-    if os.name != "posix":
-        return
-    with contextlib.suppress(OSError):  # some network file systems refuse
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

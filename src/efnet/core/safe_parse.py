@@ -1,7 +1,7 @@
-"""JSON and YAML as users have them, parsed safely.
+"""JSON and YAML from users, parsed safely.
 
-No code is run, and nothing small becomes large: nesting is bounded, and so is what aliases unpack to. A key
-given twice is refused, because one of the two values would be lost without a word.
+No code is run, and nothing small becomes large: nesting and the expansion of aliases are bounded. A key given
+twice is refused, because one of the two values would be lost without a warning.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ from typing import Any
 
 import yaml
 
-_MOST = 100_000
-"""Values that one YAML text may unpack to."""
+_MOST = 100_000  # most values of one YAML text, aliases expanded
 
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON.
-
-    Raises:
-        ValueError: it is none, it is nested too deeply, or a text in it is no valid Unicode.
-    """
+    """Parse JSON; a `ValueError` if it is not JSON, is nested too deeply, or has invalid Unicode."""
     try:
         value = json.loads(text)
         if _HALF_CHARACTER.search(text if isinstance(text, str) else text.decode("utf-8")):
@@ -38,12 +33,20 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML of plain values: no tags but the standard ones.
 
     Raises:
-        ValueError: it is none, a key is given twice, it is nested too deeply, or its aliases unpack to more
-            than 100,000 values.
+        ValueError: it is not YAML, a key is given twice, it is nested too deeply, or it expands to more than
+            100,000 values.
     """
     try:
         value = yaml.load(text, _Loader)
-        _check_size(value)
+        # Counts the values as if every alias were written out.
+        left, count = [value], 0
+        while left:
+            item = left.pop()
+            inner = list(item.values()) if isinstance(item, dict) else item if isinstance(item, list) else []
+            count += len(inner)
+            if count > _MOST:
+                raise ValueError(f"unpacks to more than {_MOST} values")
+            left += inner
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError:
@@ -52,27 +55,14 @@ def parse_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader to which the last of two equal keys is not good enough."""
+    """A safe loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key.value}' is given twice", key.start_mark
-                    )
+                    problem = f"the key '{key.value}' is given twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
-
-
-def _check_size(value: Any) -> None:
-    """Count values as if every alias were written out."""
-    left, count = [value], 0
-    while left:
-        item = left.pop()
-        inner = list(item.values()) if isinstance(item, dict) else item if isinstance(item, list) else []
-        count += len(inner)
-        if count > _MOST:
-            raise ValueError(f"unpacks to more than {_MOST} values")
-        left += inner

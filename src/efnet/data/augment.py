@@ -1,9 +1,6 @@
-"""Augmentation of a sample: geometry alike on colour, thermal and label; photometry on colour.
+"""Augmentation of a sample: one geometry for colour, thermal and label; photometry on colour.
 
-Thermal values are temperatures, not exposures: varying them changes what they say. So that is off unless
-asked for: it suits cameras that set their gain by the scene.
-
-Photometry of augmentation: colours of the RGB image, gain and offset of the thermal one.
+Thermal values are temperatures: varying them suits only cameras that set their gain by the scene.
 """
 
 from __future__ import annotations
@@ -25,17 +22,16 @@ _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, 
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 _LUMA = _TO_YIQ[0]
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
 
 def color_matrix(
     strengths: tuple[float, float, float, float], rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], float] | None:
-    """Brightness, saturation and hue as one matrix (3, 3), and the contrast factor; None: all are off.
+    """Draw brightness, saturation and hue as one matrix (3, 3), and the contrast factor; None: all are off.
 
-    All four are drawn whatever their strength, so that changing one leaves the others' draws alone.
-
-    Args:
-        strengths: of brightness, contrast, saturation and hue, as in `AugmentConfig`.
-        rng: of the draws.
+    `strengths` are those of brightness, contrast, saturation and hue. All four are drawn whatever their
+    strength, so that changing one leaves the draws of the others alone.
     """
     draws: NDArray[Any] = rng.uniform(-1, 1, size=4) * strengths
     if not draws.any():
@@ -50,22 +46,14 @@ def jitter(rgb: NDArray[np.uint8], matrix: NDArray[np.float64], contrast: float)
     """Apply the colour matrix, then the contrast about the mean grey; (H, W, 3) to (H, W, 3)."""
     mean = float((rgb[::4, ::4].reshape(-1, 3).mean(axis=0) @ matrix.T) @ _LUMA)
     offset = (1 - contrast) * mean
-    rows = [(*(contrast * row), offset) for row in matrix]
-    return np.asarray(
-        Image.fromarray(rgb).convert("RGB", matrix=tuple(value for row in rows for value in row))
-    )
+    values = tuple(value for row in matrix for value in (*(contrast * row), offset))
+    return np.asarray(Image.fromarray(rgb).convert("RGB", matrix=values))
 
 
 def vary_thermal(
     thermal: NDArray[np.float32], strengths: tuple[float, float], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Spread a thermal image (H, W) about its mean and shift it, within [0, 1].
-
-    Args:
-        thermal: in [0, 1].
-        strengths: of gain and offset, as in `AugmentConfig`.
-        rng: of the two draws.
-    """
+    """Vary a thermal image (H, W) by a gain about its mean and an offset, within [0, 1]."""
     gain, offset = rng.uniform(-1, 1, size=2) * strengths
     mean = float(thermal.mean())
     # mean + (1 + gain) * (thermal - mean) + offset, as one product and one sum.
@@ -74,8 +62,7 @@ def vary_thermal(
 
 
 PAD_RGB = (124, 116, 104)
-PAD_THERMAL = 0.45
-"""What lies outside the image: about the mean that networks subtract, so that it carries no signal."""
+PAD_THERMAL = 0.45  # padding: about the mean that networks subtract, so that it carries no signal
 
 
 @dataclass(frozen=True)
@@ -88,12 +75,12 @@ class AugmentConfig:
         brightness: RGB is multiplied by a factor from 1 - brightness to 1 + brightness.
         contrast: likewise, the distance from the mean grey.
         saturation: likewise, the distance from each pixel's grey.
-        hue: greatest turn of the hue, in full turns (0.5 reaches the complement).
-        thermal_gain: thermal values' distance from their mean is multiplied by 1 - thermal_gain to
+        hue: greatest rotation of the hue, in full turns (0.5 reaches the complement).
+        thermal_gain: the distance of thermal values from their mean is multiplied by 1 - thermal_gain to
             1 + thermal_gain. Off: with a fixed thermal range it unlearns temperatures.
         thermal_offset: greatest shift of the thermal values, which span 0 to 1. Off, likewise.
-        rare_crop: probability that a crop is laid over a pixel of a class drawn from those in the image, the
-            rarer in the training split the likelier. At scales up to 1 the whole image is seen anyway.
+        rare_crop: probability that a crop covers a pixel of a class drawn from those in the image, rare
+            classes more often. At scales up to 1 the whole image is seen anyway.
         drop_rgb: probability that a sample's colour image is plain grey, as if its camera had failed.
         drop_thermal: likewise the thermal image; never both at once.
     """
@@ -115,29 +102,20 @@ class AugmentConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augment.{name} is {getattr(self, name)}; give a probability from 0 to 1")
         if self.drop_rgb + self.drop_thermal > 1:
-            raise InputError(
-                f"augment.drop_rgb {self.drop_rgb} and augment.drop_thermal {self.drop_thermal}: the two are "
-                "never dropped at once, so give probabilities that sum to 1 at most"
-            )
+            both = f"augment.drop_rgb {self.drop_rgb} and augment.drop_thermal {self.drop_thermal}"
+            remedy = "so give probabilities that sum to 1 at most"
+            raise InputError(f"{both}: the two are never dropped at once, {remedy}")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise InputError(f"augment.scale is {self.scale}; give two positive numbers, low <= high")
-        for name in ("brightness", "contrast", "saturation", "thermal_gain", "thermal_offset"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augment.{name} is {getattr(self, name)}; give a number from 0 to 1")
-        if not 0 <= self.hue <= 0.5:
-            raise InputError(f"augment.hue is {self.hue}; give a number from 0 to 0.5")
+        for name in ("brightness", "contrast", "saturation", "hue", "thermal_gain", "thermal_offset"):
+            most = 0.5 if name == "hue" else 1
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"augment.{name} is {getattr(self, name)}; give a number from 0 to {most}")
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a resize-and-crop takes from the source and where it puts it, along one axis.
-
-    Attributes:
-        start: first edge in the source, in source pixels.
-        stop: last edge in the source.
-        offset: first pixel of the output that is filled.
-        length: number of pixels filled.
-    """
+    """A resize-and-crop along one axis: source edges `start` to `stop`, filled output `offset`, `length`."""
 
     start: float
     stop: float
@@ -148,10 +126,7 @@ class Window:
     def draw(
         cls, source: int, size: int, scale: float, rng: np.random.Generator, focus: int | None = None
     ) -> Window:
-        """A random window for an axis of `source` pixels that becomes `size` pixels at scale 1.
-
-        With `focus`, one of those that hold this source pixel.
-        """
+        """Draw a window of an axis of `source` pixels, `size` at scale 1, that holds the pixel `focus`."""
         if scale >= 1:
             extent = source / scale
             least, most = 0.0, source - extent
@@ -165,11 +140,11 @@ class Window:
 
     @property
     def slice(self) -> slice:
-        """The filled part of the output."""
+        """Filled part of the output."""
         return slice(self.offset, self.offset + self.length)
 
     def nearest(self, source: int) -> NDArray[np.intp]:
-        """The source pixel under the centre of each filled output pixel."""
+        """Return the source pixel under the centre of each filled output pixel."""
         centres = self.start + (np.arange(self.length) + 0.5) * ((self.stop - self.start) / self.length)
         return np.clip(centres.astype(np.intp), 0, source - 1)
 
@@ -181,21 +156,12 @@ def augment(
     rng: np.random.Generator,
     class_odds: NDArray[np.float64] | None = None,
 ) -> Sample:
-    """Mirror, scale, crop or pad to `size`, and vary the colours.
+    """Mirror, scale, crop or pad to `size` (H, W), and vary the colours, all at random by `rng`.
 
-    Args:
-        sample: as read, at any size.
-        config: how strongly.
-        size: (H, W) of the result.
-        rng: all randomness; the same state gives the same result.
-        class_odds: (K,) how likely a class is the focus of a crop (`rare_crop`), in any unit; None: all
-            alike.
-
-    Returns:
-        a sample of size `size`; where the image does not reach, colour and thermal are grey and the
-        label is 255.
+    Outside the image, colour and thermal are grey and the label is 255. `class_odds`, (K,), are the relative
+    odds of each class as the focus of a crop (`rare_crop`); None: equal.
     """
-    # Generators of their own: switching one of these on leaves all other draws as they are.
+    # Separate generators: switching one of these on leaves all other draws as they are.
     focus_rng, thermal_rng, drop_rng = rng.spawn(3)
     if rng.random() < config.flip:
         sample = mirror(sample)
@@ -212,18 +178,19 @@ def augment(
     if config.thermal_gain or config.thermal_offset:
         strengths = (config.thermal_gain, config.thermal_offset)
         result.thermal[filled] = vary_thermal(result.thermal[filled], strengths, thermal_rng)
-    _drop_modality(result, config, drop_rng)
+    draw = drop_rng.random()
+    if draw < config.drop_rgb:
+        result.rgb[:] = PAD_RGB
+    elif draw < config.drop_rgb + config.drop_thermal:
+        result.thermal[:] = PAD_THERMAL
     return result
 
 
 def _draw_focus(
-    label: NDArray[np.uint8] | None,
-    probability: float,
-    odds: NDArray[np.float64] | None,
-    rng: np.random.Generator,
+    label: NDArray[np.uint8] | None, chance: float, odds: NDArray[np.float64] | None, rng: np.random.Generator
 ) -> tuple[int, int] | tuple[None, None]:
-    """Row and column of a pixel to crop around, its class drawn first; none, by chance or for want of one."""
-    if label is None or rng.random() >= probability:
+    """Draw a class, then one of its pixels to crop around: row and column, or None twice."""
+    if label is None or rng.random() >= chance:
         return None, None
     counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
     present = (counts > 0).astype(np.float64)
@@ -233,39 +200,23 @@ def _draw_focus(
     if not present.any():
         return None, None
     chosen = int(rng.choice(IGNORE_INDEX, p=present / present.sum()))
-    place = np.flatnonzero(label == chosen)[rng.integers(counts[chosen])]
-    row, column = divmod(int(place), label.shape[1])
-    return row, column
-
-
-def _drop_modality(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> None:
-    """Make one image plain grey, in place, by chance."""
-    draw = rng.random()
-    if draw < config.drop_rgb:
-        sample.rgb[:] = PAD_RGB
-    elif draw < config.drop_rgb + config.drop_thermal:
-        sample.thermal[:] = PAD_THERMAL
+    place = int(np.flatnonzero(label == chosen)[rng.integers(counts[chosen])])
+    return place // label.shape[1], place % label.shape[1]
 
 
 def mirror(sample: Sample) -> Sample:
-    """The sample mirrored left to right."""
+    """Mirror the sample left to right."""
+    rgb, thermal = np.ascontiguousarray(sample.rgb[:, ::-1]), np.ascontiguousarray(sample.thermal[:, ::-1])
     label = None if sample.label is None else np.ascontiguousarray(sample.label[:, ::-1])
-    return replace(
-        sample,
-        rgb=np.ascontiguousarray(sample.rgb[:, ::-1]),
-        thermal=np.ascontiguousarray(sample.thermal[:, ::-1]),
-        label=label,
-    )
+    return Sample(sample.name, rgb, thermal, label)
 
 
 def crop(sample: Sample, rows: Window, columns: Window, size: tuple[int, int]) -> Sample:
     """Take the windows' part of the sample: bilinear for colour and thermal, nearest for the label."""
-    rgb = np.empty((*size, 3), dtype=np.uint8)
-    rgb[:] = PAD_RGB
+    rgb = np.full((*size, 3), PAD_RGB, dtype=np.uint8)
     thermal = np.full(size, PAD_THERMAL, dtype=np.float32)
-    filled = (rows.slice, columns.slice)
+    filled, length = (rows.slice, columns.slice), (rows.length, columns.length)
     box = (columns.start, rows.start, columns.stop, rows.stop)
-    length = (rows.length, columns.length)
     rgb[filled] = _resize(sample.rgb, length, box)
     thermal[filled] = _resize(sample.thermal, length, box)
     label = None
@@ -277,10 +228,7 @@ def crop(sample: Sample, rows: Window, columns: Window, size: tuple[int, int]) -
 
 
 def resize_sample(sample: Sample, size: tuple[int, int] | None) -> Sample:
-    """Resize colour and thermal to `size` (H, W) for evaluation.
-
-    The label stays as it is: predictions are scored at the label's size. None leaves everything.
-    """
+    """Resize colour and thermal to `size` (H, W); the label keeps its size, by which scores are taken."""
     if size is None or sample.thermal.shape == tuple(size):
         return sample
     height, width = sample.thermal.shape
@@ -288,9 +236,7 @@ def resize_sample(sample: Sample, size: tuple[int, int] | None) -> Sample:
     return replace(sample, rgb=_resize(sample.rgb, size, box), thermal=_resize(sample.thermal, size, box))
 
 
-def _resize(
-    array: NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float]
-) -> NDArray[Any]:
-    """Bilinear (antialiased when shrinking) from `box` = (left, top, right, bottom) to `size` (H, W)."""
+def _resize(array: NDArray[Any], size: tuple[int, int], box: Box) -> NDArray[Any]:
+    """Bilinear (antialiased when shrinking) from `box` to `size` (H, W)."""
     image = Image.fromarray(array)
     return np.array(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))

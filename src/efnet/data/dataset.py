@@ -1,4 +1,4 @@
-"""A split as PyTorch's data loader wants it."""
+"""A split as a PyTorch data set, its batches and its worker processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch.utils.data import Dataset, default_collate
 from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig, augment, resize_sample
 from efnet.data.pairs import PairSet, ThermalScale
-from efnet.data.sample import Sample, read_sample
+from efnet.data.sample import Sample, read_sample, threaded
 
 Item = dict[str, Any]
 
@@ -31,21 +30,19 @@ class PairDataset(Dataset[Item]):
     where the pair is labelled, `label` int64 (h, w), 255 where ignored. With augmentation all are of size
     `size`; without, the images are resized to `size` and the label keeps its own.
 
-    Randomness depends on the seed, the epoch and the index alone: the number of workers does not change
-    it, and a run resumed at an epoch sees what an uninterrupted one would have seen.
+    Randomness depends on the seed, the epoch and the index alone, not on the number of workers, so a resumed
+    run sees the same items as an uninterrupted one.
 
     Args:
         pairset: the split.
         size: (H, W) of the images; None: as stored (not with augmentation).
         augment: None for evaluation.
-        thermal_scale: how raw thermal values become [0, 1]; None: the pair set's own.
+        thermal_scale: None: the pair set's own.
         seed: of the augmentation.
         cache: keep decoded pairs in memory (about 1.5 MB for 480x640 with 8-bit thermal), read on first
             use. Worker processes each keep their own unless `preload` is called before they start.
 
-    Attributes:
-        class_odds: (K,) how likely a class is the focus of a crop, see `augment`; to be set before the first
-            item is read.
+    `class_odds`, (K,), are those of `augment`; set them before the first item is read.
 
     Raises:
         InputError: augmentation without a size.
@@ -61,7 +58,7 @@ class PairDataset(Dataset[Item]):
         cache: bool = False,
     ) -> None:
         if augment is not None and size is None:
-            raise InputError("augmentation crops to a size: give one with --size, such as 480x640")
+            raise InputError("augmentation crops to a size: give `size`, such as 480x640")
         self.pairset = pairset
         self.size = size
         self.augment = augment
@@ -77,25 +74,16 @@ class PairDataset(Dataset[Item]):
         self._epoch.fill_(epoch)
 
     def preload(self) -> None:
-        """Fill the cache now, several files at a time, so that worker processes forked later share it.
-
-        Raises:
-            InputError: a pair cannot be read.
-        """
-        if self._cache is None:
-            return
-        pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
-        try:
-            for _ in pool.map(self._read, range(len(self))):
+        """Fill the cache, several files at a time, for workers forked later; an `InputError` as of `read`."""
+        if self._cache is not None:
+            for _ in threaded(self.read, range(len(self))):
                 pass
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def __len__(self) -> int:
         return len(self.pairset)
 
     def __getitem__(self, index: int) -> Item:
-        sample = self._read(index)
+        sample = self.read(index)
         if self.augment is None or self.size is None:
             sample = resize_sample(sample, self.size)
         else:
@@ -103,26 +91,25 @@ class PairDataset(Dataset[Item]):
             sample = augment(sample, self.augment, self.size, rng, self.class_odds)
         return to_tensors(sample, index)
 
-    def _read(self, index: int) -> Sample:
+    def read(self, index: int) -> Sample:
+        """Return a pair as decoded, from the cache if it is there; an `InputError` if it cannot be read."""
         if self._cache is not None and index in self._cache:
             return self._cache[index].unpack()
-        sample = read_sample(self.pairset.pairs[index], self.pairset.classes, self.thermal_scale)
+        pairs = self.pairset
+        sample = read_sample(pairs.pairs[index], pairs.classes, self.thermal_scale, pairs.registered)
         if self._cache is not None:
             self._cache[index] = _Packed(sample)
         return sample
 
 
 class _Packed:
-    """A sample in as few bytes as hold it without loss: thermal from 8-bit files as 8 bits."""
+    """A sample with thermal kept in 8 bits where that loses nothing."""
 
     def __init__(self, sample: Sample) -> None:
-        self.sample = sample
         levels = np.rint(sample.thermal * np.float32(255)).astype(np.uint8)
-        if np.array_equal(_from_levels(levels), sample.thermal):
-            self.sample = replace(sample, thermal=np.empty((0, 0), dtype=np.float32))
-            self.levels: NDArray[np.uint8] | None = levels
-        else:
-            self.levels = None
+        self.levels = levels if np.array_equal(_from_levels(levels), sample.thermal) else None
+        empty = np.empty((0, 0), dtype=np.float32)
+        self.sample = sample if self.levels is None else replace(sample, thermal=empty)
 
     def unpack(self) -> Sample:
         """The sample, bit for bit."""
@@ -134,24 +121,17 @@ def _from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def to_tensors(sample: Sample, index: int) -> Item:
-    """An item of `PairDataset` from a sample."""
+    """Turn a sample into an item of `PairDataset`."""
     rgb = torch.from_numpy(np.ascontiguousarray(sample.rgb.transpose(2, 0, 1)))
-    item: Item = {
-        "rgb": rgb.to(torch.float32).div_(255),
-        "thermal": torch.from_numpy(sample.thermal.copy())[None],
-        "index": index,
-    }
+    thermal = torch.from_numpy(sample.thermal.copy())[None]
+    item: Item = {"rgb": rgb.to(torch.float32).div_(255), "thermal": thermal, "index": index}
     if sample.label is not None:
         item["label"] = torch.from_numpy(sample.label.astype(np.int64))
     return item
 
 
 def collate(items: Sequence[Item]) -> Item:
-    """Stack items to a batch; labels of unequal sizes stay a list.
-
-    Returns:
-        `rgb` (B, 3, h, w), `thermal` (B, 1, h, w), `index` (B,) and `label`, (B, h, w) or a list of B
-        tensors (h_b, w_b).
+    """Stack items to a batch; labels of unequal sizes stay a list of B tensors (h_b, w_b).
 
     Raises:
         InputError: images of unequal sizes.
@@ -159,10 +139,9 @@ def collate(items: Sequence[Item]) -> Item:
     sizes = {tuple(item["thermal"].shape[-2:]) for item in items}
     if len(sizes) > 1:
         listed = " and ".join(f"{height}x{width}" for height, width in sorted(sizes))
-        raise InputError(f"images of {listed} in one batch; give a --size, or take batches of one")
-    batch: Item = default_collate(
-        [{key: value for key, value in item.items() if key != "label"} for item in items]
-    )
+        raise InputError(f"images of {listed} in one batch; give `size`, or take batches of one")
+    unlabelled = [{key: value for key, value in item.items() if key != "label"} for item in items]
+    batch: Item = default_collate(unlabelled)
     labels: list[Tensor] = [item["label"] for item in items if "label" in item]
     if len(labels) == len(items):
         batch["label"] = torch.stack(labels) if len({label.shape for label in labels}) == 1 else labels
@@ -170,29 +149,28 @@ def collate(items: Sequence[Item]) -> Item:
 
 
 def leave_interrupts_to_parent(_: int) -> None:
-    """For `worker_init_fn`: signals reach every process of the group; only the parent shall act on them.
+    """Ignore signals that the whole process group receives; a `worker_init_fn`.
 
-    torchrun and SLURM end a group with SIGTERM, while the parent still needs its workers for the step that it
-    finishes: they obey only the parent's own.
+    torchrun and SLURM end a group with SIGTERM while the parent still needs its workers to finish a step.
+    So workers end only on a SIGTERM that the parent sent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # which alone tells who sent a signal; macOS has none
+    if hasattr(signal, "sigwaitinfo"):  # the only call that gives the sender; macOS lacks it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+        parent = os.getppid()
 
+        def obey() -> None:
+            while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+                pass
+            os._exit(0)
 
-def _obey(parent: int) -> None:
-    """Wait for the SIGTERM that comes from a process, and end this one."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
+        threading.Thread(target=obey, daemon=True).start()
 
 
 class ItemsOrFaults(Dataset[Item | InputError]):
     """Items, or the error that reading one raised.
 
-    A worker process can hand an exception over only as text with its traceback; as an item it arrives
-    as it is.
+    A worker process passes an exception to its parent as text with a traceback, but an item unchanged.
     """
 
     def __init__(self, items: PairDataset) -> None:
@@ -209,10 +187,6 @@ class ItemsOrFaults(Dataset[Item | InputError]):
 
 
 def collate_or_fault(items: Sequence[Item | InputError]) -> Item | InputError:
-    """As `collate`, for what `ItemsOrFaults` gives: the first fault takes the place of the batch."""
-    good: list[Item] = []
-    for item in items:
-        if isinstance(item, InputError):
-            return item
-        good.append(item)
-    return collate(good)
+    """Collate items of `ItemsOrFaults`; the first fault takes the place of the batch."""
+    faults = [item for item in items if isinstance(item, InputError)]
+    return faults[0] if faults else collate([item for item in items if not isinstance(item, InputError)])

@@ -1,9 +1,7 @@
-"""How often each class occurs in a split: for weights in the loss and for crops around rare classes."""
+"""Class frequencies of a split, for weights in the loss and for crops around rare classes."""
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,22 +11,17 @@ from numpy.typing import NDArray
 from efnet.core.classes import IGNORE_INDEX
 from efnet.data.images import read_label
 from efnet.data.pairs import Pair, PairSet
+from efnet.data.sample import threaded
 
-ClassWeighting = Literal["enet", "median"]
-"""Rule by which frequencies become weights, see `ClassFrequency.weights`."""
+ClassWeighting = Literal["enet", "median"]  # rule by which frequencies become weights (`ClassFrequency`)
 
 
 @dataclass(frozen=True)
 class ClassFrequency:
-    """Pixels of each of K classes in a split; unscored classes have none.
+    """Pixels of each of K classes in a split; unscored classes have none."""
 
-    Attributes:
-        pixels: (K,) of the class.
-        pixels_around: (K,) scored pixels of the images in which the class occurs.
-    """
-
-    pixels: NDArray[np.int64]
-    pixels_around: NDArray[np.int64]
+    pixels: NDArray[np.int64]  # (K,) of the class
+    pixels_around: NDArray[np.int64]  # (K,) scored pixels of the images in which the class occurs
 
     def weights(self, rule: ClassWeighting) -> NDArray[np.float64]:
         """Weights (K,) of the classes in a loss; 1 for a class that does not occur.
@@ -54,7 +47,7 @@ class ClassFrequency:
         return weights
 
     def odds(self) -> NDArray[np.float64]:
-        """How likely a crop has each class for its focus (K,): the inverse of its pixels, 0 without any."""
+        """Odds (K,) of each class as the focus of a crop: the inverse of its pixels, 0 without any."""
         odds = np.zeros(len(self.pixels))
         there = self.pixels > 0
         odds[there] = 1 / self.pixels[there]
@@ -62,11 +55,7 @@ class ClassFrequency:
 
 
 def count_classes(pairset: PairSet) -> ClassFrequency:
-    """Read every label of a split and count.
-
-    Raises:
-        InputError: a label cannot be read.
-    """
+    """Count the classes in every label of a split; an `InputError` if one cannot be read."""
     classes = pairset.classes
 
     def count(pair: Pair) -> NDArray[np.int64]:
@@ -77,11 +66,7 @@ def count_classes(pairset: PairSet) -> ClassFrequency:
 
     pixels = np.zeros(len(classes), dtype=np.int64)
     around = np.zeros(len(classes), dtype=np.int64)
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
-    try:
-        for values in pool.map(count, pairset.pairs):
-            pixels += values
-            around[values > 0] += values.sum()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for values in threaded(count, pairset.pairs):
+        pixels += values
+        around[values > 0] += values.sum()
     return ClassFrequency(pixels, around)

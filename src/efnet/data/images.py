@@ -1,8 +1,6 @@
-"""Image files read as what they are: colour, thermal in 8 or 16 bits, four channels, label maps.
+"""Images of files, archives and uploads decoded: colour, thermal of 8 to 32 bits, four channels, labels.
 
-Every reader refuses what it cannot read with an `InputError` that names the file and the remedy.
-
-Image files opened safely: one still image, or an `InputError` that names the file and the remedy.
+`open_image` is the only decoder. What it cannot read is an `InputError` that names the source and the remedy.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,48 +22,52 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
 from efnet.data.archive import file_bytes, tar_of
-from efnet.data.pairs import ThermalScale
+from efnet.data.pairs import ThermalScale as ThermalScale
 
 PathLike = str | os.PathLike[str]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
-"""File name endings taken for images."""
+"""File name endings of images."""
 
-FOUR_CHANNELS = ("RGBA", "RGBX")
-"""Pillow's modes of files that may hold colour and thermal together."""
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
+"""Pillow's formats of `IMAGE_SUFFIXES`: the ones to allow where a source is not trusted."""
+
+FOUR_CHANNELS = ("RGBA", "RGBX")  # Pillow's modes of images that may hold colour and thermal together
+
+IGNORE_COLOR = (224, 224, 224)
+"""The colour that `ClassSet.colorize` gives to ignored pixels; in a colour label it means ignored."""
 
 _BITS = {"1": 1, "I": 32, "F": 32}
-# What Pillow's decoders raise on damaged files; OSError covers missing, truncated and unidentified ones.
+# Pillow's decoders raise these on damaged files; OSError covers missing, truncated and unidentified ones.
 _DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
+
+ImageFault = Literal["missing", "empty", "format", "size", "frames", "damaged"]
+
+
+class ImageError(InputError):
+    """An image that cannot be decoded; `detail` is the decoder's reason, the size or the number of frames."""
+
+    def __init__(self, message: str, fault: ImageFault, detail: str = "") -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, ImageFault, str]]:
+        return type(self), (str(self), self.fault, self.detail)  # worker processes hand errors on
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says about itself before any pixel is decoded.
+    """Properties of a file that are known before any pixel is decoded."""
 
-    Attributes:
-        height: rows, after turning upright.
-        width: columns, after turning upright.
-        mode: Pillow's mode, such as `RGB`, `L` or `I;16`.
-        bits: of one channel as stored.
-    """
-
-    height: int
-    width: int
-    mode: str
-    bits: int
+    height: int  # rows, after turning upright
+    width: int  # columns, after turning upright
+    mode: str  # Pillow's mode, such as `RGB`, `L` or `I;16`
+    bits: int  # per channel as stored
 
     @property
     def four_channels(self) -> bool:
@@ -74,12 +76,8 @@ class ImageHeader:
 
 
 def read_header(path: PathLike) -> ImageHeader:
-    """Read an image's size and kind without decoding it.
-
-    Raises:
-        InputError: see `open_image`.
-    """
-    with _still_image(Path(path)) as image:
+    """Read an image's size and mode without decoding it; errors as `open_image`."""
+    with _still_image(Path(path), str(path)) as image:
         width, height = image.size
         # A PNG's EXIF may follow its pixels: asking for it would decode them.
         if image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
@@ -88,21 +86,31 @@ def read_header(path: PathLike) -> ImageHeader:
         return ImageHeader(height, width, image.mode, 16 if image.mode.startswith("I;16") else bits)
 
 
-def open_image(path: PathLike, *, upright: bool = True) -> Image.Image:
-    """Decode one still image.
+def open_image(
+    source: PathLike | bytes,
+    *,
+    name: str | None = None,
+    upright: bool = True,
+    formats: tuple[str, ...] | None = None,
+    max_pixels: int | None = None,
+) -> Image.Image:
+    """Decode one still image; its file is closed.
+
+    `info["wide_channels"]` is True if the file stores several channels of 16 bits, which Pillow reduces to 8.
 
     Args:
-        path: the file.
+        source: a file, which may lie in a tar (`efnet.data.archive`), or the bytes of one.
+        name: of the source in messages; None: its path.
         upright: apply the EXIF orientation.
-
-    Returns:
-        the image, its file closed; `info["wide_channels"]` tells whether the file stores several channels
-        of 16 bits, which Pillow reduces to 8.
+        formats: Pillow's names of the formats that are tried; None: all.
+        max_pixels: limit, compared with the header before any pixel is decoded; None: Pillow's own.
 
     Raises:
-        InputError: missing, empty, damaged, animated, of several pages, or a decompression bomb.
+        ImageError: missing, empty, damaged, animated, of several pages, of another format, or too large.
     """
-    with _still_image(Path(path)) as image:
+    source = source if isinstance(source, bytes) else Path(source)
+    name = name or ("image" if isinstance(source, bytes) else str(source))
+    with _still_image(source, name, formats, max_pixels) as image:
         wide = _has_wide_channels(image)
         image.load()
         if upright:
@@ -112,20 +120,33 @@ def open_image(path: PathLike, *, upright: bool = True) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _still_image(path: Path) -> Iterator[Image.Image]:
-    """Open `path`; whatever goes wrong inside the block becomes an `InputError`."""
+def _still_image(
+    source: Path | bytes, name: str, formats: tuple[str, ...] | None = None, max_pixels: int | None = None
+) -> Iterator[Image.Image]:
+    """Open `source`; every decoding error inside the block becomes an `ImageError`."""
     try:
-        with Image.open(path if tar_of(path) is None else io.BytesIO(file_bytes(path))) as image:
+        if isinstance(source, Path) and tar_of(source) is not None:
+            source = file_bytes(source)
+        if source == b"":
+            raise ImageError(f"{name}: is empty (0 bytes); copy it again from its source", "empty")
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(opened, formats=formats) as image:
+            width, height = image.size
+            if max_pixels is not None and width * height > max_pixels:
+                size = f"{width}x{height}"
+                raise ImageError(f"{name}: is {size}, above the limit of {max_pixels} pixels", "size", size)
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
-                raise InputError(f"{path}: has {frames} frames; save the one you mean as PNG")
+                text = f"{name}: has {frames} frames; save the one you mean as PNG"
+                raise ImageError(text, "frames", str(frames))
             yield image
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path}: too large for an image ({error}); is this the file you mean?") from error
+        text = f"{name}: too large for an image ({error}); is this the file you mean?"
+        raise ImageError(text, "size") from error
     except _DECODING_ERRORS as error:
-        raise InputError(_why_unreadable(path, error)) from error
+        raise _unreadable(source, name, error) from error
 
 
 def _has_wide_channels(image: Image.Image) -> bool:
@@ -133,65 +154,53 @@ def _has_wide_channels(image: Image.Image) -> bool:
     return not image.mode.startswith("I") and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
 
 
-def _why_unreadable(path: Path, error: BaseException) -> str:
-    """One line on why `path` could not be read and what to do."""
-    packed = tar_of(path) is not None
-    if not packed and not os.path.exists(path):  # noqa: PTH110 - pathlib's raises for a name too long
-        return f"{path}: no such file; check the folder, or take its name off the list"
-    if path.is_dir():
-        return f"{path}: is a folder; give an image file"
-    if isinstance(error, PermissionError):
-        return f"{path}: may not be read (permission denied); change its permissions"
-    if not packed and path.stat().st_size == 0:
-        return f"{path}: is empty (0 bytes); copy it again from its source"
+def _unreadable(source: Path | bytes, name: str, error: BaseException) -> ImageError:
+    """Return the error that gives why `source` could not be read, and the remedy."""
+    if isinstance(source, Path):
+        missing = not os.path.exists(source)  # noqa: PTH110 - pathlib's raises for a name too long
+        fault = ""
+        if missing:
+            fault = "no such file; check the folder, or take its name off the list"
+        elif source.is_dir():
+            fault = "is a folder; give an image file"
+        elif isinstance(error, PermissionError):
+            fault = "may not be read (permission denied); change its permissions"
+        if fault:
+            return ImageError(f"{name}: {fault}", "missing")
+        if source.stat().st_size == 0:
+            return ImageError(f"{name}: is empty (0 bytes); copy it again from its source", "empty")
+    foreign = isinstance(error, UnidentifiedImageError)
     reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
-        reason = "not an image format that can be read"
-    return f"{path}: cannot be read ({reason}); copy it again from its source, or save it as PNG"
-
-
-__all__ = [
-    "IGNORE_COLOR",
-    "IMAGE_SUFFIXES",
-    "ImageHeader",
-    "ThermalScale",
-    "grey_of_three",
-    "open_image",
-    "read_header",
-    "read_label",
-    "read_raw_thermal",
-    "read_rgb",
-    "read_rgbt",
-    "read_thermal",
-    "scale_thermal",
-    "split_channels",
-]
-
-IGNORE_COLOR = (224, 224, 224)
-"""The colour that `ClassSet.colorize` gives to ignored pixels; in a colour label it means ignored."""
+    reason = "not an image format that can be read" if foreign else reason
+    return ImageError(
+        f"{name}: cannot be read ({reason}); copy it again from its source, or save it as PNG",
+        "format" if foreign else "damaged",
+        reason,
+    )
 
 
 def read_rgb(path: PathLike) -> NDArray[np.uint8]:
-    """Read a colour image; grey and palette images become RGB, an alpha channel is dropped.
-
-    Returns:
-        (H, W, 3) in 0..255, turned upright by the file's EXIF orientation.
+    """Read a colour image upright (EXIF), (H, W, 3) in 0..255; grey and palettes become RGB, alpha is lost.
 
     Raises:
         InputError: the file is missing, damaged, animated or beyond any camera's size.
     """
-    return _as_rgb(open_image(path))
+    return to_rgb(open_image(path))
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert an image of any mode to (H, W, 3) in 0..255."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow would clip 16 bits at 255; the high byte is what an 8-bit copy of the file would hold.
+        grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in FOUR_CHANNELS:
+        return np.ascontiguousarray(np.asarray(image)[..., :3])
+    return np.array(image.convert("RGB"))
 
 
 def read_thermal(path: PathLike, scale: ThermalScale = "auto") -> NDArray[np.float32]:
-    """Read a thermal image: 8-bit grey, three equal channels, 16-bit, 32-bit integer or float.
-
-    Args:
-        path: PNG, TIFF, JPEG and so on.
-        scale: see `scale_thermal`.
-
-    Returns:
-        (H, W) in [0, 1].
+    """Read a thermal image, 8-bit grey, three equal channels, 16-bit, 32-bit integer or float, to [0, 1].
 
     Raises:
         InputError: unreadable, colour-mapped, or with values that are not finite.
@@ -199,82 +208,13 @@ def read_thermal(path: PathLike, scale: ThermalScale = "auto") -> NDArray[np.flo
     return scale_thermal(read_raw_thermal(path), scale)
 
 
-def read_rgbt(path: PathLike, scale: ThermalScale = "auto") -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Read a four-channel file (MFNet's): colour, and thermal in the place of alpha.
-
-    The channels are parted before anything else happens to them: image libraries take the fourth for
-    opacity and multiply the colours by it as soon as they resize.
-
-    Returns:
-        colour (H, W, 3) in 0..255 and thermal (H, W) in [0, 1].
-
-    Raises:
-        InputError: unreadable, or not four channels of 8 bits.
-    """
-    rgb, raw = split_channels(path)
-    return rgb, scale_thermal(raw, scale)
-
-
-def split_channels(path: PathLike) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A four-channel file's colour (H, W, 3) and raw thermal (H, W) channels, as stored.
-
-    Raises:
-        InputError: unreadable, or not four channels of 8 bits.
-    """
-    image = open_image(path)
-    if image.mode not in FOUR_CHANNELS:
-        raise InputError(
-            f"{path}: not a four-channel RGB-thermal file (its mode is {image.mode}); "
-            "give the thermal image as a file of its own"
-        )
-    _refuse_16_bit_channels(image, path, "save colour and thermal as two files")
-    channels = np.asarray(image)
-    return np.ascontiguousarray(channels[..., :3]), np.ascontiguousarray(channels[..., 3])
-
-
-def read_label(path: PathLike, classes: ClassSet) -> NDArray[np.uint8]:
-    """Read a label map: an index image (8 or 16 bits, or a palette PNG's indices) or a colour image.
-
-    Colour labels are mapped through `classes.palette`; the colour of ignored pixels is (224, 224, 224),
-    as `ClassSet.colorize` paints them. Three equal channels that hold indices are read as such.
-
-    Returns:
-        (H, W) class of each pixel, 255 where ignored.
-
-    Raises:
-        InputError: unreadable, or with values or colours outside the class set.
-    """
-    image = open_image(path, upright=False)
-    if image.mode in ("RGB", *FOUR_CHANNELS):
-        return _index_of_colors(np.asarray(image)[..., :3], classes, path)
-    if image.mode not in ("L", "P", "LA", "1", "I") and not image.mode.startswith("I;16"):
-        raise InputError(
-            f"{path}: a label map is an index image or an RGB image, not mode {image.mode}; save it as PNG"
-        )
-    values = np.asarray(image)
-    if values.ndim == 3:
-        values = values[..., 0]
-    return _checked_indices(values, classes, path)
-
-
 def read_raw_thermal(path: PathLike) -> NDArray[Any]:
-    """Read a thermal image's values as stored.
-
-    Returns:
-        (H, W) uint8, uint16, int32 or float32.
-
-    Raises:
-        InputError: see `read_thermal`.
-    """
+    """Read raw thermal values, (H, W) uint8, uint16, int32 or float32; errors as `read_thermal`."""
     image = open_image(path)
-    _refuse_16_bit_channels(image, path, "save the thermal image with one channel")
-    if image.mode == "L":
-        return np.asarray(image)
+    _refuse_wide_channels(image, path, "save the thermal image with one channel")
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
-    if image.mode == "I":
-        return np.asarray(image)
-    if image.mode == "F":
+    if image.mode in ("L", "I", "F"):
         values = np.asarray(image)
         if not np.isfinite(values).all():
             raise InputError(
@@ -287,61 +227,8 @@ def read_raw_thermal(path: PathLike) -> NDArray[Any]:
     return grey_of_three(np.asarray(image.convert("RGB")), path)
 
 
-def scale_thermal(raw: NDArray[Any], scale: ThermalScale = "auto") -> NDArray[np.float32]:
-    """Bring raw thermal values to [0, 1].
-
-    Args:
-        raw: (H, W) of any number type, finite.
-        scale: "auto": 8-bit values are divided by 255; wider ones are stretched from the 1st to the 99th
-            percentile of the image (its full range, where these coincide) and clipped; a constant image
-            becomes 0. (low, high): that raw range is mapped linearly and clipped.
-
-    Returns:
-        (H, W) in [0, 1].
-
-    Raises:
-        InputError: `scale` is no range.
-    """
-    if scale != "auto":
-        low, high = scale if not isinstance(scale, str) and len(scale) == 2 else (np.nan, np.nan)
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise InputError(f"thermal scale {scale}: give 'auto' or two finite numbers, low < high")
-    elif raw.dtype == np.uint8:
-        return raw.astype(np.float32) / np.float32(255)
-    else:
-        low, high = _robust_range(raw)
-        if low == high:
-            return np.zeros(raw.shape, dtype=np.float32)
-    # Raw values may need more than float32's 24 bits (32-bit counts): subtract in float64.
-    scaled = (raw.astype(np.float64) - low) / (high - low)
-    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
-
-
-def _robust_range(raw: NDArray[Any]) -> tuple[float, float]:
-    """The 1st and 99th percentile; least and greatest value where a flat background makes these equal."""
-    low, high = (float(value) for value in np.percentile(raw, (1, 99)))
-    return (low, high) if low < high else (float(raw.min()), float(raw.max()))
-
-
-def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Any still image as (H, W, 3) in 0..255."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow would clip 16 bits at 255; the high byte is what an 8-bit copy of the file would hold.
-        grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in FOUR_CHANNELS:
-        return np.ascontiguousarray(np.asarray(image)[..., :3])
-    return np.array(image.convert("RGB"))
-
-
-def _refuse_16_bit_channels(image: Image.Image, path: PathLike, remedy: str) -> None:
-    """Several channels of 16 bits reach us as 8: raw thermal counts would be flat without a word."""
-    if image.info["wide_channels"]:
-        raise InputError(f"{path}: several channels of 16 bits are not supported; {remedy}")
-
-
 def grey_of_three(rgb: NDArray[np.uint8], path: PathLike) -> NDArray[np.uint8]:
-    """The grey image stored as three equal channels (H, W, 3); lossy files may differ a little."""
+    """Return the grey of three channels (H, W, 3), equal but for a lossy file; else an `InputError`."""
     spread = rgb.max(axis=2) - rgb.min(axis=2)
     if not spread.any():
         return np.ascontiguousarray(rgb[..., 0])
@@ -354,8 +241,91 @@ def grey_of_three(rgb: NDArray[np.uint8], path: PathLike) -> NDArray[np.uint8]:
     return grey
 
 
+def scale_thermal(raw: NDArray[Any], scale: ThermalScale = "auto") -> NDArray[np.float32]:
+    """Bring raw thermal values (H, W), finite and of any number type, to [0, 1].
+
+    With scale "auto", 8-bit values are divided by 255; wider ones are stretched from the 1st to the 99th
+    percentile of the image (its full range, where these coincide) and clipped; a constant image becomes 0.
+    With (low, high), that raw range is mapped linearly and clipped.
+
+    Raises:
+        InputError: `scale` is not a range.
+    """
+    if scale != "auto":
+        low, high = scale if not isinstance(scale, str) and len(scale) == 2 else (np.nan, np.nan)
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise InputError(f"thermal scale {scale}: give 'auto' or two finite numbers, low < high")
+    elif raw.dtype == np.uint8:
+        return raw.astype(np.float32) / np.float32(255)
+    else:
+        low, high = (float(value) for value in np.percentile(raw, (1, 99)))
+        if low >= high:  # a flat background
+            low, high = float(raw.min()), float(raw.max())
+        if low == high:
+            return np.zeros(raw.shape, dtype=np.float32)
+    # Raw values may need more than float32's 24 bits (32-bit counts): subtract in float64.
+    scaled = (raw.astype(np.float64) - low) / (high - low)
+    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+
+
+def read_rgbt(path: PathLike, scale: ThermalScale = "auto") -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Read a four-channel file (MFNet's): colour (H, W, 3) in 0..255, thermal (H, W) in [0, 1] as alpha.
+
+    Raises:
+        InputError: unreadable, or not four channels of 8 bits.
+    """
+    rgb, raw = split_channels(path)
+    return rgb, scale_thermal(raw, scale)
+
+
+def split_channels(path: PathLike) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a four-channel file's colour (H, W, 3) and raw thermal (H, W); errors as `read_rgbt`."""
+    # Split before anything else: image libraries take the fourth channel for opacity and multiply the
+    # colours by it as soon as they resize.
+    image = open_image(path)
+    if image.mode not in FOUR_CHANNELS:
+        fault = f"not a four-channel RGB-thermal file (its mode is {image.mode})"
+        raise InputError(f"{path}: {fault}; give the thermal image as a file of its own")
+    _refuse_wide_channels(image, path, "save colour and thermal as two files")
+    channels = np.asarray(image)
+    return np.ascontiguousarray(channels[..., :3]), np.ascontiguousarray(channels[..., 3])
+
+
+def _refuse_wide_channels(image: Image.Image, path: PathLike, remedy: str) -> None:
+    """Refuse several channels of 16 bits: Pillow reduces them to 8, which flattens raw thermal counts."""
+    if image.info["wide_channels"]:
+        raise InputError(f"{path}: several channels of 16 bits are not supported; {remedy}")
+
+
+def read_label(path: PathLike, classes: ClassSet) -> NDArray[np.uint8]:
+    """Read a label map (H, W), 255 where ignored: an index image (8 or 16 bits, palette) or a colour image.
+
+    Colour labels are mapped through `classes.palette`; `IGNORE_COLOR` means ignored. Three equal channels
+    that hold indices are read as indices.
+
+    Raises:
+        InputError: unreadable, or with values or colours outside the class set.
+    """
+    image = open_image(path, upright=False)
+    if image.mode in ("RGB", *FOUR_CHANNELS):
+        return _index_of_colors(np.asarray(image)[..., :3], classes, path)
+    if image.mode not in ("L", "P", "LA", "1", "I") and not image.mode.startswith("I;16"):
+        fault = f"a label map is an index image or an RGB image, not mode {image.mode}"
+        raise InputError(f"{path}: {fault}; save it as PNG")
+    values = np.asarray(image)
+    values = values[..., 0] if values.ndim == 3 else values
+    values = values if values.dtype == np.uint8 else values.astype(np.int32)
+    wrong = ((values < 0) | (values >= len(classes))) & (values != IGNORE_INDEX)
+    if wrong.any():
+        raise InputError(
+            f"{path}: label values outside the {len(classes)} classes: {_most_frequent(values[wrong])}; "
+            f"use 0..{len(classes) - 1}, and {IGNORE_INDEX} for pixels to ignore"
+        )
+    return values.astype(np.uint8)
+
+
 def _index_of_colors(colors: NDArray[np.uint8], classes: ClassSet, path: PathLike) -> NDArray[np.uint8]:
-    """Colours (H, W, 3) as an index map (H, W)."""
+    """Map colours (H, W, 3) to an index map (H, W)."""
     index, unknown = classes.index_of(colors)
     unknown &= ~(colors == IGNORE_COLOR).all(axis=2)
     if not unknown.any():
@@ -364,34 +334,18 @@ def _index_of_colors(colors: NDArray[np.uint8], classes: ClassSet, path: PathLik
     known = (first < len(classes)) | (first == IGNORE_INDEX)
     if known.all() and (colors == first[..., None]).all():
         return np.ascontiguousarray(first)  # indices, saved by a program that writes RGB only
-    found, counts = np.unique(colors[unknown], axis=0, return_counts=True)
-    listed = _listed(
-        [(str(tuple(int(c) for c in color)), int(n)) for color, n in zip(found, counts, strict=True)]
+    lossy = Path(path).suffix.lower() in (".jpg", ".jpeg")
+    remedy = "correct the palette, or save the label without smoothing"
+    raise InputError(
+        f"{path}: colours outside the palette of {len(classes)} classes: {_most_frequent(colors[unknown])}; "
+        + ("JPEG blurs labels: use the original PNG" if lossy else remedy)
     )
-    remedy = (
-        "JPEG blurs labels: use the original PNG"
-        if Path(path).suffix.lower() in (".jpg", ".jpeg")
-        else "correct the palette, or save the label without smoothing"
-    )
-    raise InputError(f"{path}: colours outside the palette of {len(classes)} classes: {listed}; {remedy}")
 
 
-def _checked_indices(values: NDArray[Any], classes: ClassSet, path: PathLike) -> NDArray[np.uint8]:
-    """Index map (H, W) with every value in 0..K-1 or 255."""
-    values = values if values.dtype == np.uint8 else values.astype(np.int32)
-    wrong = ((values < 0) | (values >= len(classes))) & (values != IGNORE_INDEX)
-    if wrong.any():
-        found, counts = np.unique(values[wrong], return_counts=True)
-        listed = _listed([(str(int(value)), int(n)) for value, n in zip(found, counts, strict=True)])
-        raise InputError(
-            f"{path}: label values outside the {len(classes)} classes: {listed}; "
-            f"use 0..{len(classes) - 1}, and {IGNORE_INDEX} for pixels to ignore"
-        )
-    return values.astype(np.uint8)
-
-
-def _listed(entries: list[tuple[str, int]]) -> str:
-    """The most frequent offenders with their pixel counts."""
-    entries = sorted(entries, key=lambda entry: -entry[1])
-    text = ", ".join(f"{what} ({count} pixel{'s' if count != 1 else ''})" for what, count in entries[:5])
+def _most_frequent(wrong: NDArray[Any]) -> str:
+    """List the most frequent values (N,) or colours (N, 3) with their pixel counts."""
+    found, counts = np.unique(wrong, axis=0, return_counts=True)
+    entries = sorted(zip(found.tolist(), counts.tolist(), strict=True), key=lambda entry: -entry[1])
+    shown = [(tuple(value) if isinstance(value, list) else value, count) for value, count in entries[:5]]
+    text = ", ".join(f"{value} ({count} pixel{'s' if count != 1 else ''})" for value, count in shown)
     return text + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")

@@ -13,55 +13,34 @@ Condition = Literal["day", "night"]
 ThermalScale = Literal["auto"] | tuple[float, float]
 """How raw thermal values become [0, 1]: by what the file is, or from a fixed raw range (low, high)."""
 
-FLIP_SUFFIX = "_flip"
-"""What MFNet's lists append to the name of a mirrored copy."""
+FLIP_SUFFIX = "_flip"  # suffix that MFNet's lists append to the name of a mirrored copy
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The files of one pair.
+    """The files of one pair."""
 
-    Attributes:
-        name: unique within its split; predictions and reports carry it.
-        rgb: the colour image, or a four-channel file if `thermal` is None.
-        thermal: the thermal image; None: it is the fourth channel of `rgb`.
-        label: the label map; None for unlabelled pairs.
-        flip: mirror all three left to right after reading (MFNet's `_flip` entries).
-        condition: day or night, where the data set knows it.
-    """
-
-    name: str
-    rgb: Path
-    thermal: Path | None
-    label: Path | None
-    flip: bool = False
-    condition: Condition | None = None
+    name: str  # unique within its split; predictions and reports carry it
+    rgb: Path  # the colour image, or a four-channel file if `thermal` is None
+    thermal: Path | None  # the thermal image; None: it is the fourth channel of `rgb`
+    label: Path | None  # the label map; None for unlabelled pairs
+    flip: bool = False  # mirror all three left to right after reading (MFNet's `_flip` entries)
+    condition: Condition | None = None  # where the data set knows it
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """One split of one data set: what training and evaluation iterate over.
+    """One split of one data set, which training and evaluation iterate over."""
 
-    Attributes:
-        dataset: layout name, such as `mfnet`.
-        root: folder the files lie under.
-        split: `train`, `val`, `test` or another the layout knows.
-        pairs: in a fixed order.
-        classes: meaning of the label values.
-        protocol: name of the protocol by which this data set is scored by default.
-        unscored: label values that carry no supervision in this data set (FMB's unlabeled), left out
-            of the training loss.
-        thermal_scale: how the thermal files of this data set are read.
-    """
-
-    dataset: str
-    root: Path
-    split: str
-    pairs: tuple[Pair, ...]
-    classes: ClassSet
-    protocol: str
-    unscored: tuple[int, ...] = ()
-    thermal_scale: ThermalScale = "auto"
+    dataset: str  # layout name, such as `mfnet`
+    root: Path  # folder the files lie under
+    split: str  # `train`, `val`, `test` or another the layout knows
+    pairs: tuple[Pair, ...]  # in a fixed order
+    classes: ClassSet  # meaning of the label values
+    protocol: str  # name of the protocol by which this data set is scored by default
+    unscored: tuple[int, ...] = ()  # label values left out of the training loss (FMB's unlabeled)
+    thermal_scale: ThermalScale = "auto"  # how the thermal files of this data set are read
+    registered: bool = True  # thermal images lie on their colour images; else they may differ in size
 
     def __len__(self) -> int:
         return len(self.pairs)

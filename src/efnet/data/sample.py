@@ -1,8 +1,12 @@
-"""One pair in memory."""
+"""One pair in memory, and reading several at a time."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,34 +16,26 @@ from efnet.core.errors import InputError
 from efnet.data.images import read_label, read_rgb, read_rgbt, read_thermal
 from efnet.data.pairs import Pair, ThermalScale
 
+T = TypeVar("T")
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class Sample:
-    """A registered RGB-thermal pair, with its label where there is one.
+    """A registered RGB-thermal pair, with its label where there is one."""
 
-    Attributes:
-        name: of the pair.
-        rgb: (H, W, 3) in 0..255.
-        thermal: (H, W) in [0, 1].
-        label: (H, W) class of each pixel, 255 where ignored; None for an unlabelled pair.
-    """
-
-    name: str
-    rgb: NDArray[np.uint8]
-    thermal: NDArray[np.float32]
-    label: NDArray[np.uint8] | None
+    name: str  # of the pair
+    rgb: NDArray[np.uint8]  # (H, W, 3) in 0..255
+    thermal: NDArray[np.float32]  # (H, W) in [0, 1]
+    label: NDArray[np.uint8] | None  # (H, W) class of each pixel, 255 where ignored; None: unlabelled
 
 
-def read_sample(pair: Pair, classes: ClassSet, scale: ThermalScale = "auto") -> Sample:
-    """Read a pair's files, mirrored if the pair says so.
+def read_sample(
+    pair: Pair, classes: ClassSet, scale: ThermalScale = "auto", registered: bool = True
+) -> Sample:
+    """Read a pair's files, mirrored if the pair is marked so, as arrays of one common size.
 
-    Args:
-        pair: which files.
-        classes: meaning of the label.
-        scale: how raw thermal values become [0, 1], see `images.scale_thermal`.
-
-    Returns:
-        arrays of one common size.
+    `scale` is that of `images.scale_thermal`. Unless `registered`, the thermal image may have another size.
 
     Raises:
         InputError: a file cannot be read, or the sizes differ.
@@ -48,7 +44,8 @@ def read_sample(pair: Pair, classes: ClassSet, scale: ThermalScale = "auto") -> 
         rgb, thermal = read_rgbt(pair.rgb, scale)
     else:
         rgb, thermal = read_rgb(pair.rgb), read_thermal(pair.thermal, scale)
-        require_same_size("thermal image", pair.thermal, thermal.shape, pair.rgb, rgb.shape)
+        if registered:
+            require_same_size("thermal image", pair.thermal, thermal.shape, pair.rgb, rgb.shape)
     label = None
     if pair.label is not None:
         label = read_label(pair.label, classes)
@@ -62,13 +59,20 @@ def read_sample(pair: Pair, classes: ClassSet, scale: ThermalScale = "auto") -> 
 def require_same_size(
     what: str, path: object, shape: tuple[int, ...], rgb_path: object, rgb_shape: tuple[int, ...]
 ) -> None:
-    """Refuse a file whose size is not its colour image's.
-
-    Raises:
-        InputError: heights or widths differ.
-    """
+    """Raise an `InputError` if a file does not have the size of its colour image."""
     if shape[:2] != rgb_shape[:2]:
         raise InputError(
             f"{path}: the {what} is {shape[1]}x{shape[0]} (width x height), but {rgb_path} is "
             f"{rgb_shape[1]}x{rgb_shape[0]}; register the pair and save both at one size"
         )
+
+
+def threaded(
+    function: Callable[[T], Result], items: Iterable[T], workers: int | None = None
+) -> Iterator[Result]:
+    """Yield `function(item)` in the order of `items`, several at a time; decoding releases Python's lock."""
+    pool = ThreadPoolExecutor(max_workers=workers or min(8, os.cpu_count() or 1))
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest

@@ -1,11 +1,10 @@
-"""Every fault of a split found in one pass, before anything is built on it."""
+"""Every fault of a split found in one pass, before it is used."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,42 +13,25 @@ from numpy.typing import NDArray
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
-from efnet.data.images import (
-    ImageHeader,
-    read_header,
-    read_label,
-    read_raw_thermal,
-    read_rgb,
-    split_channels,
-)
+from efnet.data.images import ImageHeader, read_header, read_label, read_raw_thermal, read_rgb, split_channels
 from efnet.data.pairs import Pair, PairSet
-from efnet.data.sample import require_same_size
+from efnet.data.sample import require_same_size, threaded
 
 _Result = TypeVar("_Result")
 
-Progress = Callable[[int, int], None]
-"""Called with the number of pairs done and their total."""
+Progress = Callable[[int, int], None]  # called with the number of pairs done and their total
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in the files of one pair.
+    """Contents and faults of the files of one pair."""
 
-    Attributes:
-        faults: one line each, naming the file and the remedy.
-        size: (H, W) of the colour image, if it could be read.
-        thermal_kind: how thermal is stored, such as `16-bit`.
-        thermal_range: least and greatest raw thermal value; None if not decoded.
-        label_kind: how the label is stored; None without one.
-        label_pixels: (256,) pixels of each label value; None if not decoded.
-    """
-
-    faults: tuple[str, ...]
-    size: tuple[int, int] | None = None
-    thermal_kind: str | None = None
-    thermal_range: tuple[float, float] | None = None
-    label_kind: str | None = None
-    label_pixels: NDArray[np.int64] | None = None
+    faults: tuple[str, ...]  # one line each, naming the file and the remedy
+    size: tuple[int, int] | None = None  # (H, W) of the colour image, if it could be read
+    thermal_kind: str | None = None  # how thermal is stored, such as `16-bit`
+    thermal_range: tuple[float, float] | None = None  # of raw thermal values; None if not decoded
+    label_kind: str | None = None  # how the label is stored; None without one
+    label_pixels: NDArray[np.int64] | None = None  # (256,) pixels of each label value; None if not decoded
 
 
 def verify(
@@ -59,16 +41,16 @@ def verify(
     headers_only: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Make sure that every pair of a split can be read and makes sense.
+    """Check that every pair of a split can be read and is sound.
 
-    Found are: an empty split, names listed twice, missing partners, unreadable files, sizes that differ
-    within a pair, thermal files that hold no thermal image, and labels with values outside the class set.
+    Faults are: an empty split, names listed twice, missing partners, unreadable files, sizes that differ
+    within a pair, thermal files that are not thermal images, and labels with values outside the class set.
 
     Args:
         pairset: the split.
         require_labels: an unlabelled pair is a fault.
-        headers_only: read sizes alone, no pixels: fast, and blind to damage and label values.
-        progress: told how far it is.
+        headers_only: read sizes only: fast, but damage and label values go unnoticed.
+        progress: called with the pairs done and their total.
 
     Raises:
         ManyInputsError: naming every fault at once.
@@ -78,32 +60,27 @@ def verify(
         faults += inspection.faults
     faults = list(dict.fromkeys(faults))  # files shared by a pair and its mirrored copy
     if faults:
-        raise ManyInputsError(
-            f"{pairset.root}: {pairset.dataset} split '{pairset.split}', {len(pairset)} pairs", faults
-        )
+        summary = f"{pairset.root}: {pairset.dataset} split '{pairset.split}', {len(pairset)} pairs"
+        raise ManyInputsError(summary, faults)
 
 
 def split_faults(pairset: PairSet, require_labels: bool) -> list[str]:
-    """Faults that show in the names alone: no pairs, a name listed twice, no labels."""
+    """List the faults visible in the names alone: no pairs, a name listed twice, no labels."""
+    split = f"split '{pairset.split}'"
     if not pairset.pairs:
-        return [f"{pairset.root}: split '{pairset.split}' has no pairs; add images, or choose another split"]
+        return [f"{pairset.root}: {split} has no pairs; add images, or choose another split"]
     seen: set[str] = set()
     faults = []
     for pair in pairset.pairs:
         if pair.name in seen:
-            faults.append(
-                f"{pair.name}: listed twice in split '{pairset.split}'; remove one of the two lines"
-            )
+            faults.append(f"{pair.name}: listed twice in {split}; remove one of the two lines")
         seen.add(pair.name)
     unlabelled = [pair for pair in pairset.pairs if pair.label is None]
     if require_labels and len(unlabelled) == len(pairset.pairs):
-        faults.append(
-            f"{pairset.root}: split '{pairset.split}' has no folder of labels; add it beside the images"
-        )
+        faults.append(f"{pairset.root}: {split} has no folder of labels; add it beside the images")
     elif require_labels:
-        faults += [
-            f"{pair.rgb}: has no label; add one, or take the pair out of the split" for pair in unlabelled
-        ]
+        remedy = "add one, or take the pair out of the split"
+        faults += [f"{pair.rgb}: has no label; {remedy}" for pair in unlabelled]
     return faults
 
 
@@ -115,9 +92,10 @@ def inspect(
     first: dict[tuple[Path, Path | None, Path | None], int] = {}
     for index, pair in enumerate(pairs):
         first.setdefault((pair.rgb, pair.thermal, pair.label), index)
-    jobs = (pairs[index] for index in first.values())
     done: dict[int, Inspection] = {}
-    found = _threaded(lambda pair: inspect_pair(pair, pairset.classes, headers_only=headers_only), jobs)
+    classes, registered = pairset.classes, pairset.registered
+    inspect_one = partial(inspect_pair, classes=classes, headers_only=headers_only, registered=registered)
+    found = threaded(inspect_one, (pairs[index] for index in first.values()))
     for count, (index, inspection) in enumerate(zip(first.values(), found, strict=True), start=1):
         done[index] = inspection
         if progress is not None:
@@ -126,28 +104,30 @@ def inspect(
         yield done[first[(pair.rgb, pair.thermal, pair.label)]]
 
 
-def _threaded(function: Callable[[Pair], Inspection], jobs: Iterable[Pair]) -> Iterator[Inspection]:
-    """Results in order. Decoding releases the interpreter lock, so threads do."""
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
-    try:
-        yield from pool.map(function, jobs)
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
-
-
-def inspect_pair(pair: Pair, classes: ClassSet, *, headers_only: bool = False) -> Inspection:
-    """Look at the files of one pair; faults are collected, not raised."""
+def inspect_pair(
+    pair: Pair, classes: ClassSet, *, headers_only: bool = False, registered: bool = True
+) -> Inspection:
+    """Inspect the files of one pair; faults are collected, not raised."""
     faults: list[str] = []
     rgb = _attempt(faults, read_header, pair.rgb)
     thermal = rgb if pair.thermal is None else _attempt(faults, read_header, pair.thermal)
     label = None if pair.label is None else _attempt(faults, read_header, pair.label)
     for what, path, header in (("thermal image", pair.thermal, thermal), ("label", pair.label, label)):
+        if what == "thermal image" and not registered:
+            continue
         if rgb is not None and header is not None and path is not None:
             sizes = (header.height, header.width), pair.rgb, (rgb.height, rgb.width)
             _attempt(faults, require_same_size, what, path, *sizes)
     thermal_range, pixels = None, None
     if not headers_only:
-        thermal_range = _decode_images(faults, pair, rgb, thermal)
+        raw: NDArray[Any] | None = None
+        if pair.thermal is not None:
+            if rgb is not None:
+                _attempt(faults, read_rgb, pair.rgb)
+            raw = None if thermal is None else _attempt(faults, read_raw_thermal, pair.thermal)
+        elif rgb is not None:
+            raw = _attempt(faults, _fourth_channel, pair.rgb)
+        thermal_range = None if raw is None else (float(raw.min()), float(raw.max()))
         if pair.label is not None and label is not None:
             index = _attempt(faults, read_label, pair.label, classes)
             pixels = None if index is None else np.bincount(index.ravel(), minlength=256)
@@ -163,31 +143,12 @@ def inspect_pair(pair: Pair, classes: ClassSet, *, headers_only: bool = False) -
     )
 
 
-def _decode_images(
-    faults: list[str], pair: Pair, rgb: ImageHeader | None, thermal: ImageHeader | None
-) -> tuple[float, float] | None:
-    """Decode the images whose headers could be read; returns the range of raw thermal values."""
-    raw: NDArray[Any] | None
-    if pair.thermal is None:
-        raw = None if rgb is None else _attempt(faults, _fourth_channel, pair.rgb)
-    else:
-        if rgb is not None:
-            _attempt(faults, read_rgb, pair.rgb)
-        raw = None if thermal is None else _attempt(faults, read_raw_thermal, pair.thermal)
-    return None if raw is None else (float(raw.min()), float(raw.max()))
-
-
 def _fourth_channel(path: Path) -> NDArray[np.uint8]:
-    """The raw thermal channel of a four-channel file.
-
-    Raises:
-        InputError: unreadable, not four channels, or an ordinary image's opacity.
-    """
+    """The raw thermal channel of a four-channel file; a fourth channel that is opacity is refused."""
     _, thermal = split_channels(path)
     if (thermal == 255).all():
-        raise InputError(
-            f"{path}: its fourth channel is 255 throughout, opacity and not thermal; use the original file"
-        )
+        fault = "its fourth channel is 255 throughout, opacity and not thermal"
+        raise InputError(f"{path}: {fault}; use the original file")
     return thermal
 
 

@@ -1,18 +1,14 @@
-"""The confusion matrix, and the scores that a protocol makes of it.
+"""The confusion matrix of each pair, its sum over a split, and the scores that a protocol makes of it.
 
 K classes; a matrix is int64 (K, K), rows truth, columns prediction. Scores are fractions from 0 to 1;
 only printed tables show percent.
-
-Nearest-pixel resizing of label maps.
-
-One confusion matrix per pair, summed over a split or over its day or night part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,23 +23,14 @@ LabelMap = NDArray[np.integer[Any]]
 
 
 def confusion_matrix(truth: LabelMap, prediction: LabelMap, num_classes: int) -> Counts:
-    """Count the pixels of one pair of label maps.
+    """Count the pixels of one pair of label maps (H, W): int64 (K, K), rows truth, columns prediction.
 
-    Args:
-        truth: (H, W), 0..K-1, or 255 where a pixel is left out.
-        prediction: (H, W), 0..K-1; 255 is allowed where truth is 255.
-        num_classes: K.
-
-    Returns:
-        int64 (K, K), rows truth, columns prediction.
-
-    Raises:
-        InputError: the sizes differ or a value is out of range.
+    Truth holds 0..K-1, or 255 where a pixel is left out; the prediction may be 255 there too. Raises
+    InputError where the sizes differ or a value is out of range.
     """
     if truth.shape != prediction.shape:
-        raise InputError(
-            f"truth is {_size(truth)} but the prediction {_size(prediction)}; they must be equal"
-        )
+        one, other = ("x".join(map(str, values.shape)) for values in (truth, prediction))
+        raise InputError(f"truth is {one} but the prediction {other}; they must be equal")
     # Both values in one 16-bit code: a single pass that also shows every value out of range.
     codes = _as_bytes(truth, "truth").astype(np.uint16) << 8 | _as_bytes(prediction, "prediction")
     table = np.bincount(codes.ravel(), minlength=1 << 16).reshape(256, 256)
@@ -71,10 +58,6 @@ def _as_bytes(values: LabelMap, what: str) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _size(values: NDArray[Any]) -> str:
-    return "x".join(str(length) for length in values.shape)
-
-
 def _out_of_range(what: str, values: NDArray[Any], pixels: int, num_classes: int) -> str:
     shown = ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
     return (
@@ -84,67 +67,32 @@ def _out_of_range(what: str, values: NDArray[Any], pixels: int, num_classes: int
 
 
 class ConfusionMatrix:
-    """Accumulates `confusion_matrix` over pairs; two of them merge with `+`.
-
-    Attributes:
-        counts: int64 (K, K), rows truth, columns prediction.
-        images: number of pairs counted.
-    """
+    """Accumulates `confusion_matrix` in `counts` over a number of `images`."""
 
     def __init__(self, num_classes: int) -> None:
         self.counts: Counts = np.zeros((num_classes, num_classes), dtype=np.int64)
         self.images = 0
 
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.counts)
-
     def update(self, truth: LabelMap, prediction: LabelMap) -> Counts:
-        """Count one pair (H, W) and return its own matrix (K, K).
-
-        Raises:
-            InputError: as `confusion_matrix`; nothing is counted then.
-        """
-        counts = confusion_matrix(truth, prediction, self.num_classes)
+        """Count one pair (H, W), return its matrix (K, K); raises InputError as `confusion_matrix` does."""
+        counts = confusion_matrix(truth, prediction, len(self.counts))
         self.counts += counts
         self.images += 1
         return counts
 
-    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """The matrix of both sets of pairs together."""
-        if other.num_classes != self.num_classes:
-            raise ValueError(f"matrices of {self.num_classes} and {other.num_classes} classes do not merge")
-        merged = ConfusionMatrix(self.num_classes)
-        merged.counts = self.counts + other.counts
-        merged.images = self.images + other.images
-        return merged
-
-    @classmethod
-    def merged(cls, matrices: Iterable[ConfusionMatrix], num_classes: int) -> ConfusionMatrix:
-        """The sum of any number of matrices, also of none."""
-        return sum(matrices, start=cls(num_classes))
-
 
 @dataclass(frozen=True)
 class Scores:
-    """What a protocol makes of one matrix, as fractions.
+    """The scores of one matrix under a protocol, as fractions."""
 
-    Attributes:
-        miou: mean IoU over the averaged classes; None where none of them occurs.
-        macc: mean recall under the same rule.
-        iou: every class name to its IoU; None for classes that do not enter the mean.
-        acc: the same for recall.
-    """
-
-    miou: float | None
-    macc: float | None
-    iou: dict[str, float | None]
-    acc: dict[str, float | None]
+    miou: float | None  # mean IoU over the averaged classes; None where none of them occurs
+    macc: float | None  # mean recall, likewise
+    iou: dict[str, float | None]  # every class name to its IoU; None for classes outside the mean
+    acc: dict[str, float | None]  # to its recall
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a report."""
-        return {"miou": self.miou, "macc": self.macc, "iou": dict(self.iou), "acc": dict(self.acc)}
+        return asdict(self)
 
 
 def counted(counts: Counts, protocol: Protocol) -> Counts:
@@ -173,11 +121,7 @@ def _ratio(part: Counts, whole: Counts) -> NDArray[np.float64]:
 
 
 def score(counts: Counts, protocol: Protocol, classes: ClassSet) -> Scores:
-    """Score a matrix (K, K) under a protocol.
-
-    Raises:
-        InputError: the protocol is not made for this class set.
-    """
+    """Score a matrix (K, K); raises InputError if the protocol is not made for this class set."""
     protocol.check(classes)
     kept = counted(counts, protocol)
     mean_iou, ious = _mean(iou(kept), protocol, classes)
@@ -211,19 +155,16 @@ def resize_nearest(values: LabelMap, size: tuple[int, int]) -> LabelMap:
     """Bring a label map (H, W) to `size`, each pixel taking the value under its centre.
 
     Pixel i of n looks at source pixel floor((i + 1/2) * N / n): the grid of bilinear resizing with
-    `align_corners=False`, so that labels and resized logits lie on each other. Computed in whole
-    numbers, so exact at any size. The same map comes back where nothing is to do.
+    `align_corners=False`, so that labels and resized logits lie on each other. Whole numbers make it exact.
     """
     height, width = values.shape
     if (height, width) == size:
         return values
-    rows, columns = _centres(height, size[0]), _centres(width, size[1])
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(values.shape, size, strict=True)
+    )
     resized: LabelMap = values[rows[:, None], columns[None, :]]
     return resized
-
-
-def _centres(old: int, new: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    return ((2 * np.arange(new) + 1) * old) // (2 * new)
 
 
 Keep = Callable[[Pair, LabelMap, LabelMap], None]
@@ -240,13 +181,7 @@ class PairCounts:
 
 @dataclass
 class Tally:
-    """What was counted so far, pair by pair; every figure of a report is a sum over these.
-
-    Attributes:
-        classes: meaning of the label values.
-        protocol: decides the size at which maps are compared, and the scores.
-        pairs: in the order in which they were added.
-    """
+    """The counts so far, pair by pair in the order of adding; every figure is a sum over these."""
 
     classes: ClassSet
     protocol: Protocol
@@ -262,18 +197,14 @@ class Tally:
     def add(self, pair: Pair, truth: LabelMap, prediction: LabelMap) -> PairCounts:
         """Count one pair; maps that are not at the scored size are brought there, nearest pixel.
 
-        Args:
-            pair: which one; its condition sorts it into day or night.
-            truth: (H, W) label, 255 where ignored.
-            prediction: (h, w) class of each pixel.
-
-        Raises:
-            InputError: a value is out of range; the message names the pair.
+        The label is (H, W), 255 where ignored, the prediction (h, w). Raises InputError for a value out of
+        range; the message names the pair.
         """
         size = self.scored_size(truth.shape)
-        matrix = ConfusionMatrix(len(self.classes))
         try:
-            counts = matrix.update(resize_nearest(truth, size), resize_nearest(prediction, size))
+            counts = confusion_matrix(
+                resize_nearest(truth, size), resize_nearest(prediction, size), len(self.classes)
+            )
         except InputError as error:
             raise InputError(f"pair {pair.name}: {error}") from error
         self.pairs.append(PairCounts(pair, counts))
@@ -290,18 +221,14 @@ class Tally:
 
     def conditions(self) -> tuple[Condition, ...]:
         """`day` and `night`, as far as pairs of that condition were counted."""
-        known: tuple[Condition, ...] = ("day", "night")
         present = {entry.pair.condition for entry in self.pairs}
-        return tuple(condition for condition in known if condition in present)
+        return tuple(condition for condition in get_args(Condition) if condition in present)
 
     def scores(self, condition: Condition | None = None) -> Scores:
         """The protocol's figures for all pairs, or for those of one condition."""
         return score(self.matrix(condition).counts, self.protocol, self.classes)
 
     def pair_miou(self) -> list[float]:
-        """Each pair's own mIoU under the protocol, NaN where none of its classes is averaged.
-
-        For ranking pairs only: its mean over the pairs is not the mIoU of the split.
-        """
+        """Each pair's own mIoU (NaN: no averaged class), for ranking: their mean is not the split's."""
         own = (score(entry.counts, self.protocol, self.classes).miou for entry in self.pairs)
         return [np.nan if value is None else value for value in own]

@@ -12,6 +12,7 @@ and mAcc are plain means over the averaged classes under the same rule for absen
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from efnet.core.classes import IGNORE_INDEX, ClassSet
@@ -27,43 +28,29 @@ class Protocol:
     Leaving a class out of the mean (`left_out`) and leaving its pixels out of the count
     (`ignored_truth`) are different things: in the first case its pixels still are false positives of
     the class that was predicted there, in the second nobody looks at them.
-
-    Attributes:
-        name: what `--protocol` takes.
-        description: one sentence on what decides the figure.
-        source: who scores like this.
-        num_classes: class count that the protocol is made for; None: any.
-        left_out: label values that are not averaged.
-        ignored_truth: label values whose truth pixels are not counted at all, beside 255.
-        ignored_prediction: label values whose predicted pixels are not counted at all.
-        absent: what a class counts as that does not occur (for IoU: neither in truth nor in the
-            prediction; for acc: not in truth): `skip` leaves it out of the mean, `zero` averages a 0.
-        size: height and width at which prediction and truth are compared; None: each label's own.
     """
 
-    name: str
-    description: str
-    source: str
-    num_classes: int | None
-    left_out: tuple[int, ...] = ()
-    ignored_truth: tuple[int, ...] = ()
-    ignored_prediction: tuple[int, ...] = ()
+    name: str  # by which it is chosen
+    description: str  # one sentence on what decides the figure
+    source: str  # who scores like this
+    num_classes: int | None  # class count that the protocol is made for; None: any
+    left_out: tuple[int, ...] = ()  # label values that are not averaged
+    ignored_truth: tuple[int, ...] = ()  # label values whose truth pixels are not counted at all, beside 255
+    ignored_prediction: tuple[int, ...] = ()  # label values whose predicted pixels are not counted at all
     absent: AbsentRule = "skip"
-    size: tuple[int, int] | None = None
+    """A class that does not occur (IoU: in neither map; acc: not in truth): `skip` leaves it out of the mean,
+    `zero` averages a 0."""
+    size: tuple[int, int] | None = None  # (H, W) at which maps are compared; None: each label's own
 
     def averaged(self, num_classes: int) -> tuple[int, ...]:
         """Label values that enter the mean, for a data set of `num_classes` classes."""
         return tuple(value for value in range(num_classes) if value not in self.left_out)
 
     def check(self, classes: ClassSet) -> None:
-        """Refuse a class set that this protocol is not made for.
-
-        Raises:
-            InputError: the number of classes differs; the message names the protocols that fit.
-        """
+        """Raise InputError, with the protocols that fit, for a class set that this one is not made for."""
         if self.num_classes in (None, len(classes)):
             return
-        fitting = [name for name, other in _PROTOCOLS.items() if other.num_classes in (None, len(classes))]
+        fitting = [name for name, other in _BY_NAME.items() if other.num_classes in (None, len(classes))]
         raise InputError(
             f"protocol {self.name} is for {self.num_classes} classes, but the data has {len(classes)} "
             f"({', '.join(classes.names)}); protocols that fit: {', '.join(fitting)}"
@@ -104,145 +91,103 @@ class Protocol:
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol called `name`.
-
-    Raises:
-        InputError: there is none; the message lists those there are.
-    """
+    """Return the protocol called `name`; raises InputError, with the known names, if there is none."""
     try:
-        return _PROTOCOLS[name]
+        return _BY_NAME[name]
     except KeyError:
-        raise InputError(f"no protocol is called {name!r}; there are: {', '.join(_PROTOCOLS)}") from None
+        raise InputError(f"no protocol is called {name!r}; there are: {', '.join(_BY_NAME)}") from None
 
 
-def list_protocols() -> tuple[Protocol, ...]:
-    """All protocols, in the order of the documentation."""
-    return tuple(_PROTOCOLS.values())
+_MFNET = partial(Protocol, num_classes=9, size=(480, 640))
+"""MFNet and MSRS (9 classes, 640x480).
 
+The code published with RTFNet scores a 9x9 matrix and prints two means: over classes that occur, and with
+absent ones as 0; CMX takes the mean over those that occur. On the day or night part alone a class may be
+absent (guardrail), so there the two rules differ by whole points.
 
-def _mfnet_protocols() -> tuple[Protocol, ...]:
-    """MFNet and MSRS (9 classes, 640x480).
+The code published with MFNet removes row and column 0 of the matrix before it takes the IoU: a pixel whose
+truth *or prediction* is unlabeled is not counted at all, which hides both false alarms on background and
+objects missed altogether. That is `mfnet-authors`. (The average that this code prints includes a constant 0
+for unlabeled, so it is 8/9 of the mean over eight classes given here; its class accuracy divides by column
+sums and so is precision, where acc here is recall.) `mfnet-no-unlabeled` is the milder reading: all pixels
+count, unlabeled is not averaged.
+"""
 
-    The code published with RTFNet scores a 9x9 matrix and prints two means: over classes that occur,
-    and with absent ones as 0; CMX takes the mean over those that occur. On the day or night part alone
-    a class may be absent (guardrail), so there the two rules differ by whole points.
+_PST900 = partial(Protocol, num_classes=5)
+"""PST900 (5 classes, 1280x720): the same rule at three resolutions.
 
-    The code published with MFNet removes row and column 0 of the matrix before it takes the IoU: a
-    pixel whose truth *or prediction* is unlabeled counts for nobody, which hides both false alarms on
-    background and objects missed altogether. That is `mfnet-authors`. (The average which that code
-    prints includes a constant 0 for unlabeled, i.e. is 8/9 of the mean over eight classes given here;
-    what it calls class accuracy divides by column sums, i.e. is precision; acc here is recall.)
-    `mfnet-no-unlabeled` is the milder reading: all pixels count, unlabeled is just not averaged.
-    """
-    size = (480, 640)
-    return (
-        Protocol(
-            name="mfnet",
-            description="9 classes with unlabeled, nothing but 255 ignored, absent classes not averaged",
-            source="RTFNet, CMX, EAEFNet",
-            num_classes=9,
-            size=size,
-        ),
-        Protocol(
-            name="mfnet-absent-zero",
-            description="as mfnet, but a class absent from truth and prediction is averaged as 0",
-            source="second mean printed by RTFNet",
-            num_classes=9,
-            absent="zero",
-            size=size,
-        ),
-        Protocol(
-            name="mfnet-no-unlabeled",
-            description="as mfnet, but unlabeled is not averaged; its pixels still count as false positives",
-            source="works that average the eight object classes",
-            num_classes=9,
-            left_out=(0,),
-            size=size,
-        ),
-        Protocol(
-            name="mfnet-authors",
-            description="8 classes; pixels whose truth or prediction is unlabeled are not counted at all, "
-            "absent classes are averaged as 0",
-            source="evaluation code published with MFNet (Ha 2017)",
-            num_classes=9,
-            left_out=(0,),
-            ignored_truth=(0,),
-            ignored_prediction=(0,),
-            absent="zero",
-            size=size,
-        ),
-    )
+The authors' code averages an absent class as 0; on their test split every class occurs, so the rule changes
+nothing there and all three leave absent classes out.
+"""
 
+_FMB = partial(Protocol, num_classes=15, size=(600, 800))
+"""FMB (15 label values, 800x600), of which value 0 is "unlabeled".
 
-def _pst900_protocols() -> tuple[Protocol, ...]:
-    """PST900 (5 classes, 1280x720): the same rule at three resolutions.
+MMSFormer and others train and score 14 classes: truth pixels of value 0 are never counted, so nothing
+predicted there is a false positive. Their networks have no output for value 0; one that has it and predicts
+it on a counted pixel is wrong there (a miss of the true class).
+"""
 
-    The authors' code averages an absent class as 0; on their test split every class occurs, so the
-    rule changes nothing there and all three leave absent classes out.
-    """
-    sources = {
-        "pst900": ((720, 1280), "LASNet, MRFS, Sigma, MMSFormer"),
-        "pst900-480x640": ((480, 640), "EAEFNet"),
-        "pst900-360x640": ((360, 640), "evaluation code published with PST900 (Shivakumar 2020)"),
-    }
-    return tuple(
-        Protocol(
-            name=name,
-            description=f"5 classes with background, nothing but 255 ignored, scored at {size[0]}x{size[1]}",
-            source=source,
-            num_classes=5,
-            size=size,
-        )
-        for name, (size, source) in sources.items()
-    )
+_PST900_RULE = "5 classes with background, nothing but 255 ignored, scored at"
 
-
-def _fmb_protocols() -> tuple[Protocol, ...]:
-    """FMB (15 label values, 800x600), value 0 being "unlabeled".
-
-    MMSFormer and others train and score 14 classes: truth pixels of value 0 are never counted, so
-    whatever is predicted there is no false positive. Their networks have no output for value 0; one
-    that has it and predicts it on a counted pixel is wrong there (a miss of the true class).
-    """
-    size = (600, 800)
-    return (
-        Protocol(
-            name="fmb",
-            description="14 classes; pixels whose truth is unlabeled are not counted",
-            source="MMSFormer",
-            num_classes=15,
-            left_out=(0,),
-            ignored_truth=(0,),
-            size=size,
-        ),
-        Protocol(
-            name="fmb-15",
-            description="15 classes, unlabeled counted as a class",
-            source="works that report 15 classes",
-            num_classes=15,
-            size=size,
-        ),
-        Protocol(
-            name="fmb-no-bicycle",
-            description="as fmb, but bicycle (said to be absent from the test split) is not averaged; "
-            "its pixels still count",
-            source="works that average 13 classes",
-            num_classes=15,
-            left_out=(0, 13),
-            ignored_truth=(0,),
-            size=size,
-        ),
-    )
-
-
-_NATIVE = Protocol(
-    name="native",
-    description="all classes, nothing but 255 ignored, each pair scored at its label's own size",
-    source="efnet, for any data set",
-    num_classes=None,
+PROTOCOLS = (
+    _MFNET(
+        "mfnet",
+        "9 classes with unlabeled, nothing but 255 ignored, absent classes not averaged",
+        "RTFNet, CMX, EAEFNet",
+    ),
+    _MFNET(
+        "mfnet-absent-zero",
+        "as mfnet, but a class absent from truth and prediction is averaged as 0",
+        "second mean printed by RTFNet",
+        absent="zero",
+    ),
+    _MFNET(
+        "mfnet-no-unlabeled",
+        "as mfnet, but unlabeled is not averaged; its pixels still count as false positives",
+        "works that average the eight object classes",
+        left_out=(0,),
+    ),
+    _MFNET(
+        "mfnet-authors",
+        "8 classes; pixels whose truth or prediction is unlabeled are not counted at all, absent classes are "
+        "averaged as 0",
+        "evaluation code published with MFNet (Ha 2017)",
+        left_out=(0,),
+        ignored_truth=(0,),
+        ignored_prediction=(0,),
+        absent="zero",
+    ),
+    _PST900("pst900", f"{_PST900_RULE} 720x1280", "LASNet, MRFS, Sigma, MMSFormer", size=(720, 1280)),
+    _PST900("pst900-480x640", f"{_PST900_RULE} 480x640", "EAEFNet", size=(480, 640)),
+    _PST900(
+        "pst900-360x640",
+        f"{_PST900_RULE} 360x640",
+        "evaluation code published with PST900 (Shivakumar 2020)",
+        size=(360, 640),
+    ),
+    _FMB(
+        "fmb",
+        "14 classes; pixels whose truth is unlabeled are not counted",
+        "MMSFormer",
+        left_out=(0,),
+        ignored_truth=(0,),
+    ),
+    _FMB("fmb-15", "15 classes, unlabeled counted as a class", "works that report 15 classes"),
+    _FMB(
+        "fmb-no-bicycle",
+        "as fmb, but bicycle (said to be absent from the test split) is not averaged; its pixels still count",
+        "works that average 13 classes",
+        left_out=(0, 13),
+        ignored_truth=(0,),
+    ),
+    Protocol(
+        "native",
+        "all classes, nothing but 255 ignored, each pair scored at its label's own size",
+        "efnet, for any data set",
+        None,
+    ),
 )
+"""All of them, in the order of the documentation."""
 
-_PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (*_mfnet_protocols(), *_pst900_protocols(), *_fmb_protocols(), _NATIVE)
-}
+_BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}

@@ -1,72 +1,52 @@
-"""The report of an evaluation: plain values for JSON, and the tables that are printed from them.
+"""The reports of an evaluation, without and with corruptions: values for JSON, tables, and a plot.
 
-Figures in the report are fractions from 0 to 1; tables show percent.
+Figures in a report are fractions from 0 to 1; tables show percent. The plot needs matplotlib, an extra.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from efnet.evaluation.metrics import Scores, Tally, constant_prediction, counted, score
+from efnet.core.files import replacing
+from efnet.evaluation.corruptions.suite import GROUPS
+from efnet.evaluation.metrics import Tally, constant_prediction, counted, score
+from efnet.evaluation.robustness import Robustness
+from efnet.reporting.plots import figure_class
 
 Report = dict[str, Any]
 
-_PARTS = ("overall", "day", "night")
-
 
 def build_report(tally: Tally, circumstances: Mapping[str, Any]) -> Report:
-    """Everything `--json` writes.
+    """Build the report of an evaluation, plain values.
 
-    Args:
-        tally: the counted pairs, with their protocol and classes.
-        circumstances: what else decides the figure, joined into `protocol`: data set, split, input
-            size, test-time augmentation, checkpoint and how it was chosen, ...
-
-    Returns:
-        `miou`, `macc` (fractions; None where no averaged class occurs), `iou` and `acc` (class name to
-        fraction; None for classes that do not enter the mean), `day` and `night` with the same keys and
-        `images` where the pairs know their condition, `confusion` (rows truth, columns prediction;
-        pixels that the protocol ignores are not in it), `protocol`, `images`, and `trivial`: the figures
-        of predicting one class (`trivial_class`) everywhere, and its name as `prediction`.
+    `circumstances` is the rest that decides the figure and joins `protocol`: data set, split, input size,
+    test-time augmentation, checkpoint and how it was chosen. Returns `miou`, `macc` (fractions; None where no
+    averaged class occurs), `iou` and `acc` (class name to fraction; None for classes that do not enter the
+    mean), `day` and `night` with the same keys and `images` where the pairs know their condition, `confusion`
+    (rows truth, columns prediction, without the pixels that the protocol ignores), `protocol`, `images`, and
+    `trivial`: the figures of predicting one class everywhere, and its name as `prediction`.
     """
     overall = tally.matrix()
     report: Report = tally.scores().to_dict()
     for condition in tally.conditions():
         part = tally.matrix(condition)
         report[condition] = {**tally.scores(condition).to_dict(), "images": part.images}
-    trivial = trivial_scores(tally)
-    report["trivial"] = {
-        "prediction": tally.classes.names[trivial_class(tally)],
-        "miou": trivial.miou,
-        "macc": trivial.macc,
-    }
+    # Class 0, the unlabeled or background class; where the protocol does not average it (predicting it would
+    # score 0 whatever the data), the averaged class that most pixels have in truth.
+    averaged = tally.protocol.averaged(len(tally.classes))
+    truth = overall.counts.sum(axis=1)  # of the data alone, whatever was predicted
+    value = 0 if 0 in averaged else max(averaged, key=lambda value: int(truth[value]))
+    trivial = score(constant_prediction(overall.counts, value), tally.protocol, tally.classes)
+    report["trivial"] = {"prediction": tally.classes.names[value], "miou": trivial.miou, "macc": trivial.macc}
     report["confusion"] = counted(overall.counts, tally.protocol).tolist()
     report["protocol"] = {**tally.protocol.to_dict(tally.classes), **circumstances}
     report["images"] = overall.images
     return report
-
-
-def trivial_class(tally: Tally) -> int:
-    """The class whose constant prediction real figures are compared with.
-
-    Class 0, the unlabeled or background class; where the protocol does not average it (predicting it
-    would score 0 whatever the data), the averaged class that most pixels have in truth.
-    """
-    averaged = tally.protocol.averaged(len(tally.classes))
-    if 0 in averaged:
-        return 0
-    truth = tally.matrix().counts.sum(axis=1)  # of the data alone, whatever was predicted
-    return max(averaged, key=lambda value: int(truth[value]))
-
-
-def trivial_scores(tally: Tally) -> Scores:
-    """The figures that predicting `trivial_class` at every pixel of the same pairs would get."""
-    counts = constant_prediction(tally.matrix().counts, value=trivial_class(tally))
-    return score(counts, tally.protocol, tally.classes)
 
 
 def percent(value: float | None) -> str:
@@ -75,7 +55,7 @@ def percent(value: float | None) -> str:
 
 
 def protocol_lines(report: Report) -> list[str]:
-    """What decides the figures, in two lines to stand beside them: the protocol, and the circumstances."""
+    """Two lines to stand beside the figures: the protocol, and the circumstances."""
     protocol = report["protocol"]
     parts = [
         " ".join(str(protocol[key]) for key in ("dataset", "split") if protocol.get(key)),
@@ -84,6 +64,13 @@ def protocol_lines(report: Report) -> list[str]:
     if "input_size" in protocol:
         size = protocol["input_size"]
         parts.append(f"input {size[0]}x{size[1]}" if size else "input at its own size")
+    if "tile" in protocol:
+        height, width, overlap = protocol["tile"]
+        parts.append(f"tiles of {height}x{width} that share {overlap} pixels")
+    if "homography" in protocol:
+        parts.append("thermal aligned by a homography")
+    if "missing" in protocol:
+        parts.append(f"dead images: {protocol['missing']}")
     if "tta" in protocol:
         parts.append(f"TTA {protocol['tta']}" if protocol["tta"] else "no TTA")
     if protocol.get("checkpoint"):
@@ -94,29 +81,26 @@ def protocol_lines(report: Report) -> list[str]:
     return [f"protocol {protocol['summary']}", "; ".join(part for part in parts if part)]
 
 
-def trivial_line(report: Report) -> str:
-    """The trivial figure, to be printed beside the real one."""
+def headline(report: Report) -> str:
+    """The figures in one line, the trivial one beside them."""
     trivial = report["trivial"]
-    return f"predicting {trivial['prediction']} everywhere: mIoU {percent(trivial['miou'])}"
+    return (
+        f"mIoU {percent(report['miou'])}, mAcc {percent(report['macc'])} (percent); predicting "
+        f"{trivial['prediction']} everywhere: mIoU {percent(trivial['miou'])}"
+    )
 
 
 def table_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     """Heading and rows, in percent: one row per class, then the mean."""
-    parts = [part for part in _PARTS if part == "overall" or part in report]
+    parts = [part for part in ("overall", "day", "night") if part == "overall" or part in report]
     figures = [report if part == "overall" else report[part] for part in parts]
-    heading = ["class"]
-    for part in parts:
-        prefix = "" if part == "overall" else f"{part} "
-        heading += [f"{prefix}IoU", f"{prefix}acc"]
-    rows = []
-    for name in report["iou"]:
-        row = [name]
-        for figure in figures:
-            row += [percent(figure["iou"][name]), percent(figure["acc"][name])]
-        rows.append(row)
-    mean = ["mean"]
-    for figure in figures:
-        mean += [percent(figure["miou"]), percent(figure["macc"])]
+    prefixes = ["" if part == "overall" else f"{part} " for part in parts]
+    heading = ["class", *(f"{prefix}{key}" for prefix in prefixes for key in ("IoU", "acc"))]
+    rows = [
+        [name, *(percent(figure[key][name]) for figure in figures for key in ("iou", "acc"))]
+        for name in report["iou"]
+    ]
+    mean = ["mean", *(percent(figure[key]) for figure in figures for key in ("miou", "macc"))]
     return heading, [*rows, mean]
 
 
@@ -124,27 +108,186 @@ def markdown(report: Report) -> str:
     """A Markdown table of every class, with the lines that decide the figures above and below it."""
     heading, rows = table_rows(report)
     rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rows[-1] = [f"**{cell}**" for cell in rows[-1]]
+    protocol, circumstances = protocol_lines(report)
+    below = f"{protocol[0].upper()}{protocol[1:]}. {circumstances}."
+    return "\n".join([f"{headline(report)}.", "", *_markdown_table(heading, rows), "", below, ""])
+
+
+def _markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [f"| {' | '.join(heading)} |", f"| --- |{' ---: |' * (len(heading) - 1)}"]
-    lines += [f"| {' | '.join(row)} |" for row in rows[:-1]]
-    lines.append(f"| {' | '.join(f'**{cell}**' for cell in rows[-1])} |")
-    what, circumstances = protocol_lines(report)
-    below = f"{what[0].upper()}{what[1:]}. {circumstances}."
-    return "\n".join([f"{headline(report)}.", "", *lines, "", below, ""])
-
-
-def headline(report: Report) -> str:
-    """The figures in one line, the trivial one beside them."""
-    return f"mIoU {percent(report['miou'])}, mAcc {percent(report['macc'])} (percent); {trivial_line(report)}"
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def console_table(report: Report) -> Table:
     """The table of every class for the terminal, in percent."""
     heading, rows = table_rows(report)
-    table = Table(escape(heading[0]))
-    for name in heading[1:]:
-        table.add_column(name, justify="right")
+    table = _console_table(heading)
     for row in rows[:-1]:
         table.add_row(*(escape(cell) for cell in row))
     table.add_section()
     table.add_row(*rows[-1], style="bold")
     return table
+
+
+def _console_table(heading: Sequence[str]) -> Table:
+    table = Table(escape(heading[0]))
+    for name in heading[1:]:
+        table.add_column(name, justify="right")
+    return table
+
+
+TITLES = {
+    "rgb": "colour camera",
+    "thermal": "thermal camera",
+    "between": "between the cameras",
+    "missing": "one camera missing",
+}
+
+
+def build_robustness_report(robustness: Robustness, circumstances: Mapping[str, Any]) -> Report:
+    """Return the report of an evaluation with corruptions.
+
+    Returns the report of the clean pairs (`build_report`), and as `robustness`: `severities`, `seed`,
+    `corruptions` (name to `group`, `unit` and `levels` of its parameter, `graded`, `severity` (figures by
+    severity, under `any` where it has none), `miou` (mean over the severities evaluated) and `retained`
+    (`miou` as a share of the clean one)), and `groups` (group to the mean `miou` of its corruptions, and
+    `retained`). None where nothing can be averaged.
+    """
+    report = build_report(robustness.clean, circumstances)
+    clean = report["miou"]
+    entries: dict[str, Any] = {}
+    for corruption in robustness.corruptions:
+        figures = {
+            "any" if severity is None else str(severity): tally.scores().to_dict()
+            for severity, tally in robustness.of(corruption).items()
+        }
+        mean = _mean(figure["miou"] for figure in figures.values())
+        entries[corruption.name] = {
+            "group": corruption.group,
+            "unit": corruption.unit,
+            "levels": list(corruption.levels) if corruption.graded else None,
+            "graded": corruption.graded,
+            "severity": figures,
+            "miou": mean,
+            "retained": _share(mean, clean),
+        }
+    groups = {}
+    for group in GROUPS:
+        found = [entry["miou"] for entry in entries.values() if entry["group"] == group]
+        if found:
+            mean = _mean(found)
+            groups[group] = {"corruptions": len(found), "miou": mean, "retained": _share(mean, clean)}
+    report["robustness"] = {
+        "severities": list(robustness.severities),
+        "seed": robustness.seed,
+        "corruptions": entries,
+        "groups": groups,
+    }
+    return report
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _share(value: float | None, clean: float | None) -> float | None:
+    return None if value is None or not clean else value / clean
+
+
+def robustness_rows(report: Report) -> tuple[list[str], list[tuple[str, list[list[str]]]]]:
+    """Heading, and title and rows by group, in percent; means come last, faults not graded have dashes."""
+    values = report["robustness"]
+    severities = [str(severity) for severity in values["severities"]]
+    heading = ["mIoU", *severities, "mean", "retained"]
+    parts = []
+    for group, figure in values["groups"].items():
+        rows = []
+        for name, entry in values["corruptions"].items():
+            if entry["group"] == group:
+                cells = [percent(entry["severity"].get(key, {}).get("miou")) for key in severities]
+                rows.append([name, *cells, percent(entry["miou"]), _retained(entry)])
+        empty = [""] * len(severities)
+        rows.append(["mean", *empty, percent(figure["miou"]), _retained(figure)])
+        parts.append((TITLES[group], rows))
+    return heading, parts
+
+
+def _retained(figure: Mapping[str, Any]) -> str:
+    value = figure["retained"]
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def robustness_lines(report: Report) -> list[str]:
+    """Lines to stand beside the table: the clean figure, the protocol, and what the corruptions depend on."""
+    values = report["robustness"]
+    limit = report["protocol"].get("limit")
+    pairs = f"{report['images']} of {limit['of']} pairs, at even steps; " if limit else ""
+    return [
+        f"clean: {headline(report)}",
+        *protocol_lines(report),
+        f"{pairs}corruptions drawn with seed {values['seed']}, before resizing; retained: mean over "
+        "severities as a share of clean",
+    ]
+
+
+def robustness_table(report: Report) -> Table:
+    """The table for the terminal, in percent."""
+    heading, parts = robustness_rows(report)
+    table = _console_table(heading)
+    for title, rows in parts:
+        table.add_section()
+        table.add_row(title, style="bold")
+        for row in rows:
+            table.add_row(*row)
+    return table
+
+
+def robustness_markdown(report: Report) -> str:
+    """A Markdown table of every corruption, with the lines that decide the figures below it."""
+    heading, parts = robustness_rows(report)
+    table: list[list[str]] = []
+    for title, rows in parts:
+        mean = [f"**{title}, mean**", *(f"**{cell}**" if cell else "" for cell in rows[-1][1:])]
+        table += [*rows[:-1], mean]
+    lines = _markdown_table(heading, table)
+    return "\n".join([*lines, "", f"{'. '.join(robustness_lines(report))}.", ""])
+
+
+def plot_robustness(path: str | os.PathLike[str], report: Report, title: str = "") -> None:
+    """Draw mIoU against severity to an SVG or PNG file, a panel for each group of corruptions, on one scale.
+
+    Severity 0 is the clean figure, which is also a dotted line. Faults without severities are bars.
+    """
+    values = report["robustness"]
+    groups = list(values["groups"])
+    figure = figure_class()(figsize=(3.6 * len(groups) + 0.6, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    clean = report["miou"]
+    for panel, group in zip(panels, groups, strict=True):
+        entries = {name: entry for name, entry in values["corruptions"].items() if entry["group"] == group}
+        if clean is not None:
+            panel.axhline(100 * clean, linestyle=":", color="gray", label="clean")
+        if all(entry["graded"] for entry in entries.values()):
+            severities = values["severities"]
+            for number, (name, entry) in enumerate(entries.items()):
+                found = [(0, clean), *((s, entry["severity"][str(s)]["miou"]) for s in severities)]
+                points = [(severity, 100 * value) for severity, value in found if value is not None]
+                panel.plot(
+                    *zip(*points, strict=True), "osv^Dxp*+"[number % 9] + "-", markersize=4, label=name
+                )
+            panel.set_xticks([0, *severities], ["clean", *map(str, severities)])
+            panel.set_xlabel("severity")
+        else:
+            panel.bar(list(entries), [100 * (entry["miou"] or 0.0) for entry in entries.values()], width=0.5)
+        panel.set_title(TITLES[group], fontsize=10)
+        panel.grid(visible=True, axis="y", color="0.9")
+        panel.set_axisbelow(True)
+        panel.legend(fontsize=7)
+    panels[0].set_ylabel("mIoU (percent)")
+    panels[0].set_ylim(bottom=0)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)

@@ -1,14 +1,12 @@
 """How much of its score a network keeps when a camera fails: every pair with every fault, counted apart.
 
-V variants: the clean pair first, then each corruption at each severity.
-
-The counts of pairs that are done, kept on disk, so that a long evaluation can be taken up again.
-
-A file of JSON lines: first what decides the counts, then one line per pair.
+V variants: the clean pair first, then each corruption at each severity. Counts can be kept on disk, so that a
+long evaluation goes on after an interruption.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -18,16 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from efnet.core.devices import Precision
 from efnet.core.distributed import Group
 from efnet.core.errors import InputError
-from efnet.core.files import write_text
-from efnet.core.safe_parse import parse_json
-from efnet.data.augment import resize_sample
-from efnet.data.dataset import Item, PairDataset, to_tensors
+from efnet.core.journal import JournalWriter, read_journal
+from efnet.data.dataset import PairDataset
 from efnet.data.pairs import Pair, PairSet
 from efnet.data.sample import Sample
 from efnet.evaluation.corruptions.suite import (
@@ -37,32 +31,34 @@ from efnet.evaluation.corruptions.suite import (
     choose,
     corrupt_sample,
 )
-from efnet.evaluation.evaluate import evaluate
+from efnet.evaluation.evaluate import Missing, evaluate
 from efnet.evaluation.metrics import Counts, PairCounts, Tally
 from efnet.evaluation.protocols import Protocol
+from efnet.inference.engine import Engine
+
+PAIRS_AT_ONCE = 4  # pairs between two entries of a journal: what an interruption costs at most
 
 
-class CountsJournal:
-    """The record of one evaluation with corruptions.
+class CountsJournal(JournalWriter):
+    """The record of one evaluation with corruptions: a journal of the counts of each pair.
 
-    Args:
-        path: of the file, made if absent.
-        settings: plain values: all that decides the counts (weights, data, protocol, seed, ...).
-        num_classes: K.
-
-    Raises:
-        InputError: the file is of other settings, is not such a file, or cannot be written.
+    `evaluate_corrupted` holds it while it runs: one process at a time writes. `settings` are plain values,
+    all that decides the counts (weights, data, protocol, seed, ...). Raises InputError: the file is of other
+    settings, is not such a file, or cannot be read or written.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], num_classes: int) -> None:
-        self.path = Path(path)
-        self.num_classes = num_classes
+        head = json.loads(json.dumps({"settings": dict(settings)}))
+        super().__init__(Path(path), head, resume=Path(path).exists(), durable=True)
+        self._classes = num_classes
         self._entries: dict[str, dict[str, Counts]] = {}
-        head = {"settings": dict(settings)}
         if self.path.exists():
-            self._read(json.loads(json.dumps(head)))
-        else:
-            write_text(self.path, json.dumps(head, ensure_ascii=False) + "\n")
+            found, self._entries = read_journal(self.path, self._restored)
+            if found != head:
+                raise InputError(
+                    f"{self.path}: is not a journal of this evaluation (of other weights, data or options, "
+                    "or another kind of file); choose another `journal`, or remove it"
+                )
 
     @property
     def known(self) -> KeysView[str]:
@@ -75,87 +71,34 @@ class CountsJournal:
         return [PairCounts(pair, entry[key]) for key in keys]
 
     def add(self, counted: Sequence[PairCounts], keys: Sequence[str]) -> None:
-        """Record pairs, at once on disk.
-
-        Args:
-            counted: all variants of one pair, then all of the next.
-            keys: names of the variants.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
-        lines = []
-        for start in range(0, len(counted), len(keys)):
-            part = counted[start : start + len(keys)]
-            name = part[0].pair.name
-            counts = {key: entry.counts.ravel().tolist() for key, entry in zip(keys, part, strict=True)}
-            entry = {"name": name, "check": _check(name, counts), "counts": counts}
-            lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+        """Record all variants `keys` of each pair in turn, on disk; raises InputError where it cannot."""
         try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write("".join(lines))
-                stream.flush()
-                os.fsync(stream.fileno())
+            for start in range(0, len(counted), len(keys)):
+                part = counted[start : start + len(keys)]
+                name = part[0].pair.name
+                counts = {key: entry.counts.ravel().tolist() for key, entry in zip(keys, part, strict=True)}
+                self.append({"name": name, "check": _check(name, counts), "counts": counts})
         except OSError as error:
             raise InputError(
                 f"{self.path}: cannot be written ({error.strerror}); what it holds stays good, give it space "
                 "and run the same command again"
             ) from error
 
-    def _read(self, head: Mapping[str, Any]) -> None:
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot be read ({error.strerror}); choose another file"
-            ) from error
-        lines = content.decode("utf-8", errors="replace").splitlines()
-        if not lines or _parsed(lines[0]) != head:
-            raise InputError(
-                f"{self.path}: is no journal of this evaluation (of other weights, data or options, or "
-                "another kind of file); choose another --journal, or remove it"
-            )
-        good = [line for line in lines[1:] if self._take(line)]
-        if len(good) < len(lines) - 1 or not content.endswith(b"\n"):
-            write_text(self.path, "".join(f"{line}\n" for line in (lines[0], *good)))
-
-    def _take(self, line: str) -> bool:
-        """Keep the counts of a line; not of one that was damaged, or left half written by a killed run."""
-        entry = _parsed(line)
-        if entry is None or entry.get("check") != _check(entry.get("name"), entry.get("counts")):
-            return False
-        self._entries[entry["name"]] = {
-            key: np.array(values, dtype=np.int64).reshape(self.num_classes, self.num_classes)
-            for key, values in entry["counts"].items()
-        }
-        return True
+    def _restored(self, entry: Mapping[str, Any]) -> dict[str, Counts] | None:
+        """The matrices of an entry; None if it was damaged: a figure must not change with a digit."""
+        if entry.get("check") != _check(entry["name"], entry.get("counts")):
+            return None
+        shape = (self._classes, self._classes)
+        return {key: np.array(values, np.int64).reshape(shape) for key, values in entry["counts"].items()}
 
 
 def _check(name: object, counts: object) -> int:
-    """A checksum: a figure must not change because a digit of the file did."""
     return zlib.crc32(json.dumps([name, counts]).encode())
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        value = parse_json(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-PAIRS_AT_ONCE = 4
-"""Pairs between two entries of a journal: what an interruption costs at most."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One state of a pair.
-
-    Attributes:
-        corruption: the fault; None: clean.
-        severity: 1 to 5; None where the fault has none, or for the clean pair.
-    """
+    """One state of a pair: a fault, or clean; at a severity of 1 to 5, where the fault has any."""
 
     corruption: Corruption | None = None
     severity: int | None = None
@@ -173,19 +116,12 @@ CLEAN = Variant()
 
 @dataclass(frozen=True)
 class Robustness:
-    """What `evaluate_corrupted` counted.
+    """The counts of `evaluate_corrupted`."""
 
-    Attributes:
-        corruptions: in the order of the suite.
-        severities: in rising order.
-        seed: of the corruptions.
-        tallies: by variant, the clean one among them; each over all pairs.
-    """
-
-    corruptions: tuple[Corruption, ...]
-    severities: tuple[int, ...]
-    seed: int
-    tallies: dict[Variant, Tally]
+    corruptions: tuple[Corruption, ...]  # in the order of the suite
+    severities: tuple[int, ...]  # in rising order
+    seed: int  # of the corruptions
+    tallies: dict[Variant, Tally]  # by variant, the clean one among them; each over all pairs
 
     @property
     def clean(self) -> Tally:
@@ -202,7 +138,7 @@ class Robustness:
 
 
 def variants(corruptions: Sequence[Corruption], severities: Sequence[int]) -> tuple[Variant, ...]:
-    """The clean pair, then every fault at every severity; faults without severities once."""
+    """List the clean pair, then every fault at every severity; faults without severities once."""
     found = [CLEAN]
     for corruption in corruptions:
         degrees: Sequence[int | None] = severities if corruption.graded else (None,)
@@ -213,78 +149,50 @@ def variants(corruptions: Sequence[Corruption], severities: Sequence[int]) -> tu
 class CorruptedPairs(PairDataset):
     """Every pair of a split in all variants, one after the other: item i is variant i % V of pair i // V.
 
-    Faults come before the resizing to `size`: it is cameras that fail. A pair is decoded once for all its
+    Faults come before aligning and resizing: it is cameras that fail. A pair is decoded once for all its
     variants (once in each worker process). The label is the clean pair's.
-
-    Args:
-        pairset: the split, each pair once.
-        variants: V of them.
-        size: (H, W) of the images; None: as stored.
-        seed: of the corruptions.
     """
 
-    def __init__(
-        self,
-        pairset: PairSet,
-        variants: Sequence[Variant],
-        size: tuple[int, int] | None = None,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, pairset: PairSet, variants: Sequence[Variant], seed: int = 0) -> None:
         repeated = tuple(pair for pair in pairset.pairs for _ in variants)
-        super().__init__(replace(pairset, pairs=repeated), size)
+        super().__init__(replace(pairset, pairs=repeated))
         self.variants = tuple(variants)
         self.corruption_seed = seed
         self._held: tuple[int, Sample] | None = None
 
-    def __getitem__(self, index: int) -> Item:
+    def read(self, index: int) -> Sample:
+        """The pair in its variant, before it is brought to a network."""
         number, place = divmod(index, len(self.variants))
         if self._held is None or self._held[0] != number:
-            self._held = (number, self._read(index))
+            self._held = (number, super().read(index))
         sample, variant = self._held[1], self.variants[place]
-        if variant.corruption is not None:
-            sample = corrupt_sample(sample, variant.corruption, variant.severity or 1, self.corruption_seed)
-        return to_tensors(resize_sample(sample, self.size), index)
+        if variant.corruption is None:
+            return sample
+        return corrupt_sample(sample, variant.corruption, variant.severity or 1, self.corruption_seed)
 
 
 def evaluate_corrupted(
-    model: nn.Module,
+    model: nn.Module | Engine,
     pairs: PairSet,
     protocol: Protocol,
     *,
     corruptions: Sequence[str] = ("all",),
     severities: Sequence[int] = SEVERITIES,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    precision: Precision = "32",
     batch_size: int = 1,
     workers: int = 0,
     tta: bool = False,
-    input_size: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    missing: Missing | None = None,
     journal: CountsJournal | None = None,
     group: Group | None = None,
 ) -> Robustness:
     """Evaluate a split clean and with every corruption at every severity.
 
     The figures do not depend on batches, workers or the order of the pairs: a pair's faults follow from its
-    name, the corruption and the seed.
-
-    Args:
-        model: as for `evaluate`; its `modality`, if it has one, decides what concerns it.
-        pairs: the split, with labels.
-        protocol: as for `evaluate`.
-        corruptions: names or groups of `efnet.evaluation.corruptions.suite`, or `all`.
-        severities: from 1 to 5.
-        seed: of what corruptions draw.
-        device: as for `evaluate`, like `precision`, `workers`, `tta` and `input_size`.
-        precision: see `device`.
-        batch_size: images per pass, of one pair or several.
-        workers: see `device`.
-        tta: see `device`.
-        input_size: see `device`.
-        progress: told the number of images done and of all.
-        journal: counts of pairs done before, which are not done again; those done now are added.
-        group: as for `evaluate`; its main process writes the journal.
+    name, the corruption and the seed. `corruptions` are names or groups of
+    `efnet.evaluation.corruptions.suite`, or `all`. Pairs in the journal are not done again; those done now
+    are added by the main process. Progress counts images. The other parameters are those of `evaluate`.
 
     Returns:
         one tally per variant.
@@ -293,9 +201,12 @@ def evaluate_corrupted(
         InputError: what `evaluate` refuses; an unknown corruption or severity, or one that does not concern
             the network.
     """
-    chosen = choose(corruptions, getattr(model, "modality", "rgbt"))
+    engine = model if isinstance(model, Engine) else Engine(model, pairs.classes)
+    group = group or Group.alone()
+    chosen = choose(corruptions, engine.modality)
     degrees = check_severities(severities)
     states = variants(chosen, degrees)
+    keys = [variant.key for variant in states]
     tallies = {variant: Tally(pairs.classes, protocol) for variant in states}
     total, done = len(pairs) * len(states), 0
 
@@ -303,35 +214,41 @@ def evaluate_corrupted(
         if progress:
             progress(done + images, total)
 
-    for part in _parts(pairs, journal):
-        if journal is not None and part.pairs[0].name in journal.known:
-            counted = journal.restore(part.pairs[0], [variant.key for variant in states])
-        else:
-            items = CorruptedPairs(part, states, input_size, seed)
-            tally = evaluate(
-                model,
-                items,
-                protocol,
-                device=device,
-                precision=precision,
-                batch_size=batch_size,
-                workers=min(workers, len(items)),
-                tta=tta,
-                progress=report,
-                group=group,
-            )
-            counted = tally.pairs
-            if journal is not None and (group is None or group.is_main):
-                journal.add(counted, [variant.key for variant in states])
-        for place, variant in enumerate(states):
-            tallies[variant].pairs += counted[place :: len(states)]
-        done += len(part) * len(states)
+    with contextlib.ExitStack() as stack:
+
+        def open_journal() -> None:
+            if journal is not None:
+                stack.enter_context(journal)
+
+        group.once(open_journal)
+        for part in _parts(pairs, journal):
+            if journal is not None and part.pairs[0].name in journal.known:
+                counted = journal.restore(part.pairs[0], keys)
+            else:
+                items = CorruptedPairs(part, states, seed)
+                tally = evaluate(
+                    engine,
+                    items,
+                    protocol,
+                    batch_size=batch_size,
+                    workers=min(workers, len(items)),
+                    tta=tta,
+                    progress=report,
+                    missing=missing,
+                    group=group,
+                )
+                counted = tally.pairs
+                if journal is not None and group.is_main:
+                    journal.add(counted, keys)
+            for place, variant in enumerate(states):
+                tallies[variant].pairs += counted[place :: len(states)]
+            done += len(part) * len(states)
     report(0, 0)
     return Robustness(chosen, degrees, seed, tallies)
 
 
 def _parts(pairs: PairSet, journal: CountsJournal | None) -> Iterator[PairSet]:
-    """What is evaluated in one go: without a journal everything, else a known pair alone, others in fours."""
+    """Part a split into runs: without a journal one, else a known pair alone and others in fours."""
     if journal is None:
         yield pairs
         return

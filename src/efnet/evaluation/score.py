@@ -6,15 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.images import IMAGE_SUFFIXES, read_label
-from efnet.data.pairs import Pair, PairSet
-from efnet.evaluation.metrics import Keep, LabelMap, Tally, resize_nearest
+from efnet.data.pairs import PairSet
+from efnet.evaluation.metrics import Keep, Tally, resize_nearest
 from efnet.evaluation.protocols import Protocol
-
-Progress = Callable[[int, int], None]
-"""Called with the number of pairs done and the number of all."""
 
 _SHOWN = 5
 
@@ -23,21 +19,14 @@ def score_predictions(
     folder: Path,
     pairset: PairSet,
     protocol: Protocol,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
     keep: Keep | None = None,
 ) -> tuple[Tally, list[str]]:
     """Compare a folder of label maps with the labels of a split.
 
     A file belongs to the pair whose name is its stem. It is an index map (grey or palette PNG) or a
     colour map in the data set's palette. Maps of another size than the protocol's are resized, nearest
-    pixel.
-
-    Args:
-        folder: of the predictions.
-        pairset: the split, with labels.
-        protocol: how to score.
-        progress: told after every pair.
-        keep: given every prediction.
+    pixel. `progress` is called with the number of pairs done and of all, `keep` with every prediction.
 
     Returns:
         the counted pairs, and notes for the user: maps that were resized, files that belong to no pair.
@@ -54,7 +43,10 @@ def score_predictions(
         path = files.get(pair.name)
         if path is not None:
             try:
-                truth = read_truth(pair, pairset.classes)
+                if pair.label is None:
+                    raise InputError(f"pair {pair.name}: has no label; scoring needs one for every pair")
+                truth = read_label(pair.label, pairset.classes)
+                truth = truth[:, ::-1] if pair.flip else truth
                 prediction = read_label(path, pairset.classes)
                 tally.add(pair, truth, prediction)
             except InputError as error:
@@ -69,25 +61,25 @@ def score_predictions(
             progress(number, len(pairset))
     if faults:
         raise ManyInputsError(f"predictions in {folder} for {pairset.dataset} {pairset.split}", faults)
-    return tally, [*_resize_notes(resized), *_extra_notes(files, pairset)]
-
-
-def read_truth(pair: Pair, classes: ClassSet) -> LabelMap:
-    """The label (H, W) of a pair, mirrored where the pair is.
-
-    Raises:
-        InputError: the pair has no label, or it cannot be read.
-    """
-    if pair.label is None:
-        raise InputError(f"pair {pair.name}: has no label; scoring needs one for every pair")
-    label = read_label(pair.label, classes)
-    return label[:, ::-1] if pair.flip else label
+    notes = [
+        f"{count} label maps of {shape[0]}x{shape[1]} were resized to {size[0]}x{size[1]} (nearest pixel)"
+        for (shape, size), count in sorted(resized.items())
+        if count
+    ]
+    extra = sorted(set(files) - {pair.name for pair in pairset.pairs})
+    if extra:
+        shown = [files[stem].name for stem in extra[:_SHOWN]] + ["..."] * (len(extra) > _SHOWN)
+        notes.append(
+            f"{len(extra)} files belong to no pair of {pairset.dataset} {pairset.split} and were left out: "
+            f"{', '.join(shown)}"
+        )
+    return tally, notes
 
 
 def _match(folder: Path, pairset: PairSet) -> tuple[dict[str, Path], list[str]]:
     """Image files by stem, and a fault for every pair that has none or several."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; --predictions takes a folder of label maps")
+        raise InputError(f"{folder}: is not a folder; `predictions` takes a folder of label maps")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     names = {pair.name for pair in pairset.pairs}
     matching = [path for path in found if path.stem in names]
@@ -110,22 +102,3 @@ def _match(folder: Path, pairset: PairSet) -> tuple[dict[str, Path], list[str]]:
         if pair.name not in files:
             faults.append(f"{folder / pair.name}.png: missing; write a label map for this pair")
     return files, faults
-
-
-def _resize_notes(resized: Counter[tuple[tuple[int, int], tuple[int, int]]]) -> list[str]:
-    return [
-        f"{count} label maps of {shape[0]}x{shape[1]} were resized to {size[0]}x{size[1]} (nearest pixel)"
-        for (shape, size), count in sorted(resized.items())
-        if count
-    ]
-
-
-def _extra_notes(files: dict[str, Path], pairset: PairSet) -> list[str]:
-    extra = sorted(set(files) - {pair.name for pair in pairset.pairs})
-    if not extra:
-        return []
-    shown = ", ".join(files[stem].name for stem in extra[:_SHOWN]) + (", ..." if len(extra) > _SHOWN else "")
-    return [
-        f"{len(extra)} files belong to no pair of {pairset.dataset} {pairset.split} and were left out: "
-        f"{shown}"
-    ]

@@ -1,13 +1,9 @@
-"""The picture sheet: a few pairs as rows of RGB, thermal, prediction, truth and errors.
-
-The picture sheet of corruptions: what every one makes of a pair, at rising severity.
-"""
+"""Picture sheets: pairs as rows of RGB, thermal, prediction, truth and errors; a pair under corruptions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +14,7 @@ from efnet.data.sample import Sample
 from efnet.evaluation.corruptions.suite import Corruption, corrupt_sample
 from efnet.evaluation.metrics import LabelMap, Tally, resize_nearest
 from efnet.evaluation.protocols import Protocol
+from efnet.inference.postprocess import thermal_pixels
 
 WRONG: Color = (222, 45, 38)
 IGNORED: Color = (189, 189, 189)
@@ -32,33 +29,22 @@ _LINE = 26
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One pair of the sheet.
+    """One pair of the sheet."""
 
-    Attributes:
-        name: of the pair.
-        rgb: (H, W, 3) in 0..255.
-        thermal: (H, W) in [0, 1].
-        prediction: label map (h, w).
-        truth: label map (h', w'), 255 where ignored.
-        note: printed after the name, such as `night, mIoU 43.21`.
-    """
-
-    name: str
-    rgb: NDArray[np.uint8]
-    thermal: NDArray[np.floating[Any]]
-    prediction: LabelMap
-    truth: LabelMap
+    name: str  # of the pair; `note` is printed after it, such as `night, mIoU 43.21`
+    rgb: NDArray[np.uint8]  # (H, W, 3) in 0..255
+    thermal: NDArray[np.float32]  # (H, W) in [0, 1]
+    prediction: LabelMap  # label map (h, w)
+    truth: LabelMap  # label map (h', w'), 255 where ignored
     note: str = ""
 
 
 def choose_rows(tally: Tally, count: int = 6) -> list[int]:
-    """Places in the tally of pairs that show its range: best, median, worst and between, by own mIoU.
+    """Choose pairs that show the range of a tally: best, median, worst and between, by own mIoU.
 
-    Day and night get equal shares where both are known. Pairs with a single class in truth show
-    little and are passed over while there are others. Deterministic: equal figures go by place.
-
-    Returns:
-        up to `count` places, by condition and then from best to worst.
+    Day and night get equal shares where both are known. Pairs with a single class in truth show little and
+    are passed over while there are others. Deterministic: equal figures go by place. Returns up to `count`
+    places in the tally, by condition and then from best to worst.
     """
     miou = tally.pair_miou()
     rated = [place for place, value in enumerate(miou) if not np.isnan(value)]
@@ -66,11 +52,8 @@ def choose_rows(tally: Tally, count: int = 6) -> list[int]:
     conditions = tally.conditions() or (None,)
     chosen: list[int] = []
     for number, condition in enumerate(conditions):
-        group = [
-            place
-            for place in (telling or rated)
-            if condition is None or tally.pairs[place].pair.condition == condition
-        ]
+        everywhere = telling or rated
+        group = [place for place in everywhere if condition in (None, tally.pairs[place].pair.condition)]
         group.sort(key=lambda place: (-miou[place], place))
         share = count // len(conditions) + (number < count % len(conditions))
         chosen += _spread(group, share)
@@ -89,17 +72,7 @@ def _spread(ranked: list[int], count: int) -> list[int]:
 def draw_sheet(
     rows: Sequence[SheetRow], classes: ClassSet, protocol: Protocol, title: str = ""
 ) -> Image.Image:
-    """Draw the sheet.
-
-    Args:
-        rows: from top to bottom; at least one.
-        classes: names and colours of the legend.
-        protocol: pixels that it does not count are shown as ignored.
-        title: first line.
-
-    Returns:
-        an RGB image, 320 pixels per column, with a legend of all classes below.
-    """
+    """Draw rows, at least one, a title and a legend: RGB, 320 pixels per column, ignored pixels grey."""
     if not rows:
         raise ValueError("a picture sheet needs at least one row")
     strips = [_row_strip(row, classes, protocol) for row in rows]
@@ -114,11 +87,7 @@ def draw_sheet(
 
 
 def error_panel(row: SheetRow, protocol: Protocol) -> NDArray[np.uint8]:
-    """The RGB image in grey, wrong pixels red, pixels that do not count in a flat light grey.
-
-    Returns:
-        (h', w', 3) at the size of the truth.
-    """
+    """The RGB image in grey (h', w', 3) at the truth's size, wrong pixels red, ignored ones light grey."""
     size = (row.truth.shape[0], row.truth.shape[1])
     prediction = resize_nearest(row.prediction, size)
     grey = np.asarray(Image.fromarray(row.rgb).convert("L").resize(size[::-1], Image.Resampling.BILINEAR))
@@ -132,19 +101,18 @@ def error_panel(row: SheetRow, protocol: Protocol) -> NDArray[np.uint8]:
 
 def _row_strip(row: SheetRow, classes: ClassSet, protocol: Protocol) -> Image.Image:
     """Caption and five panels."""
-    thermal = np.rint(np.clip(row.thermal, 0, 1) * 255).astype(np.uint8)
     height = max(1, round(_PANEL_WIDTH * row.rgb.shape[0] / row.rgb.shape[1]))
     smooth, exact = Image.Resampling.BOX, Image.Resampling.NEAREST
     panels = [
         (Image.fromarray(row.rgb), smooth),
-        (Image.fromarray(thermal).convert("RGB"), smooth),
+        (Image.fromarray(thermal_pixels(row.thermal)), smooth),
         (Image.fromarray(classes.colorize(row.prediction)), exact),
         (Image.fromarray(classes.colorize(row.truth)), exact),
         (Image.fromarray(error_panel(row, protocol)), smooth),
     ]
     strip = Image.new("RGB", (_left(len(panels)), _LINE + height + _GAP), _BACKGROUND)
     caption = f"{row.name}   {row.note}" if row.note else row.name
-    ImageDraw.Draw(strip).text((_GAP, 4), caption, fill=_INK, font=_font())
+    ImageDraw.Draw(strip).text((_GAP, 4), caption, fill=_INK, font=ImageFont.load_default(_FONT_SIZE))
     for column, (panel, resampling) in enumerate(panels):
         strip.paste(panel.resize((_PANEL_WIDTH, height), resampling), (_left(column), _LINE))
     return strip
@@ -154,17 +122,23 @@ def _heading(title: str, width: int) -> Image.Image:
     """The title, if any, and the names of the columns."""
     heading = Image.new("RGB", (width, _LINE * (2 if title else 1) + 4), _BACKGROUND)
     draw = ImageDraw.Draw(heading)
+    font = ImageFont.load_default(_FONT_SIZE)
     if title:
-        draw.text((_GAP, 6), title, fill=_INK, font=_font())
+        draw.text((_GAP, 6), title, fill=_INK, font=font)
     for column, name in enumerate(_COLUMNS):
-        draw.text((_left(column), heading.height - _LINE + 4), name, fill=_INK, font=_font())
+        draw.text(
+            (_left(column), heading.height - _LINE + 4),
+            name,
+            fill=_INK,
+            font=ImageFont.load_default(_FONT_SIZE),
+        )
     return heading
 
 
 def _legend(classes: ClassSet, width: int) -> Image.Image:
     """Colour and name of every class, of errors and of ignored pixels, in as many lines as needed."""
     entries = [*zip(classes.names, classes.palette, strict=True), ("wrong", WRONG), ("ignored", IGNORED)]
-    font = _font()
+    font = ImageFont.load_default(_FONT_SIZE)
     places: list[tuple[int, int]] = []
     left, top = _GAP, _GAP
     for name, _ in entries:
@@ -185,19 +159,10 @@ def _left(column: int) -> int:
     return _GAP + column * (_PANEL_WIDTH + _GAP)
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=_FONT_SIZE)
+Panel = tuple[str, NDArray[np.uint8]]  # a caption and a picture (H, W, 3)
 
-
-Panel = tuple[str, NDArray[np.uint8]]
-"""A caption and a picture (H, W, 3)."""
-
-_WIDTH = 180
-_GAP_CORRUPTION_SHEET = 6
-_LINE_CORRUPTION_SHEET = 18
-_FONT_SIZE_CORRUPTION_SHEET = 12
-_COLUMNS_CORRUPTION_SHEET = 6
-"""Most panels in a row."""
+_SMALL_WIDTH, _SMALL_GAP, _SMALL_LINE, _SMALL_FONT = 180, 6, 18, 12
+_MOST_PANELS = 6  # in a row of the sheet of corruptions
 
 
 def draw_corruptions(
@@ -205,56 +170,34 @@ def draw_corruptions(
 ) -> Image.Image:
     """Draw the clean pair, then the image that each corruption changes, at each severity.
 
-    Args:
-        sample: the pair, at its own size.
-        corruptions: in the order of the sheet; those without severities have one picture.
-        severities: from left to right.
-        seed: as for `corrupt`.
-
-    Returns:
-        an RGB image, 180 pixels per picture, up to six in a row.
+    Corruptions without severities have one picture; `seed` is that of `corrupt`. The image is RGB, 180 pixels
+    per picture, up to six in a row.
     """
-    strips: list[list[Panel]] = [[("colour, clean", sample.rgb), ("thermal, clean", _grey(sample))]]
+    strips: list[list[Panel]] = [
+        [("colour, clean", sample.rgb), ("thermal, clean", thermal_pixels(sample.thermal))]
+    ]
     for corruption in corruptions:
-        strip = _strip(sample, corruption, severities, seed)
+        strip: list[Panel] = []
+        for severity in severities if corruption.graded else severities[:1]:
+            spoiled = corrupt_sample(sample, corruption, severity, seed)
+            caption = f"{corruption.name} {severity}" if corruption.graded else corruption.name
+            picture = spoiled.rgb if corruption.image == "rgb" else thermal_pixels(spoiled.thermal)
+            strip.append((caption, picture))
         # Faults of one kind share a row as long as they fit.
-        if len(strips) > 1 and len(strips[-1]) + len(strip) <= _COLUMNS_CORRUPTION_SHEET:
+        if len(strips) > 1 and len(strips[-1]) + len(strip) <= _MOST_PANELS:
             strips[-1] += strip
         else:
             strips.append(strip)
-    return _lay_out(strips, max(1, round(_WIDTH * sample.thermal.shape[0] / sample.thermal.shape[1])))
-
-
-def _strip(sample: Sample, corruption: Corruption, severities: Sequence[int], seed: int) -> list[Panel]:
-    """The pictures of one corruption."""
-    panels: list[Panel] = []
-    for severity in severities if corruption.graded else severities[:1]:
-        spoiled = corrupt_sample(sample, corruption, severity, seed)
-        caption = f"{corruption.name} {severity}" if corruption.graded else corruption.name
-        panels.append((caption, spoiled.rgb if corruption.image == "rgb" else _grey(spoiled)))
-    return panels
-
-
-def _grey(sample: Sample) -> NDArray[np.uint8]:
-    """The thermal image as a picture (H, W, 3)."""
-    grey = np.rint(np.clip(sample.thermal, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
-
-
-def _lay_out(strips: Sequence[Sequence[Panel]], height: int) -> Image.Image:
-    """Rows of pictures of `height` pixels, each with its caption above."""
+    height = max(1, round(_SMALL_WIDTH * sample.thermal.shape[0] / sample.thermal.shape[1]))
     columns = max(len(strip) for strip in strips)
-    pitch = _LINE_CORRUPTION_SHEET + height + _GAP_CORRUPTION_SHEET
-    sheet = Image.new(
-        "RGB",
-        (_GAP_CORRUPTION_SHEET + columns * (_WIDTH + _GAP_CORRUPTION_SHEET), len(strips) * pitch),
-        (255, 255, 255),
-    )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_FONT_SIZE_CORRUPTION_SHEET)
+    pitch = _SMALL_LINE + height + _SMALL_GAP
+    size = (_SMALL_GAP + columns * (_SMALL_WIDTH + _SMALL_GAP), len(strips) * pitch)
+    sheet = Image.new("RGB", size, _BACKGROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_SMALL_FONT)
     for row, strip in enumerate(strips):
         for column, (caption, picture) in enumerate(strip):
-            place = (_GAP_CORRUPTION_SHEET + column * (_WIDTH + _GAP_CORRUPTION_SHEET), row * pitch)
-            draw.text((place[0], place[1] + 1), caption, fill=(32, 32, 32), font=font)
-            shrunk = Image.fromarray(picture).resize((_WIDTH, height), Image.Resampling.BOX)
-            sheet.paste(shrunk, (place[0], place[1] + _LINE_CORRUPTION_SHEET))
+            place = (_SMALL_GAP + column * (_SMALL_WIDTH + _SMALL_GAP), row * pitch)
+            draw.text((place[0], place[1] + 1), caption, fill=_INK, font=font)
+            shrunk = Image.fromarray(picture).resize((_SMALL_WIDTH, height), Image.Resampling.BOX)
+            sheet.paste(shrunk, (place[0], place[1] + _SMALL_LINE))
     return sheet

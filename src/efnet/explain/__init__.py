@@ -1,8 +1,14 @@
 """Looking inside: what an EFNet does with one pair, as arrays and as pictures of them."""
 
-from efnet.explain.explain_page import write_explanation
-from efnet.explain.explanation import Clustering, Exchange, Explanation, Interaction
-from efnet.explain.observe import explain, explain_prepared
+from efnet.explain.explanation import (
+    Clustering,
+    Exchange,
+    Explanation,
+    Interaction,
+    explain,
+    explain_prepared,
+)
+from efnet.explain.html_report import write_explanation
 
 __all__ = [
     "Clustering",

@@ -1,61 +1,63 @@
-"""What was seen inside a network, as typed arrays, and the figures that follow from them.
+"""Explanation of one pair: typed arrays, recorded by hooks while the network predicts.
 
-Shapes: h w the initial grid (a quarter of what the network sees), H W the image, C channels of stage 1,
+Shapes: h w the initial grid (a quarter of the network's input), H W the image, C channels of stage 1,
 K classes, N tokens before and M after a clustering.
-
-The figures of an explanation as plain values, for `explain.json` and the page.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from efnet import __version__
 from efnet.core.classes import ClassSet
+from efnet.core.errors import InputError
 from efnet.inference.postprocess import Prediction
+from efnet.inference.predictor import Predictor
+from efnet.inference.preprocess import ImageLike, Prepared
+from efnet.models.base import SegmentationModel
 from efnet.models.config import EFNetConfig
+from efnet.models.dbtc import DBTC
+from efnet.models.efnet import EFNet
+from efnet.models.fusion import MIF
+from efnet.models.layers import Tokens
+from efnet.models.position import grid_coordinates
 
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """What one DBTC made of its tokens (section II-C).
+    """The result of one DBTC (section II-C).
 
-    Attributes:
-        clusters: int64 (h, w), the cluster of every cell, 0 to M - 1.
-        centers: float32 (M, 2), row and column of every cluster's centre, in cells: the mean over the
-            cells of the token that eq. 2 and 3 chose. That of a scattered token may lie outside of it.
-        importance: float32 (h, w), p of the token that every cell belonged to before: it weights the
-            merge as e^p (eq. 4) and is added to the attention logits (eq. 5).
-        num_tokens: N.
-        tau: balance of equation 1.
-        spatial_weight: of the spatial distance, 1 - tau; 0 for a network without position.
+    `centers` are (M, 2) rows and columns in cells: the mean over the cells of the token that eq. 2 and 3
+    chose. The centre of a scattered token may lie outside it. `importance` is p of the token that every cell
+    belonged to before: it weights the merge as e^p (eq. 4) and is added to the attention logits (eq. 5).
     """
 
-    clusters: NDArray[np.int64]
-    centers: NDArray[np.float32]
-    importance: NDArray[np.float32]
-    num_tokens: int
-    tau: float
-    spatial_weight: float
+    clusters: NDArray[np.int64]  # (h, w), the cluster of every cell, 0 to M - 1
+    centers: NDArray[np.float32]  # (M, 2)
+    importance: NDArray[np.float32]  # (h, w)
+    num_tokens: int  # N
+    tau: float  # balance of equation 1
+    spatial_weight: float  # of the spatial distance, 1 - tau; 0 for a network without position
 
     @property
     def num_clusters(self) -> int:
-        """M."""
+        """The number M."""
         return len(self.centers)
 
     def tokens_per_class(
         self, cell_classes: NDArray[np.integer[Any]], num_classes: int
     ) -> NDArray[np.float64]:
-        """Where the M tokens are spent: (K,) tokens of every class, which sum to M.
+        """Return (K,) the tokens of every class, which sum to M, for the classes (h, w) of the cells.
 
-        Args:
-            cell_classes: (h, w) class of every cell. A token over several classes is shared out among
-                them by its cells.
-            num_classes: K.
+        A token over several classes is divided among them by its cells.
         """
         owners = self.clusters.ravel()
         share = 1 / np.bincount(owners, minlength=self.num_clusters)[owners]
@@ -66,57 +68,34 @@ class Clustering:
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """What MIF brings to one modality from the other (section II-B): F' = F + s * I.
+    """The addition of MIF to one modality from the other (section II-B): F' = F + s * I."""
 
-    Attributes:
-        weights: float32 (C,), the channel scores s, between 0 and 1.
-        contribution: float32 (h, w), the norm of s * I over channels.
-        features: float32 (h, w), the norm of F over channels: what it is added to.
-    """
-
-    weights: NDArray[np.float32]
-    contribution: NDArray[np.float32]
-    features: NDArray[np.float32]
+    weights: NDArray[np.float32]  # (C,), the channel scores s, between 0 and 1
+    contribution: NDArray[np.float32]  # (h, w), the norm of s * I over channels
+    features: NDArray[np.float32]  # (h, w), the norm of F over channels
 
 
 @dataclass(frozen=True, eq=False)
 class Interaction:
-    """Both directions of MIF.
+    """Both directions of MIF."""
 
-    Attributes:
-        rgb: what the colour features take from the thermal ones.
-        thermal: what the thermal features take from the colour ones.
-    """
-
-    rgb: Exchange
-    thermal: Exchange
+    rgb: Exchange  # from thermal to colour features
+    thermal: Exchange  # from colour to thermal features
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One pair, seen from inside the network.
+    """One pair, seen from inside the network."""
 
-    Attributes:
-        model: name of the network.
-        config: what it is made of.
-        image: uint8 (H, W, 3), the image given (thermal as grey for a thermal-only network).
-        thermal: float32, in [0, 1], at the size that the network saw; None for an RGB-only network.
-        network_size: the size that the network saw.
-        prediction: exactly what a `Predictor` gives for the pair.
-        clusterings: of the three DBTCs.
-        interaction: of MIF; None for other ways of fusion and for one modality.
-        logits: float32 (K, h, w), before they are resized to the image.
-    """
-
-    model: str
+    model: str  # name of the network
     config: EFNetConfig
-    image: NDArray[np.uint8]
-    thermal: NDArray[np.float32] | None
-    network_size: tuple[int, int]
-    prediction: Prediction
-    clusterings: tuple[Clustering, ...]
-    interaction: Interaction | None
-    logits: NDArray[np.float32]
+    image: NDArray[np.uint8]  # (H, W, 3), the image given (thermal as grey for a thermal-only network)
+    thermal: NDArray[np.float32] | None  # in [0, 1], at `network_size`; None for an RGB-only network
+    network_size: tuple[int, int]  # height and width of the network's input
+    prediction: Prediction  # exactly that of a `Predictor` for the pair
+    clusterings: tuple[Clustering, ...]  # of the three DBTCs
+    interaction: Interaction | None  # of MIF; None for other ways of fusion and for one modality
+    logits: NDArray[np.float32]  # (K, h, w), before they are resized to the image
 
     @property
     def classes(self) -> ClassSet:
@@ -125,37 +104,42 @@ class Explanation:
 
     @property
     def distances(self) -> NDArray[np.float32] | None:
-        """float32 (K, h, w), MFAD's distance of every cell to every class (eq. 7); None of other decoders."""
+        """float32 (K, h, w), MFAD's distance of every cell to every class (eq. 7); other decoders: None."""
         return -self.logits if self.config.decoder == "mfad" else None
 
     @property
     def cell_classes(self) -> NDArray[np.int64]:
         """(h, w) the class of every cell."""
-        classes: NDArray[np.int64] = self.logits.argmax(axis=0)
-        return classes
+        return np.asarray(self.logits.argmax(axis=0), dtype=np.int64)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
         """float32 (K, h, w), the softmax of the logits (eq. 8)."""
         powers = np.exp(self.logits - self.logits.max(axis=0))
-        shares: NDArray[np.float32] = powers / powers.sum(axis=0)
-        return shares
+        return np.asarray(powers / powers.sum(axis=0), dtype=np.float32)
 
     @property
     def confidence(self) -> NDArray[np.float32]:
         """float32 (h, w), the probability of every cell's class."""
-        highest: NDArray[np.float32] = self.probabilities.max(axis=0)
-        return highest
+        return np.asarray(self.probabilities.max(axis=0), dtype=np.float32)
 
     @property
     def margin(self) -> NDArray[np.float32]:
         """float32 (h, w), that probability minus the next class's."""
         ordered = np.sort(self.probabilities, axis=0)
-        lead: NDArray[np.float32] = ordered[-1] - ordered[-2]
-        return lead
+        return np.asarray(ordered[-1] - ordered[-2], dtype=np.float32)
+
+    def token_densities(self, clustering: Clustering) -> NDArray[np.float64]:
+        """Return (K,) tokens per cell of each class: 1 is an even spread, NaN a class without cells."""
+        num_classes, classes = len(self.classes), self.cell_classes
+        tokens = clustering.tokens_per_class(classes, num_classes) / clustering.num_clusters
+        cells = np.bincount(classes.ravel(), minlength=num_classes) / classes.size
+        densities: NDArray[np.float64] = np.full(num_classes, np.nan)
+        np.divide(tokens, cells, out=densities, where=cells > 0)
+        return densities
 
     def absent(self) -> list[str]:
-        """A sentence for everything that this network has no part for."""
+        """Return a sentence for each part of an explanation that this network lacks."""
         config, sentences = self.config, []
         if config.modality != "rgbt":
             sentences.append(f"The network looks at {config.modality} alone: there is nothing to fuse.")
@@ -173,72 +157,119 @@ class Explanation:
         return sentences
 
 
-def figures(explanation: Explanation) -> dict[str, Any]:
-    """What `explain.json` holds: no maps, but what one would measure on them."""
-    names = explanation.classes.names
-    rows, columns = explanation.clusterings[0].clusters.shape
-    interaction, distances = explanation.interaction, explanation.distances
-    return {
-        "efnet": __version__,
-        "model": explanation.model,
-        "config": explanation.config.to_dict(),
-        "image_size": list(explanation.prediction.index.shape),
-        "network_size": list(explanation.network_size),
-        "grid_size": [rows, columns],
-        "shares": explanation.prediction.shares(),
-        "clusterings": [_clustering(explanation, clustering) for clustering in explanation.clusterings],
-        "mif": None
-        if interaction is None
-        else {"rgb": _exchange(interaction.rgb), "thermal": _exchange(interaction.thermal)},
-        "distances": None
-        if distances is None
-        else {name: _summary(values) for name, values in zip(names, distances, strict=True)},
-        "confidence": _summary(explanation.confidence),
-        "margin": _summary(explanation.margin),
-        "absent": explanation.absent(),
-    }
+@dataclass(frozen=True)
+class Call:
+    """Arguments and result of the last call of a module."""
+
+    inputs: tuple[Any, ...]
+    output: Any
 
 
-def token_densities(explanation: Explanation, clustering: Clustering) -> NDArray[np.float64]:
-    """(K,) tokens per cell of each class, where 1 is an even spread; NaN for a class without cells."""
-    num_classes = len(explanation.classes)
-    classes = explanation.cell_classes
-    tokens = clustering.tokens_per_class(classes, num_classes) / clustering.num_clusters
-    cells = np.bincount(classes.ravel(), minlength=num_classes) / classes.size
-    densities: NDArray[np.float64] = np.full(num_classes, np.nan)
-    np.divide(tokens, cells, out=densities, where=cells > 0)
-    return densities
+def explain(
+    network: Predictor | SegmentationModel, rgb: ImageLike | None, thermal: ImageLike | None = None
+) -> Explanation:
+    """Predict one pair, given as for a `Predictor`, and record what the network did with it.
+
+    A network is wrapped in a `Predictor` on its own device. The prediction is exactly that of `Predictor`.
+
+    Raises:
+        InputError: the network is not an EFNet, or a `Predictor` would refuse the pair.
+        TypeError: `network` is neither.
+    """
+    if not isinstance(network, Predictor):
+        if not isinstance(network, SegmentationModel):
+            raise TypeError(f"the network is a {type(network).__name__}; see Predictor.from_pretrained")
+        network = Predictor(network, device=str(next(network.parameters()).device))
+    return explain_prepared(network, network.prepare(rgb, thermal))
 
 
-def _clustering(explanation: Explanation, clustering: Clustering) -> dict[str, Any]:
-    names = explanation.classes.names
-    tokens = clustering.tokens_per_class(explanation.cell_classes, len(names))
-    densities = token_densities(explanation, clustering)
-    return {
-        "tau": clustering.tau,
-        "spatial_weight": round(clustering.spatial_weight, 6),
-        "tokens_before": clustering.num_tokens,
-        "tokens": clustering.num_clusters,
-        "tokens_per_class": {name: round(float(count), 4) for name, count in zip(names, tokens, strict=True)},
-        "token_density": {
-            name: None if np.isnan(value) else round(float(value), 4)
-            for name, value in zip(names, densities, strict=True)
-        },
-        "importance": _summary(clustering.importance),
-    }
+def explain_prepared(predictor: Predictor, prepared: Prepared) -> Explanation:
+    """Explain a pair that `Predictor.prepare` returned. Not for several threads at once.
+
+    Raises:
+        InputError: the network is not an EFNet, or it has no clusterings.
+    """
+    model = predictor.model
+    if not isinstance(model, EFNet):
+        raise InputError(f"{type(model).__name__}: not an EFNet; only an EFNet can be looked into")
+    if model.config.merging != "dbtc":
+        raise InputError(
+            f"{model.name} merges tokens by `{model.config.merging}`: it has no clusters to draw; explain a "
+            "network with merging `dbtc`"
+        )
+    dbtcs = [cast(DBTC, stage.dbtc) for stage in model.token_stages]
+    watched: dict[str, nn.Module] = {f"dbtc{place}": dbtc for place, dbtc in enumerate(dbtcs)}
+    watched["decoder"] = model.decoder
+    if isinstance(model.fusion, MIF):
+        watched["fusion"] = model.fusion
+        watched["rgb"], watched["thermal"] = model.fusion.rgb_channels, model.fusion.thermal_channels
+    with recorded_calls(watched) as calls:
+        (prediction,) = predictor.run([prepared])
+    interaction = None
+    if "fusion" in calls:
+        interaction = Interaction(_exchange(calls, 0, "rgb"), _exchange(calls, 1, "thermal"))
+    return Explanation(
+        model=model.name,
+        config=model.config,
+        image=prepared.original,
+        thermal=prepared.thermal,
+        network_size=prepared.network_size,
+        prediction=prediction,
+        clusterings=tuple(_clustering(dbtc, calls[f"dbtc{place}"]) for place, dbtc in enumerate(dbtcs)),
+        interaction=interaction,
+        logits=_array(calls["decoder"].output[0]),
+    )
 
 
-def _exchange(exchange: Exchange) -> dict[str, Any]:
-    return {
-        "weights": [round(float(weight), 6) for weight in exchange.weights],
-        "weight": _summary(exchange.weights),
-        "contribution": _summary(exchange.contribution),
-        "features": _summary(exchange.features),
-    }
+@contextlib.contextmanager
+def recorded_calls(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Call]]:
+    """Record the last call of each module under its key, as long as the context lasts."""
+    calls: dict[str, Call] = {}
+
+    def record(name: str, _: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        calls[name] = Call(inputs, output)
+
+    with contextlib.ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(partial(record, name)))
+        yield calls
 
 
-def _summary(values: NDArray[np.float32]) -> dict[str, float]:
-    """Mean, spread and range."""
-    exact = values.astype(np.float64)
-    measures = {"mean": exact.mean(), "std": exact.std(), "min": exact.min(), "max": exact.max()}
-    return {name: round(float(value), 6) for name, value in measures.items()}
+@torch.inference_mode()
+def _clustering(dbtc: DBTC, call: Call) -> Clustering:
+    before: Tokens = call.inputs[0]
+    merged, source, importance = cast(tuple[Tokens, Tokens, Tensor], call.output)
+    size, assignment = before.grid.size, before.assignment[0]
+    return Clustering(
+        clusters=merged.assignment[0].view(size).cpu().numpy(),
+        centers=_array(_centers(dbtc, source)),
+        importance=_array(importance[0, :, 0][assignment].view(size)),
+        num_tokens=before.grid.num_tokens,
+        tau=dbtc.tau,
+        spatial_weight=0.0 if dbtc.position is None else 1 - dbtc.tau,
+    )
+
+
+def _centers(dbtc: DBTC, tokens: Tokens) -> Tensor:
+    """Return (M, 2) rows and columns of the centres of the clusters of a DBTC's normalised tokens."""
+    # A DBTC keeps its assignment only; clustering the same tokens again gives the same centres.
+    centers = dbtc.clusters(tokens).centers
+    size = tokens.grid.size
+    middle = torch.tensor([(cells - 1) / 2 for cells in size], device=centers.device)
+    coordinates = tokens.from_map(grid_coordinates(size, centers.device)) + middle
+    return coordinates[0, centers[0]]
+
+
+def _exchange(calls: Mapping[str, Call], place: int, name: str) -> Exchange:
+    """Return the exchange of the modality that is the fusion's argument number `place`."""
+    features, brought = calls["fusion"].inputs[place][0], calls[name].inputs[0][0]
+    scores = calls[name].output[0]
+    return Exchange(
+        weights=_array(scores.flatten()),
+        contribution=_array((scores * brought).float().norm(dim=-1)),
+        features=_array(features.float().norm(dim=-1)),
+    )
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return np.asarray(values.float().cpu().numpy(), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""A camera that shows nothing: told from one that shows a dark or a cold scene, and what takes its place.
+"""Dead cameras: images that show nothing, as against a dark or a cold scene, and what replaces them.
 
-Grey is what training with `drop_rgb` and `drop_thermal` puts in the place of an image (`efnet.data.augment`):
-a network trained so knows it. One that was not has never seen it, and is left to see what the camera gives.
+Grey is what training with `drop_rgb` and `drop_thermal` replaces an image with (`efnet.data.augment`). A
+network trained so knows it; one that was not has never seen grey, so it gets what the camera gives.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from efnet.core.errors import InputError, one_of
 from efnet.data.augment import PAD_RGB, PAD_THERMAL
 
 MissingPolicy = Literal["warn", "error", "ignore"]
-"""What is done about a dead image: tell it, and replace it for a network that knows how to go on without;
-refuse the pair; or do not look."""
+"""Report a dead image, and replace it for a network that was trained to go on without; refuse the pair; or
+do not look."""
 
 Camera = Literal["rgb", "thermal"]
 
-NOT_GIVEN = "not given"
-"""The reason where there is no such camera, and the user said so."""
+NOT_GIVEN = "not given"  # the reason where the user said that a camera does not exist
 
 MIN_SPREAD = {"rgb": 8.0, "thermal": 2.0}
 """Least distance of the 99th from the 1st percentile, in steps of 255, of an image that shows something."""
 
-MAX_SATURATED = 0.9
-"""Greatest share of pixels within a step of the top of the range."""
+MAX_SATURATED = 0.9  # greatest share of pixels within a step of the top of the range
 
 MIN_STRUCTURE = 0.05
 """Least share of the variance that is left in means of 8 x 8 pixels: noise keeps 1/64, pictures most."""
@@ -37,31 +35,19 @@ _BLOCK = 8
 
 
 def spared(training_summary: Mapping[str, Any]) -> frozenset[Camera]:
-    """Cameras without which a network was trained to go on, by what its training says of itself."""
+    """Cameras without which a network was trained to go on."""
     cameras: tuple[Camera, ...] = ("rgb", "thermal")
     return frozenset(camera for camera in cameras if camera in training_summary.get("dropped", ()))
 
 
 def check_missing(policy: str) -> MissingPolicy:
-    """The policy of that name.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the policy of that name, or raise an `InputError`."""
     known: tuple[MissingPolicy, ...] = get_args(MissingPolicy)
     return one_of(policy, known, f"missing {policy!r} is unknown; choose")
 
 
 def dead_reason(image: NDArray[Any], camera: Camera) -> str | None:
-    """Why an image cannot be the picture of a scene; None: it can.
-
-    Args:
-        image: colour uint8 (H, W, 3) in 0..255, or thermal float (H, W) in [0, 1].
-        camera: which of the two.
-
-    Returns:
-        a few words for a message, such as `of one value`.
-    """
+    """Describe why an image, uint8 (H, W, 3) or float (H, W) in [0, 1], shows no scene; None: it does."""
     # Means of colours in float32: an 8-bit sum would wrap.
     grey = image.mean(axis=2, dtype=np.float32) if camera == "rgb" else image.astype(np.float32) * 255
     low, high = float(grey.min()), float(grey.max())
@@ -70,7 +56,9 @@ def dead_reason(image: NDArray[Any], camera: Camera) -> str | None:
     saturated = float((grey >= 254).mean())
     if saturated > MAX_SATURATED:
         return f"saturated ({100 * saturated:.0f} % of its pixels)"
-    first, last = np.percentile(_thinned(grey), (1, 99))
+    # Every n-th pixel, some ten thousand of them: percentiles of all would take longer than the rest.
+    step = max(1, round((grey.size / 20000) ** 0.5))
+    first, last = np.percentile(grey[::step, ::step], (1, 99))
     if last - first < MIN_SPREAD[camera]:
         return f"almost of one value ({last - first:.1f} of 255 steps)"
     if _structure(grey) < MIN_STRUCTURE:
@@ -79,15 +67,9 @@ def dead_reason(image: NDArray[Any], camera: Camera) -> str | None:
 
 
 def find_dead(
-    rgb: NDArray[np.uint8] | None,
-    thermal: NDArray[np.float32] | None,
-    policy: MissingPolicy,
+    rgb: NDArray[np.uint8] | None, thermal: NDArray[np.float32] | None, policy: MissingPolicy
 ) -> dict[Camera, str]:
-    """Why images of a pair show nothing, by camera.
-
-    Raises:
-        InputError: one does, and the policy is `error`.
-    """
+    """Describe, by camera, why images of a pair show nothing; raises InputError as `refuse_missing` does."""
     images: tuple[tuple[Camera, NDArray[Any] | None], ...] = (("rgb", rgb), ("thermal", thermal))
     found: dict[Camera, str] = {}
     for camera, image in images:
@@ -99,37 +81,27 @@ def find_dead(
 
 
 def refuse_missing(missing: Mapping[Camera, str], policy: MissingPolicy) -> None:
-    """Refuse a pair of which an image shows nothing, if the policy is `error`.
-
-    Raises:
-        InputError: naming the camera and the reason.
-    """
+    """Raise InputError, with camera and reason, if an image shows nothing and the policy is `error`."""
     for camera, reason in missing.items():
         if policy == "error" and reason != NOT_GIVEN:
             raise InputError(
                 f"the {camera} image is {reason}: look at the camera, or predict from the other one alone "
-                "with --missing warn"
+                "with `missing` warn"
             )
 
 
 def blank_rgb(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """What stands for an absent colour image of `size` (H, W): uint8 (H, W, 3)."""
+    """The grey in place of a colour image of `size` (H, W): uint8 (H, W, 3)."""
     return np.broadcast_to(np.asarray(PAD_RGB, dtype=np.uint8), (*size, 3)).copy()
 
 
 def blank_thermal(size: tuple[int, int]) -> NDArray[np.float32]:
-    """What stands for an absent thermal image of `size` (H, W): float32 (H, W)."""
+    """The grey in place of a thermal image of `size` (H, W): float32 (H, W)."""
     return np.full(size, PAD_THERMAL, dtype=np.float32)
 
 
-def _thinned(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Every n-th pixel, some ten thousand of them: percentiles of all would take longer than the rest."""
-    step = max(1, round((grey.size / 20000) ** 0.5))
-    return grey[::step, ::step]
-
-
 def _structure(grey: NDArray[np.float32]) -> float:
-    """Variance of block means over variance of pixels; 1 for an image too small to tell."""
+    """Variance of block means over variance of pixels; 1 for an image too small for that."""
     rows, columns = grey.shape[0] // _BLOCK, grey.shape[1] // _BLOCK
     if rows < 2 or columns < 2:
         return 1.0

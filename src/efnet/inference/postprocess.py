@@ -1,7 +1,4 @@
-"""Pictures of a label map: the map itself as an indexed PNG, in class colours, and laid over the image.
-
-What a prediction is: a label map with its meaning, and the pictures and figures made from it.
-"""
+"""Postprocessing: a label map with its meaning, and the pictures, figures and files made from it."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,71 +16,14 @@ from efnet.core.errors import InputError
 from efnet.core.files import replacing, write_image
 
 
-def index_image(index: NDArray[np.integer[Any]], classes: ClassSet) -> Image.Image:
-    """A palette image whose pixel values are the class indices.
-
-    Viewers show it in class colours, and readers that know palettes get the indices back unchanged.
-
-    Args:
-        index: label map (H, W), values below 256.
-        classes: gives the palette.
-    """
-    image = Image.fromarray(np.ascontiguousarray(index, dtype=np.uint8))
-    image.putpalette(classes.flat_palette())
-    return image
-
-
-def color_image(index: NDArray[np.uint8], classes: ClassSet) -> Image.Image:
-    """The label map (H, W) in its class colours, as an RGB image."""
-    return Image.fromarray(classes.colorize(index))
-
-
-def overlay_image(
-    rgb: NDArray[np.uint8], index: NDArray[np.uint8], classes: ClassSet, opacity: float = 0.5
-) -> Image.Image:
-    """Lay the class colours over the image.
-
-    A class whose colour is black (the unlabeled or background class of every supported data set) is
-    left untinted: veiling most of the picture in black would hide what the picture is for.
-
-    Args:
-        rgb: image (H, W, 3).
-        index: label map (H, W).
-        classes: gives the colours.
-        opacity: weight of the class colour, 0 (image alone) to 1 (colour alone).
-
-    Raises:
-        InputError: the sizes differ, or the opacity lies outside 0..1.
-    """
-    if not 0.0 <= opacity <= 1.0:
-        raise InputError(f"opacity {opacity} is not between 0 and 1")
-    if rgb.shape != (*index.shape, 3):
-        raise InputError(
-            f"the image is {_size(rgb)} but the prediction {_size(index)} (width x height); "
-            "pass the image that was predicted"
-        )
-    # A 256-entry table in fixed point: one lookup and one integer blend, no float image in between.
-    weight = np.full(256, round(opacity * 256), dtype=np.uint16)
-    for value, color in enumerate(classes.palette):
-        if color == (0, 0, 0):
-            weight[value] = 0
-    share = weight[index][..., None]
-    blended = (rgb * (256 - share) + classes.colorize(index) * share + 128) >> 8
-    return Image.fromarray(blended.astype(np.uint8))
-
-
 def thermal_pixels(thermal: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The scaled thermal image (H, W), values in [0, 1], as grey pixels (H, W, 3)."""
     grey = np.rint(np.clip(thermal, 0.0, 1.0) * 255.0).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def _size(array: NDArray[np.uint8]) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
-
-
 OUTPUTS = ("index", "color", "overlay", "probabilities")
-"""What `Prediction.save` and `efnet predict --save` can write; each goes to a folder of that name."""
+"""Outputs that `Prediction.save` can write, each to a folder of that name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,25 +56,48 @@ class Prediction:
         return {name: float(counts[k]) / self.index.size for k, name in enumerate(self.classes.names)}
 
     def indexed(self) -> Image.Image:
-        """The label map as a palette image: pixel values are class indices, shown in class colours."""
-        return index_image(self.index, self.classes)
+        """The label map as a palette image whose pixel values are the class indices.
+
+        Viewers show it in class colours, and readers that know palettes get the indices back unchanged.
+        """
+        image = Image.fromarray(np.ascontiguousarray(self.index, dtype=np.uint8))
+        image.putpalette(self.classes.flat_palette())
+        return image
 
     def color(self) -> Image.Image:
         """The label map in class colours, RGB."""
-        return color_image(self.index, self.classes)
+        return Image.fromarray(self.classes.colorize(self.index))
 
     def overlay(self, rgb: Image.Image | NDArray[np.uint8], opacity: float = 0.5) -> Image.Image:
         """Lay the class colours over the image that was predicted.
 
+        A class whose colour is black (the unlabeled or background class of every supported data set) is
+        left untinted: veiling most of the picture in black would hide what the picture is for.
+
         Args:
             rgb: the image, PIL or uint8 (H, W, 3), of the prediction's size.
-            opacity: weight of the class colour, 0..1. Classes coloured black stay untinted.
+            opacity: weight of the class colour, 0 (image alone) to 1 (colour alone).
 
         Raises:
             InputError: the sizes differ or the opacity lies outside 0..1.
         """
         pixels = np.asarray(rgb.convert("RGB")) if isinstance(rgb, Image.Image) else rgb
-        return overlay_image(pixels, self.index, self.classes, opacity)
+        if not 0.0 <= opacity <= 1.0:
+            raise InputError(f"opacity {opacity} is not between 0 and 1")
+        if pixels.shape != (*self.index.shape, 3):
+            image, own = (f"{array.shape[1]}x{array.shape[0]}" for array in (pixels, self.index))
+            raise InputError(
+                f"the image is {image} but the prediction {own} (width x height); pass the image that was "
+                "predicted"
+            )
+        # A 256-entry table in fixed point: one lookup and one integer blend, no float image in between.
+        weight = np.full(256, round(opacity * 256), dtype=np.uint16)
+        for value, color in enumerate(self.classes.palette):
+            if color == (0, 0, 0):
+                weight[value] = 0
+        share = weight[self.index][..., None]
+        blended = (pixels * (256 - share) + self.classes.colorize(self.index) * share + 128) >> 8
+        return Image.fromarray(blended.astype(np.uint8))
 
     def save(
         self,
@@ -156,7 +118,7 @@ class Prediction:
             opacity: weight of the class colours in the overlay.
 
         Returns:
-            the files written, in the order of `outputs`.
+            the files, in the order of `outputs`.
 
         Raises:
             InputError: an unknown output, `overlay` without an image, `probabilities` of a prediction
@@ -182,11 +144,7 @@ class Prediction:
 
 
 def output_paths(folder: str | os.PathLike[str], name: str, outputs: Sequence[str]) -> list[Path]:
-    """Where `Prediction.save` writes each of `outputs`.
-
-    Raises:
-        InputError: an unknown output.
-    """
+    """Return where `Prediction.save` writes each of `outputs`; raises InputError for an unknown one."""
     unknown = [output for output in outputs if output not in OUTPUTS]
     if unknown:
         raise InputError(f"unknown output {', '.join(unknown)}; choose from {', '.join(OUTPUTS)}")

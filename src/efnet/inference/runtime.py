@@ -1,8 +1,6 @@
-"""Exported files as networks: what `efnet export` wrote, run by ONNX Runtime, OpenVINO or PyTorch.
+"""Exported files as networks, run by ONNX Runtime, OpenVINO or PyTorch.
 
-Each takes and returns what an `efnet.models` network does, so that a predictor need not know which it has.
-
-Importing OpenVINO without the report that it sends about it.
+Each takes and returns what an `efnet.models` network does, so that the engine need not know which it has.
 """
 
 from __future__ import annotations
@@ -32,12 +30,9 @@ _REPORTER = "openvino_telemetry"
 def import_silenced(package: str) -> Any:
     """Import a package; if it is OpenVINO, without telemetry.
 
-    `import openvino` sends an event to its makers, unasked, and each conversion more of them. Where the
-    package `openvino_telemetry` is missing it has a stand-in that sends nothing. A program that imported
-    either of them itself has decided for itself, and nothing is changed.
-
-    Raises:
-        ImportError: it is not installed.
+    `import openvino` and each conversion send an event to its makers. Without the package
+    `openvino_telemetry` a stand-in is used that sends nothing. A program that imported either of them itself
+    has decided for itself, and nothing is changed. Raises ImportError if the package is not installed.
     """
     if package != "openvino" or "openvino" in sys.modules or _REPORTER in sys.modules:
         return importlib.import_module(package)
@@ -51,17 +46,10 @@ def import_silenced(package: str) -> Any:
 
 Runtime = Literal["torch", "onnx", "openvino"]
 
-METADATA = "efnet"
-"""Key under which a file holds what it is, as JSON."""
+METADATA = "efnet"  # key under which a file holds what it is, as JSON
 
 SUFFIXES: dict[str, Runtime] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
 """Suffix of an exported file: what runs it unless the user chooses."""
-
-_RUNS: dict[Runtime, tuple[str, ...]] = {
-    "torch": (".pt2",),
-    "onnx": (".onnx",),
-    "openvino": (".xml",),
-}
 
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
@@ -69,20 +57,8 @@ _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 class ExportedModel(nn.Module):
     """A network in a file, on the CPU.
 
-    Args:
-        path: the file.
-        about: what the file says of itself.
-
-    Attributes:
-        classes: names and colours.
-        modality: which images it looks at.
-        config: what the network is made of; `name`, `architecture` and `training_summary` likewise.
-        input: how images are brought to it.
-        outputs: `logits`, `probabilities` or `classes`.
-        fixed_size: the one (H, W) that it takes, one pair at a time; None: any size and batch.
-
-    Raises:
-        InputError: the description is not one of `efnet export`.
+    `about` is the description in the file; `config`, `name`, `architecture` and `training_summary` are those
+    of the network. Raises InputError if `efnet export` did not write the description.
     """
 
     digest: Tensor
@@ -90,38 +66,45 @@ class ExportedModel(nn.Module):
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         super().__init__()
         try:
-            self.classes = ClassSet.from_dict(about["classes"])
+            self.classes = ClassSet.from_dict(about["classes"])  # names and colours
             self.architecture: str = about["architecture"]
             self.config: ModelConfig = ARCHITECTURES[self.architecture].config_type.from_dict(about["config"])
-            self.modality: Modality = self.config.modality
+            self.modality: Modality = self.config.modality  # which images it looks at
             self.name: str = about["name"]
             self.training_summary: dict[str, Any] = about["training"]
-            self.input = InputSpec.from_dict(about["input"])
+            self.input = InputSpec.from_dict(about["input"])  # how images are brought to it
             self.inputs: str = about["inputs"]
-            self.outputs: str = about["outputs"]
+            self.outputs: str = about["outputs"]  # `logits`, `probabilities` or `classes`
             fixed: list[int] | None = about["fixed_size"]
             self.fixed_size = None if fixed is None else (int(fixed[0]), int(fixed[1]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _foreign(path) from error
-        # What tells two files apart where networks are told apart by their weights.
+        # Identifies a file as weights identify a network.
         digest = hashlib.sha256(path.read_bytes())
         if path.suffix == ".xml":
             digest.update(path.with_suffix(".bin").read_bytes())
         self.register_buffer("digest", torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8))
 
     def forward(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
-        """Class logits (B, K, H, W), float32, of images (B, 3, H, W) and (B, 1, H, W) in [0, 1].
+        """Return class logits (B, K, H, W), float32, of images (B, 3, H, W) and (B, 1, H, W) in [0, 1].
 
-        Of a file that gives probabilities their logarithms, of one that gives classes ones and zeros: the
-        class of a pixel stays the same.
-
-        Raises:
-            InputError: images of another size than the one that the file was exported for.
+        Probabilities become their logarithms, classes become ones and zeros: the class of a pixel stays the
+        same. Raises InputError for another size than the one that the file was exported for.
         """
         images = [image for image in (rgb, thermal) if image is not None]
-        self._check_size(images[0])
+        height, width = images[0].shape[2:]
+        if self.fixed_size not in (None, (height, width)):
+            known = "x".join(str(side) for side in self.fixed_size or ())
+            raise InputError(
+                f"{self.name}: this file was exported for {known} alone, not {height}x{width}; export it "
+                "again for any size, or leave out tiles, test-time augmentation and other sizes"
+            )
         if self.inputs == "uint8":
-            images = [self._pixels(image) for image in images]
+            pixels = [(image * 255).round().to(torch.uint8) for image in images]
+            images = [
+                image[:, 0] if image.shape[1] == 1 else image.permute(0, 2, 3, 1).contiguous()
+                for image in pixels
+            ]
         if self.fixed_size is None:
             scores = self.infer(images)
         else:
@@ -132,22 +115,8 @@ class ExportedModel(nn.Module):
         return scores.clamp_min(1e-30).log() if self.outputs == "probabilities" else scores
 
     def infer(self, images: list[Tensor]) -> Tensor:
-        """What the file gives for images in the form it takes."""
+        """Run the file on images in the form it takes."""
         raise NotImplementedError
-
-    def _check_size(self, image: Tensor) -> None:
-        height, width = image.shape[2:]
-        if self.fixed_size not in (None, (height, width)):
-            known = "x".join(str(side) for side in self.fixed_size or ())
-            raise InputError(
-                f"{self.name}: this file was exported for {known} alone, not {height}x{width}; export it "
-                "again without --size, or do not cut images into tiles"
-            )
-
-    @staticmethod
-    def _pixels(image: Tensor) -> Tensor:
-        pixels = (image * 255).round().to(torch.uint8)
-        return pixels[:, 0] if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()
 
 
 class OnnxModel(ExportedModel):
@@ -221,31 +190,27 @@ class TorchProgram(ExportedModel):
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
-    """Whether a checkpoint is meant that is one file of `efnet export`."""
+    """Whether a path has the suffix of an exported file."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
 def load_exported(path: str | os.PathLike[str], runtime: Runtime | None = None) -> ExportedModel:
-    """Load a file that `efnet export` wrote.
+    """Load a file that `efnet export` wrote: `.onnx`, `.xml` (with its `.bin` beside it) or `.pt2`.
 
-    Args:
-        path: `.onnx`, `.xml` (with its `.bin` beside it) or `.pt2`.
-        runtime: what runs it; None: what the suffix says.
-
-    Raises:
-        InputError: no such file, not one of ours, a runtime that does not run it or is not installed.
+    `runtime` runs it; None: what the suffix says. Raises InputError: no such file, not one of ours, a runtime
+    that does not run it or is not installed.
     """
     path = Path(path).expanduser()
     suffix = path.suffix.lower()
     runtime = check_runtime(runtime) if runtime else SUFFIXES.get(suffix)
-    if runtime is None or suffix not in _RUNS[runtime]:
-        kinds = " or ".join(_RUNS[runtime] if runtime else SUFFIXES)
+    if runtime is None or SUFFIXES.get(suffix) != runtime:
+        kinds = " or ".join(kind for kind, runs in SUFFIXES.items() if runtime in (None, runs))
         raise InputError(
             f"{path}: runtime {runtime or 'of an exported file'} runs {kinds} files; write one with "
-            "efnet export --checkpoint RUN --out FILE"
+            "efnet export"
         )
     if not path.is_file():
-        raise InputError(f"{path}: no such file; write it with efnet export --checkpoint RUN --out {path}")
+        raise InputError(f"{path}: no such file; write it with efnet export")
     if suffix == ".xml" and not path.with_suffix(".bin").is_file():
         raise InputError(f"{path}: its weights {path.with_suffix('.bin').name} are not beside it; copy both")
     kinds_of = {"torch": TorchProgram, "onnx": OnnxModel, "openvino": OpenVINOModel}
@@ -253,11 +218,7 @@ def load_exported(path: str | os.PathLike[str], runtime: Runtime | None = None) 
 
 
 def check_runtime(runtime: str) -> Runtime:
-    """The runtime of that name.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the runtime of that name, or raise an `InputError`."""
     known: tuple[Runtime, ...] = get_args(Runtime)
     return one_of(runtime, known, f"runtime {runtime!r} is unknown; choose")
 

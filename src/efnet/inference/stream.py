@@ -1,18 +1,25 @@
-"""Many files through one predictor: read ahead in threads, predict in batches, write in threads.
+"""Many files through one predictor: read ahead in threads, predicted in batches, written in threads.
 
-Memory does not grow with the number of files: a bounded number of pairs is under way at any time.
+Memory does not grow with the number of files: a bounded number of pairs is under way at any time. Several
+processes or machines may share the work.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
+from torch import distributed as torch_distributed
 
+from efnet.core import distributed
 from efnet.core.errors import InputError
 from efnet.inference.inputs import InputPair
 from efnet.inference.missing_cameras import NOT_GIVEN
@@ -21,6 +28,10 @@ from efnet.inference.predictor import Predictor
 from efnet.inference.preprocess import Prepared
 
 Result = TypeVar("Result")
+T = TypeVar("T")
+
+_LONGEST_WAIT = timedelta(days=30)
+"""For the slowest process. One that dies does not make the others wait: torchrun ends them all."""
 
 
 def predict_files(
@@ -34,34 +45,22 @@ def predict_files(
 ) -> Generator[tuple[InputPair, Result | InputError]]:
     """Predict files, and do something with each prediction.
 
-    Args:
-        predictor: the model.
-        pairs: what to read.
-        finish: called in a thread with each prediction; writes it, for example.
-        batch_size: pairs in one pass of the network, as far as they have one size.
-        workers: threads that read and finish.
-        probabilities: whether predictions carry them.
-
-    Yields:
-        each pair with what `finish` returned, or with the error that its files gave. Pairs that cannot
-        be read come early, all others in order. Where writing one or predicting one fails, those that
-        were already under way still come before the error is raised.
-
-    Raises:
-        InputError: a batch does not fit the device's memory, or `finish` failed; likewise OSError.
+    A pass of the network takes `batch_size` pairs, as far as they have one size; `workers` threads read files
+    and call `finish`, for example to write a prediction. Yields each pair with what `finish` returned, or
+    with the error that its files gave. Pairs that cannot be read come early, all others in order. Where
+    writing one or predicting one fails, those that were already under way still come before the error is
+    raised. Raises InputError: a batch does not fit the device's memory, or `finish` failed; likewise OSError.
     """
     waiting = iter(pairs)
     # Not a `with` block: on Ctrl-C its exit would wait for everything that is queued.
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="efnet-predict")
 
     def read(pair: InputPair) -> tuple[InputPair, Future[Prepared]]:
-        image = pair.rgb if pair.rgb is not None else pair.thermal
         if pair.absent is not None and predictor.modality == "rgbt":
-            absent = {pair.absent: NOT_GIVEN}
-            return pair, pool.submit(predictor.prepare, pair.rgb, pair.thermal, absent)
+            return pair, pool.submit(predictor.prepare, pair.rgb, pair.thermal, {pair.absent: NOT_GIVEN})
         if predictor.modality == "thermal" and pair.rgb is None:
-            return pair, pool.submit(predictor.prepare, None, image)
-        return pair, pool.submit(predictor.prepare, image, pair.thermal)
+            return pair, pool.submit(predictor.prepare, None, pair.thermal)
+        return pair, pool.submit(predictor.prepare, pair.rgb or pair.thermal, pair.thermal)
 
     finishing: deque[tuple[InputPair, Future[Result]]] = deque()
     try:
@@ -98,11 +97,7 @@ def predict_files(
 def run_in_memory(
     predictor: Predictor, prepared: Sequence[Prepared], probabilities: bool
 ) -> list[Prediction]:
-    """As `Predictor.run`; where memory does not suffice, the message says what helps.
-
-    Raises:
-        InputError: it does not suffice.
-    """
+    """Do as `Predictor.run`; where memory does not suffice, the InputError contains what helps."""
     try:
         return predictor.run(prepared, probabilities)
     except RuntimeError as error:
@@ -112,9 +107,61 @@ def run_in_memory(
         height, width = prepared[0].network_size
         count = f"{len(prepared)} images at once" if len(prepared) > 1 else f"an image of {width}x{height}"
         if len(prepared) > 1:
-            remedy = "use a smaller --batch-size"
+            remedy = "use a smaller `batch_size`"
         elif predictor.tiling is not None:
-            remedy = "use a smaller --tile"
+            remedy = "use a smaller `tile`"
         else:
-            remedy = "cut it into tiles: --tile 480x640"
+            remedy = "cut it into tiles: `tile` 480x640"
         raise InputError(f"{count} exceeds the memory of {predictor.device}; {remedy}") from error
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` (from 1) of `count` parts of the work, which together hold every pair once."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def choose(cls, text: str | None) -> Self:
+        """Read a text such as `2/5` (None: by this process's rank); raises InputError if it does not fit."""
+        processes = distributed.world_size()
+        if text is None:
+            return cls(distributed.rank() + 1, processes)
+        if processes > 1:
+            raise InputError(
+                f"`shard` {text}: the {processes} processes of torchrun or srun share the work already; "
+                "leave it out"
+            )
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
+        number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise InputError(f"`shard` {text}: give the part and the number of parts, from 1/5 to 5/5")
+        return cls(number, count)
+
+    def pick(self, items: Sequence[T]) -> list[T]:
+        """Every `count`-th item: parts differ by one item at most."""
+        return list(items[self.number - 1 :: self.count])
+
+    def __str__(self) -> str:
+        return f"{self.number} of {self.count}"
+
+
+def device_of_rank(device: str) -> str:
+    """Give each process of a machine a GPU of its own, unless one is named (`cuda:1`) or there is none."""
+    if distributed.world_size() == 1 or device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return device
+    local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+    place = int(local) if local.isdecimal() else 0
+    return f"cuda:{place % torch.cuda.device_count()}"
+
+
+def wait_for_others(faults: int) -> int:
+    """Sum the faults of all processes of torchrun, which would end all if one left with an error."""
+    if distributed.world_size() == 1 or not torch_distributed.is_torchelastic_launched():
+        return faults
+    torch_distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
+    total = torch.tensor(faults)
+    torch_distributed.all_reduce(total)
+    torch_distributed.destroy_process_group()
+    return int(total)

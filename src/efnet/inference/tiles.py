@@ -8,7 +8,7 @@ image sees less in a tile than in the image: results near those of the whole ima
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,18 +27,10 @@ DEFAULT_OVERLAP = 64
 
 @dataclass(frozen=True)
 class Tiling:
-    """How an image is cut.
+    """How an image is cut; raises InputError for tiles too small, or an overlap of more than half a tile."""
 
-    Attributes:
-        size: (H, W) of a tile; an image smaller than that along an axis is not cut along it.
-        overlap: least number of pixels that neighbours share; blended linearly.
-
-    Raises:
-        InputError: a tile below what networks take, or an overlap of more than half a tile.
-    """
-
-    size: tuple[int, int]
-    overlap: int = DEFAULT_OVERLAP
+    size: tuple[int, int]  # (H, W) of a tile; an image smaller than that along an axis is not cut along it
+    overlap: int = DEFAULT_OVERLAP  # least number of pixels that neighbours share; blended linearly
 
     def __post_init__(self) -> None:
         height, width = self.size
@@ -50,24 +42,17 @@ class Tiling:
             )
 
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
-        """How the rows and the columns of an image of `size` (H, W) are cut."""
+        """Cut the rows and the columns of an image of `size` (H, W)."""
         return Axis.cut(size[0], self.size[0], self.overlap), Axis.cut(size[1], self.size[1], self.overlap)
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Tiles along one axis.
+    """Tiles along one axis."""
 
-    Attributes:
-        starts: first pixel of each of the n tiles.
-        tile: their length.
-        weights: float32 (n, tile), how much each tile counts at each of its pixels; over the tiles that
-            hold a pixel they sum to one.
-    """
-
-    starts: tuple[int, ...]
-    tile: int
-    weights: NDArray[np.float32]
+    starts: tuple[int, ...]  # first pixel of each of the n tiles
+    tile: int  # their length
+    weights: NDArray[np.float32]  # (n, tile) share of each tile at its pixels; a pixel's shares sum to one
 
     @classmethod
     def cut(cls, length: int, tile: int, overlap: int) -> Axis:
@@ -92,38 +77,29 @@ class Axis:
 
     @property
     def length(self) -> int:
-        """Of the whole axis."""
+        """Pixels of the whole axis."""
         return self.starts[-1] + self.tile
 
 
-Infer = Callable[[Sequence[Prepared]], Tensor]
-"""From B pairs of one size (h, w) to their logits (B, K, h, w)."""
+Infer = Callable[[Sequence[Prepared]], Tensor]  # from B pairs of one size (h, w) to their logits (B, K, h, w)
 
 
 def tiled_logits(prepared: Prepared, tiling: Tiling, infer: Infer, batch_size: int = 1) -> Iterator[Tensor]:
-    """Logits of a pair from its tiles, top to bottom.
-
-    Args:
-        prepared: at the size that is cut.
-        tiling: how.
-        infer: the network.
-        batch_size: tiles in one pass of it.
-
-    Yields:
-        (K, r, W): the next r rows of the image, together all H of them.
-    """
+    """Blend the logits of a pair from tiles, `batch_size` in a pass; yield (K, r, W) from top to bottom."""
     rows, columns = tiling.axes(prepared.network_size)
     blend = _Blend(rows)
     for number, top in enumerate(rows.starts):
-        parts = [
-            _crop(prepared, (top, top + rows.tile), (left, left + columns.tile)) for left in columns.starts
-        ]
+        parts = []
+        for left in columns.starts:
+            window = slice(top, top + rows.tile), slice(left, left + columns.tile)
+            rgb = None if prepared.rgb is None else prepared.rgb[window]
+            thermal = None if prepared.thermal is None else prepared.thermal[window]
+            parts.append(replace(prepared, rgb=rgb, thermal=thermal, size=(rows.tile, columns.tile)))
         band = _Blend(columns)
         for first in range(0, len(parts), batch_size):
             for logits in infer(parts[first : first + batch_size]):
                 band.add(logits.transpose(1, 2))
-        whole = band.finish().transpose(1, 2)  # (K, tile, W)
-        blend.add(whole)
+        blend.add(band.take(columns.length).transpose(1, 2))  # (K, tile, W)
         following = rows.starts[number + 1] if number + 1 < len(rows.starts) else rows.length
         yield blend.take(following)
 
@@ -157,27 +133,10 @@ class _Blend:
         self._weight = torch.cat([self._weight[:offset], total, weight[shared:]])
 
     def take(self, stop: int) -> Tensor:
-        """What lies before the pixel `stop`, which no later tile changes; it is forgotten here."""
+        """Hand over what lies before the pixel `stop`, which no later tile changes."""
         assert self._values is not None
         count = stop - self._start
         done, self._values = self._values[:, :count], self._values[:, count:].clone()
         self._weight = self._weight[count:]
         self._start = stop
         return done
-
-    def finish(self) -> Tensor:
-        """Everything."""
-        return self.take(self._axis.length)
-
-
-def _crop(prepared: Prepared, rows: tuple[int, int], columns: tuple[int, int]) -> Prepared:
-    """One tile of a pair."""
-    window = slice(*rows), slice(*columns)
-    return Prepared(
-        rgb=None if prepared.rgb is None else prepared.rgb[window],
-        thermal=None if prepared.thermal is None else prepared.thermal[window],
-        size=(rows[1] - rows[0], columns[1] - columns[0]),
-        original=prepared.original[window]
-        if prepared.original.shape[:2] == prepared.network_size
-        else prepared.original,
-    )

@@ -1,4 +1,4 @@
-"""A look into a program of `torch.export` before PyTorch reads it, because that can run code.
+"""Checks of a program of `torch.export` before PyTorch reads it, because that can run code.
 
 `torch.export.load` unpickles tensors that say so and falls back to unpickling everything, evaluates sizes as
 Python, loads compiled libraries, and calls any function below `torch` that the graph names, `torch.os.system`
@@ -30,7 +30,7 @@ _ENTRIES = re.compile(
 
 _OPERATOR = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)")
 _REFUSED_OPERATORS = ("from_file", "set_", "set_data")
-"""Of ATen: those that open files or point a tensor at other memory."""
+"""ATen operators that open files or point a tensor at other memory."""
 _FUNCTIONS = frozenset(
     [f"torch.ops.higher_order.{name}" for name in ("while_loop", "cond", "wrap_with_set_grad_enabled")]
     + [f"torch.sym_{name}" for name in ("max", "min", "int", "float", "not", "ite", "sum")]
@@ -38,7 +38,7 @@ _FUNCTIONS = frozenset(
     + [f"_operator.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "pos")]
     + [f"math.{name}" for name in ("ceil", "floor", "trunc")]
 )
-"""What a graph may call besides operators of ATen."""
+"""Functions that a graph may call besides operators of ATen."""
 
 _SIZES = frozenset((
     "Add", "Mul", "Integer", "Rational", "Float", "Symbol", "Max", "Min", "FloorDiv", "Mod", "PythonMod",
@@ -56,15 +56,7 @@ _SYMBOL = re.compile(r"[a-z]{1,3}\d+")
 
 
 def load_program(path: Path, held: dict[str, str]) -> ExportedProgram:
-    """Read a program that holds operators on tensors and nothing else.
-
-    Args:
-        path: of the `.pt2` file.
-        held: filled with the texts that the file carries, by name.
-
-    Raises:
-        InputError: it holds something that could run code, or is no such file.
-    """
+    """Read a `.pt2` file of operators on tensors, its texts into `held`; raises InputError for others."""
     try:
         from torch.export.pt2_archive import PT2ArchiveReader
         from torch.export.pt2_archive._package import load_pt2
@@ -85,7 +77,7 @@ def load_program(path: Path, held: dict[str, str]) -> ExportedProgram:
 
 
 def _findings(reader: Any) -> Iterator[str]:
-    """What is not plain in an archive, in words."""
+    """Describe what is not plain in an archive."""
     names = reader.get_file_names()
     for name in names:
         if not _ENTRIES.fullmatch(name) or names.count(name) > 1:
@@ -105,7 +97,7 @@ def _findings(reader: Any) -> Iterator[str]:
 
 
 def _findings_in(value: Any) -> Iterator[str]:
-    """What is not plain in the description of a graph and in all below it."""
+    """Describe what is not plain in the description of a graph and in all below it."""
     if isinstance(value, list):
         for item in value:
             yield from _findings_in(item)
@@ -148,11 +140,9 @@ def _is_plain_size(text: object) -> bool:
             return False
         if isinstance(part, ast.Name) and part.id not in _SIZES and not _SYMBOL.fullmatch(part.id):
             return False
-        if isinstance(part, ast.Constant) and not _is_plain_constant(part.value):
-            return False
+        if isinstance(part, ast.Constant):
+            value = part.value  # numbers, truth values, and names of symbols
+            is_symbol = isinstance(value, str) and _SYMBOL.fullmatch(value)
+            if not is_symbol and not isinstance(value, int | float):
+                return False
     return True
-
-
-def _is_plain_constant(value: object) -> bool:
-    """Numbers, truth values, and names of symbols."""
-    return isinstance(value, int | float) or (isinstance(value, str) and bool(_SYMBOL.fullmatch(value)))

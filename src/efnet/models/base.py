@@ -1,9 +1,4 @@
-"""What every network of this package shares: its interface, its constants, and its files.
-
-Checks of what a network is given: shapes only, so that it never waits for its device.
-
-The model card that goes with a checkpoint, written from what the checkpoint says of itself.
-"""
+"""The base of all networks: their interface, the checks of their input, and their files."""
 
 from __future__ import annotations
 
@@ -29,17 +24,19 @@ from efnet.core.safe_parse import parse_json
 from efnet.data.pairs import ThermalScale
 from efnet.models.config import Modality, ModelConfig
 from efnet.models.weights import read_state_dict
+from efnet.ops.precision import at_least_float32
 
-MIN_SIZE = 32
-"""Smallest height and width: below it the last map would be less than one cell."""
+MIN_SIZE = 32  # smallest height and width: below it the last map would be less than one cell
+
+CLASSIFIER_STD = 0.01
+"""Deviation of a fresh classifier's weights: training starts from nearly equal probabilities, loss ln K."""
 
 
 def check_images(images: Tensor, channels: int, name: str) -> None:
     """Refuse anything but floating-point (B, channels, H, W) with H and W >= 32.
 
-    Raises:
-        ValueError: with the shape that came and the one that is due.
-        TypeError: no tensor.
+    Only shapes and types are checked, so that the program never waits for the device. Raises ValueError for a
+    wrong shape or type, with the expected one; TypeError for anything but a tensor.
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(images).__name__}; Predictor takes images")
@@ -51,18 +48,6 @@ def check_images(images: Tensor, channels: int, name: str) -> None:
         raise ValueError(
             f"{name} must be at least {MIN_SIZE}x{MIN_SIZE}, got {images.shape[2]}x{images.shape[3]}"
         )
-
-
-def check_pair(rgb: Tensor, thermal: Tensor) -> None:
-    """Refuse a pair whose images do not go together.
-
-    Raises:
-        ValueError: with both shapes.
-    """
-    check_images(rgb, 3, "rgb")
-    check_images(thermal, 1, "thermal")
-    if rgb.shape[0] != thermal.shape[0] or rgb.shape[2:] != thermal.shape[2:]:
-        raise ValueError(f"rgb {tuple(rgb.shape)} and thermal {tuple(thermal.shape)} differ in batch or size")
 
 
 _TRAINED = (
@@ -78,56 +63,38 @@ _TRAINED = (
 )
 
 
-def model_card(description: dict[str, Any], architecture: str, modality: str) -> str:
-    """Markdown with the hub's metadata on top.
+_MODEL_CARD = """\
+---
+library_name: efnet
+pipeline_tag: image-segmentation
+tags: [{architecture}, rgb-thermal, semantic-segmentation]
+---
+# {name}
 
-    Args:
-        description: what `config.json` holds.
-        architecture: of the network.
-        modality: which images it looks at.
+RGB-thermal semantic segmentation (arXiv 2501.10958), modality `{modality}`, efnet {version}.
 
-    Returns:
-        the text of README.md.
-    """
-    trained = description["training"]
-    facts = [f"| {label} | {trained[key]} |" for key, label in _TRAINED if key in trained]
-    if trained.get("selection_miou") is not None:
-        facts.append(f"| mIoU on that split | {100 * trained['selection_miou']:.2f} |")
-    size = description["input"]["size"]
-    lines = [
-        "---",
-        "library_name: efnet",
-        "pipeline_tag: image-segmentation",
-        f"tags: [{architecture}, rgb-thermal, semantic-segmentation]",
-        "---",
-        f"# {description['name']}",
-        "",
-        f"RGB-thermal semantic segmentation (arXiv 2501.10958), modality `{modality}`, "
-        f"efnet {description['efnet_version']}.",
-        "",
-        f"Input: {f'{size[0]}x{size[1]}' if size else 'any size'}. "
-        f"Classes: {', '.join(description['classes']['names'])}.",
-        "",
-        "```python",
-        "import efnet",
-        'predictor = efnet.Predictor.from_pretrained("this folder or repository")',
-        "prediction = predictor(rgb_image, thermal_image)",
-        "```",
-    ]
-    if facts:
-        lines += ["", "| training | |", "|---|---|", *facts]
-        lines += [
-            "",
-            "Limits: figures hold for the named split and protocol. The weights inherit the licence of the "
-            "training data.",
-        ]
-    return "\n".join(lines) + "\n"
+Input: {size}. Classes: {classes}.
+
+```python
+import efnet
+predictor = efnet.Predictor.from_pretrained("this folder or repository")
+prediction = predictor(rgb_image, thermal_image)
+```
+"""
+
+_TRAINING_CARD = """
+| training | |
+|---|---|
+{facts}
+
+Limits: figures hold for the named split and protocol. The weights inherit the licence of the training data.
+"""
 
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
-_MAX_SIZE = 16384  # pixels of a side: more is no camera's
+_MAX_SIZE = 16384  # pixels of a side: no camera has more
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -135,23 +102,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How images are brought to the network, as it was trained.
+    """How images are prepared for the network, as in its training."""
 
-    Attributes:
-        size: (H, W) to which images are resized; None: as they come.
-        thermal_scale: how thermal values become [0, 1].
-    """
-
-    size: tuple[int, int] | None = None
-    thermal_scale: ThermalScale = "auto"
+    size: tuple[int, int] | None = None  # (H, W) to which images are resized; None: they keep theirs
+    thermal_scale: ThermalScale = "auto"  # how thermal values become [0, 1]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> InputSpec:
-        """Read plain values as JSON holds them.
-
-        Raises:
-            ValueError: a size or a range that no network can have.
-        """
+        """Read the values of JSON; raises ValueError for a size or a range that no network can have."""
         size, scale = values.get("size"), values.get("thermal_scale", "auto")
         spec = cls(
             None if size is None else (int(size[0]), int(size[1])),
@@ -169,23 +127,14 @@ class InputSpec:
 class SegmentationModel(nn.Module, ModelHubMixin):
     """An RGB-thermal segmentation network with its classes and constants inside.
 
-    A subclass names its architecture and configuration and implements `score_cells`. Saved as safetensors
-    and JSON; nothing is unpickled.
-
-    Args:
-        config: what the network is made of.
-        name: the preset it came from.
-        classes: names and colours; numbered ones if None.
-
-    Attributes:
-        input: how images are brought to it; set by training.
-        training_summary: what a run says of itself (data, recipe, how the checkpoint was chosen).
+    A subclass names its architecture and configuration, makes its modules in `_build` (what returns logits is
+    called `classify`), and implements `score_cells`. Saved as safetensors and JSON; nothing is unpickled. The
+    preset it came from is its `name`; classes are numbered unless they are given.
     """
 
     mean: Tensor
     std: Tensor
-    architecture: ClassVar[str] = ""
-    """Kind of network, by which a checkpoint says what can read it."""
+    architecture: ClassVar[str] = ""  # kind of network; a checkpoint names it
     config_type: ClassVar[type[ModelConfig]]
     config: ModelConfig
 
@@ -196,10 +145,19 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         self.config = config
         self.name = name
         self.classes = classes or ClassSet.generic(config.num_classes)
-        self.input = InputSpec()
-        self.training_summary: dict[str, Any] = {}
+        self.input = InputSpec()  # how images are prepared for it; set by training
+        self.training_summary: dict[str, Any] = {}  # data, recipe and choice of the checkpoint
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self._build()
+        for name, module in self.named_modules():
+            if name.endswith("classify") and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(module.weight, std=CLASSIFIER_STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def _build(self) -> None:
+        """Make the network's modules, with fresh weights."""
 
     @property
     def num_classes(self) -> int:
@@ -208,15 +166,15 @@ class SegmentationModel(nn.Module, ModelHubMixin):
 
     @property
     def modality(self) -> Modality:
-        """Which images the network looks at."""
+        """Which images the network uses."""
         return self.config.modality
 
     def score_cells(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
-        """Normalised images (B, 3, H, W), None where not looked at, to logits on a coarser grid."""
+        """Normalised images (B, 3, H, W), None where not used, to logits on a coarser grid."""
         raise NotImplementedError
 
     def forward(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
-        """Class logits of every pixel.
+        """Return the class logits of every pixel.
 
         Args:
             rgb: (B, 3, H, W) in [0, 1]; None for a network of modality `thermal`.
@@ -233,11 +191,11 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         assert image is not None
         logits = self.score_cells(
             None if rgb is None else self._normalize(rgb),
-            # One channel three times, so that a stem made for colour images serves.
+            # Three equal channels, so that a stem made for colour images serves.
             None if thermal is None else self._normalize(thermal.expand(-1, 3, -1, -1)),
         )
-        # Whatever autocast made of them: differences between classes are small beside the logits.
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        # Also under autocast: differences between classes are small beside the logits.
+        logits = at_least_float32(logits)
         return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
 
     def _look_at(self, rgb: Tensor | None, thermal: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -245,7 +203,11 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         if self.modality == "rgbt":
             if rgb is None or thermal is None:
                 raise ValueError("this network needs both rgb and thermal")
-            check_pair(rgb, thermal)
+            check_images(rgb, 3, "rgb")
+            check_images(thermal, 1, "thermal")
+            sizes = tuple(rgb.shape), tuple(thermal.shape)
+            if sizes[0][0] != sizes[1][0] or sizes[0][2:] != sizes[1][2:]:
+                raise ValueError(f"rgb {sizes[0]} and thermal {sizes[1]} differ in batch or size")
             return rgb, thermal
         image, channels = (rgb, 3) if self.modality == "rgb" else (thermal, 1)
         if image is None:
@@ -261,13 +223,9 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         self.write(save_directory)
 
     def write(self, folder: Path) -> None:
-        """Write weights, JSON and model card, each whole or not at all.
+        """Write weights, JSON and model card, each whole or not at all; raises InputError where it cannot.
 
-        Unlike `save_pretrained` it never takes an older file away first: at every moment the folder
-        holds a checkpoint.
-
-        Raises:
-            InputError: the folder cannot be written.
+        Unlike `save_pretrained` it never deletes an older file first: the folder always holds a checkpoint.
         """
         state = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
         with replacing(folder / WEIGHTS_FILE) as temporary:
@@ -276,11 +234,23 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         write_text(folder / "README.md", str(self.generate_model_card()))
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
-        """The README.md beside the weights: what they are and how to use them (`ModelHubMixin`)."""
-        return ModelCard(model_card(self.describe(), self.architecture, self.modality))
+        """Return the README.md that is saved beside the weights (`ModelHubMixin`)."""
+        size, trained = self.input.size, self.training_summary
+        card = _MODEL_CARD.format(
+            architecture=self.architecture,
+            name=self.name,
+            modality=self.modality,
+            version=__version__,
+            size=f"{size[0]}x{size[1]}" if size else "any size",
+            classes=", ".join(self.classes.names),
+        )
+        facts = [f"| {label} | {trained[key]} |" for key, label in _TRAINED if key in trained]
+        if trained.get("selection_miou") is not None:
+            facts.append(f"| mIoU on that split | {100 * trained['selection_miou']:.2f} |")
+        return ModelCard(card + (_TRAINING_CARD.format(facts="\n".join(facts)) if facts else ""))
 
     def describe(self) -> dict[str, Any]:
-        """What `config.json` holds."""
+        """Return the contents of `config.json`."""
         return {
             "efnet_version": __version__,
             "architecture": self.architecture,
@@ -292,38 +262,22 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         }
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        map_location: str = "cpu",
-        **unknown: Any,
-    ) -> Self:
+    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", **options: Any) -> Self:
         """Read a folder, or fetch both files from the hub (`ModelHubMixin`)."""
-        # The mixin hands over what the JSON and the constructor have in common; `read` reads it itself.
-        unknown = {key: value for key, value in unknown.items() if key not in ("config", "name", "classes")}
+        # The mixin also passes what JSON and constructor have in common, which `read` reads itself.
+        options = {key: value for key, value in options.items() if key not in ("config", "name", "classes")}
+        unknown = [key for key in options if key not in _HUB_OPTIONS]
         if unknown:
             raise TypeError(
                 f"from_pretrained takes no {', '.join(unknown)}: a checkpoint says itself what it is; for "
                 "other classes build a network and start it from the checkpoint"
             )
         folder = Path(model_id)
-        if not folder.is_dir():
-            folder = fetch(model_id, revision, cache_dir, force_download, local_files_only, token)
-        return cls.read(folder).to(map_location)
+        return cls.read(folder if folder.is_dir() else fetch(model_id, **options)).to(map_location)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read a folder that `save_pretrained` wrote.
-
-        Raises:
-            InputError: a file is missing, damaged, or of another architecture.
-        """
+        """Read what `save_pretrained` wrote; raises InputError for a missing, damaged or foreign file."""
         folder = Path(folder)
         values = read_config(folder)
         if values.get("architecture") != cls.architecture:
@@ -334,18 +288,24 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         try:
             config = cls.config_type.from_dict(values["config"])
             if not isinstance(values["name"], str):
-                raise ValueError("the name is no text")
-            state = read_state_dict(folder / WEIGHTS_FILE)
-            _require_weights_of(config, folder / WEIGHTS_FILE)
-            model = cls(config, values["name"], ClassSet.from_dict(values["classes"]))
-            model.input = InputSpec.from_dict(values["input"])
-            model.training_summary = dict(values["training"])
+                raise ValueError("the name is not text")
+            classes = ClassSet.from_dict(values["classes"])
+            if len(classes) != config.num_classes:
+                raise ValueError(f"{len(classes)} classes for a network of {config.num_classes}")
+            spec, summary = InputSpec.from_dict(values["input"]), dict(values["training"])
         except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(
                 f"{folder / CONFIG_FILE}: not a checkpoint's configuration ({error}); fetch it again"
             ) from error
+        state = read_state_dict(folder / WEIGHTS_FILE)
+        # Before any memory is taken: the file has at least one byte for each weight.
+        if config.least_parameters > (folder / WEIGHTS_FILE).stat().st_size:
+            raise InputError(
+                f"{folder / WEIGHTS_FILE}: does not fit {CONFIG_FILE} beside it, which needs "
+                f"{config.least_parameters} weights or more; they are of different checkpoints"
+            )
+        model = cls(config, values["name"], classes)
+        model.input, model.training_summary = spec, summary
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
@@ -356,54 +316,24 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         return model.eval()
 
 
-def _require_weights_of(config: ModelConfig, path: Path) -> None:
-    """Refuse a configuration of more weights than the file has bytes, before any memory is taken for them."""
-    least = config.least_parameters
-    if least > path.stat().st_size:
-        raise InputError(
-            f"{path}: does not fit {CONFIG_FILE} beside it, which speaks of {least} weights or more; they "
-            "are of different checkpoints"
-        )
+_HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
-def fetch(
-    name: str,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-    token: str | bool | None = None,
-) -> Path:
-    """Get weights and JSON of a hub repository; returns the folder they lie in.
-
-    Raises:
-        InputError: there is no such repository, or it cannot be reached.
-    """
+def fetch(name: str, **options: Any) -> Path:
+    """Fetch weights and JSON from the hub, return their folder; raises InputError where it cannot."""
     try:
         for filename in (WEIGHTS_FILE, CONFIG_FILE):
-            fetched = huggingface_hub.hf_hub_download(
-                name,
-                filename,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-            )
+            fetched = huggingface_hub.hf_hub_download(name, filename, **options)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise InputError(
-            f"{name}: neither a checkpoint folder here nor one to be had from the hub "
+            f"{name}: neither a checkpoint folder here nor one on the hub that can be fetched "
             f"({type(error).__name__}); check the path or the name"
         ) from error
     return Path(fetched).parent
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The JSON of a checkpoint folder.
-
-    Raises:
-        InputError: missing or not JSON.
-    """
+    """Read the JSON of a checkpoint folder; raises InputError if it is missing or damaged."""
     path = folder / CONFIG_FILE
     try:
         values = parse_json(path.read_text(encoding="utf-8"))

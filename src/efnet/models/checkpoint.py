@@ -1,4 +1,4 @@
-"""From what a user calls a checkpoint to a network."""
+"""Load a checkpoint by the name that a user gives it, or copy its weights into another network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from pathlib import Path
 from efnet.core.errors import InputError
 from efnet.models.base import CONFIG_FILE, SegmentationModel, fetch, read_config
 from efnet.models.registry import ARCHITECTURES
+from efnet.models.weights import LoadReport, fill
 
 BEST_FOLDER = "best"
+
+_PER_CLASS = (
+    *("decoder.class_tokens", "decoder.classify."),
+    *("rgb.decoder.classify.", "fusion.encoder.0.", "fusion.classify."),  # PSTNet's two streams
+)
+"""Beginnings of the names of tensors with a row or column per class."""
 
 
 def load_checkpoint(
@@ -20,26 +27,17 @@ def load_checkpoint(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> SegmentationModel:
-    """Load a network for evaluation from a run folder, a checkpoint folder or the hub.
+    """Load a network in evaluation mode, on the CPU, from a run folder, a checkpoint folder or the hub.
 
-    Args:
-        path_or_hub_id: folder that `efnet train` or `save_pretrained` wrote (of a run, its best
-            checkpoint is taken), or the name `owner/name` of a hub repository. `~` is the home folder.
-        revision: branch, tag or commit of a hub repository; its main branch if None. This and the
-            following are of no use for a folder.
-        token: for a private repository; None: the one that the user is logged in with.
-        cache_dir: where fetched files are kept.
-        local_files_only: take what was fetched before, and do not go to the network.
-
-    Returns:
-        the network in evaluation mode, on the CPU.
-
-    Raises:
-        InputError: nothing there, or it is not a checkpoint.
+    `path_or_hub_id` is a folder that training (its best checkpoint is loaded) or `save_pretrained` wrote, or
+    the name `owner/name` of a hub repository; `~` is the home folder. The options concern the hub: `revision`
+    is a branch, tag or commit (None: the main branch), `token` opens a private repository (None: that of the
+    user's login), fetched files stay in `cache_dir`, and with `local_files_only` nothing is fetched. Raises
+    InputError if there is nothing, or it is not a checkpoint.
     """
     name = os.path.expanduser(path_or_hub_id)  # noqa: PTH111 - unlike pathlib's, leaves ~nobody as it is
     if not name:
-        raise InputError("--checkpoint is empty; give a run folder")
+        raise InputError("`checkpoint` is empty; give a run folder")
     folder = Path(name)
     if folder.is_file():
         folder = folder.parent if folder.name == CONFIG_FILE else folder
@@ -48,22 +46,39 @@ def load_checkpoint(
     if folder.is_dir():
         best = folder / BEST_FOLDER
         return read_network(best if (best / CONFIG_FILE).is_file() else folder)
-    # `runs/x` beside an existing `runs` is a slip of the pen, not a repository to be fetched.
+    # `runs/x` beside an existing `runs` is a typing mistake, not a repository.
     if name.count("/") != 1 or folder.parent.is_dir() or name.startswith("."):
         raise InputError(f"{name}: no such folder; give a run folder or the name of a hub repository")
     cached = None if cache_dir is None else Path(cache_dir).expanduser()
-    return read_network(fetch(name, revision, cached, local_files_only=local_files_only, token=token))
+    options = {"revision": revision, "token": token, "local_files_only": local_files_only}
+    return read_network(fetch(name, cache_dir=cached, **options))
 
 
 def read_network(folder: Path) -> SegmentationModel:
-    """Read a checkpoint folder, whatever network is in it.
-
-    Raises:
-        InputError: a file is missing or damaged, or the network is unknown.
-    """
+    """Read a checkpoint folder of any network; raises InputError if it is damaged or the network unknown."""
     architecture = read_config(folder).get("architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise InputError(
             f"{folder / CONFIG_FILE}: a checkpoint of {architecture!r}; known are {', '.join(ARCHITECTURES)}"
         )
     return ARCHITECTURES[architecture].read(folder)
+
+
+def copy_weights(network: SegmentationModel, given: SegmentationModel, source: str) -> LoadReport:
+    """Copy all tensors of equal shapes; raises InputError if the networks differ in more than classes."""
+    own, theirs = network.state_dict(), given.state_dict()
+    # Networks of equally many classes may still have other classes.
+    left = () if network.classes.names == given.classes.names else _PER_CLASS
+    loaded = {
+        name: value
+        for name, value in theirs.items()
+        if name in own and own[name].shape == value.shape and not name.startswith(left)
+    }
+    blocks = [name for name in own if ".blocks." in name]
+    missing = [name for name in blocks if name not in loaded]
+    if missing:
+        raise InputError(
+            f"{source}: weights of another network size ({missing[0]} does not fit); "
+            "choose the preset that fits"
+        )
+    return fill(network, source, loaded, [name for name in theirs if name not in loaded])

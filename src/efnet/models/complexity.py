@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from efnet.models.base import SegmentationModel
@@ -16,20 +17,12 @@ from efnet.models.registry import create_model
 
 @dataclass(frozen=True)
 class Complexity:
-    """Size of a network.
+    """Size of a network."""
 
-    Attributes:
-        parameters: number of them.
-        layers: multiply-adds of convolutions and linear layers for one pair.
-        attention: multiply-adds of the products of attention.
-        clustering: multiply-adds that comparing all tokens with all would take; the exact search
-            of `efnet.ops.dpc_knn` needs far fewer.
-    """
-
-    parameters: int
-    layers: float
-    attention: float
-    clustering: float
+    parameters: int  # number of them
+    layers: float  # multiply-adds of convolutions and linear layers for one pair
+    attention: float  # multiply-adds of the products of attention
+    clustering: float  # multiply-adds of comparing all tokens with all; the exact search needs far fewer
 
     def to_dict(self) -> dict[str, float]:
         """Plain values for JSON."""
@@ -37,50 +30,35 @@ class Complexity:
 
 
 def measure(name: str, num_classes: int, size: tuple[int, int], **options: Any) -> Complexity:
-    """Count a network of `create_model` for one pair of images.
-
-    Args:
-        name: preset.
-        num_classes: K.
-        size: (H, W) of the images.
-        **options: as of `create_model`.
-    """
+    """Count a network of `create_model`, which takes `options`, for one pair of images of `size` (H, W)."""
     with torch.device("meta"):
         model = create_model(name, num_classes, **options)
     return count(model, size)
 
 
 def count(model: SegmentationModel, size: tuple[int, int]) -> Complexity:
-    """Count a network for one pair of images.
-
-    Args:
-        model: the network, on the `meta` device.
-        size: (H, W) of the images.
-    """
+    """Count a network, on the `meta` device, for one pair of images of `size` (H, W)."""
     model.eval()
     pair = torch.empty(1, 3, *size, device="meta"), torch.empty(1, 1, *size, device="meta")
     compared: list[int] = []
-    for module in model.modules():
-        if isinstance(module, DBTC):
-            module.register_forward_hook(lambda _module, _inputs, output: compared.append(_all_pairs(output)))
+
+    def compare(_: nn.Module, __: object, output: tuple[Tokens, Tokens, torch.Tensor]) -> None:
+        """Count the multiply-adds of all distances between the tokens that a clustering was given."""
+        tokens, channels = output[1].features.shape[1:]
+        compared.append(tokens * tokens * channels)
+
+    for part in model.modules():
+        if isinstance(part, DBTC):
+            part.register_forward_hook(compare)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(*pair)
-    counts = {str(operator): flops / 2 for operator, flops in counter.get_flop_counts()["Global"].items()}
-    attention = sum(count for operator, count in counts.items() if _is_attention(operator))
+    counts = {str(key): flops / 2 for key, flops in counter.get_flop_counts()["Global"].items()}
+    # Batched products occur in attention alone; fused kernels carry its name.
+    products = ("bmm", "attention")
+    attention = sum(flops for key, flops in counts.items() if any(name in key for name in products))
     return Complexity(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layers=sum(counts.values()) - attention,
         attention=attention,
         clustering=sum(compared),
     )
-
-
-def _is_attention(operator: str) -> bool:
-    """Batched products occur in attention alone; fused kernels carry its name."""
-    return "bmm" in operator or "attention" in operator
-
-
-def _all_pairs(output: tuple[Tokens, Tokens, torch.Tensor]) -> int:
-    """Multiply-adds of all distances between the tokens that a clustering was given."""
-    _, tokens, channels = output[1].features.shape
-    return tokens * tokens * channels

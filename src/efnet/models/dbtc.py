@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from efnet.models.config import Position
 from efnet.models.layers import TokenConv, Tokens
 from efnet.models.position import PixelCoordinateEncoding, make_position
-from efnet.ops.dpc_knn import Clusters, dpc_knn
-from efnet.ops.precision import full_precision
+from efnet.ops.clustering.dpc_knn import Clusters, dpc_knn
+from efnet.ops.precision import at_least_float32, full_precision
 from efnet.ops.tokens import Size, merge_tokens
 
 
@@ -21,10 +21,7 @@ def halve(size: Size) -> Size:
 
 
 def kept(count: int, share: float) -> int:
-    """A share of some tokens, rounded up: at least one.
-
-    In whole numbers, which an exported program can work out for any number of tokens.
-    """
+    """Number of tokens in a share, rounded up: in integers, so that exported programs take any `count`."""
     part = Fraction(share).limit_denominator(1 << 16)
     return (count * part.numerator + part.denominator - 1) // part.denominator
 
@@ -32,13 +29,9 @@ def kept(count: int, share: float) -> int:
 class DBTC(nn.Module):
     """Cluster tokens by semantic and spatial distance and merge each cluster into one token.
 
-    Args:
-        in_channels: width of the tokens that come in.
-        out_channels: width of the next stage.
-        neighbors: k of the density (eq. 2).
-        keep: share of the tokens kept.
-        position: what the spatial distance is measured on; `none`: the semantic distance alone.
-        tau: balance of equation 1; the spatial distance weighs 1 - tau.
+    The density looks at `neighbors` tokens (k in eq. 2), and the share `keep` of the tokens remains. The
+    spatial distance is measured on `position` (`none`: the semantic distance alone) and weighs 1 - tau (eq.
+    1).
     """
 
     def __init__(
@@ -62,20 +55,16 @@ class DBTC(nn.Module):
             self.score_position = nn.Linear(self.position.width, 1, bias=False)
 
     def reset_position_score(self) -> None:
-        """The position starts without a say in the importance."""
+        """Zero-initialise, so that position does not affect the importance at first."""
         if self.position is not None:
             nn.init.zeros_(self.score_position.weight)
 
     def forward(self, tokens: Tokens) -> tuple[Tokens, Tokens, Tensor]:
-        """Merge N tokens into M = ceil(keep * N).
+        """Merge tokens (B, N, in_channels) into M = ceil(keep * N).
 
-        Args:
-            tokens: features (B, N, in_channels).
-
-        Returns:
-            the merged tokens (B, M, out_channels), the tokens they were made of (B, N, out_channels),
-            and the importance P (B, N, 1) of the latter: the queries, the keys and values, and the
-            attention bias of the next stage's first block.
+        Returns the merged tokens (B, M, out_channels), the tokens they were made of (B, N, out_channels), and
+        the latter's importance P (B, N, 1): queries, keys and values, and attention bias of the next stage's
+        first block.
         """
         features = self.norm(self.conv(tokens))
         num_clusters = kept(features.shape[1], self.keep)
@@ -83,9 +72,9 @@ class DBTC(nn.Module):
         positions = None
         if self.position is not None:
             positions = self.position(tokens.grid, num_clusters)
-            importance = importance + self._position_score(
-                positions * self.position.image_unit(tokens.grid.size, num_clusters)
-            )
+            placed = positions * self.position.image_unit(tokens.grid.size, num_clusters)
+            with full_precision(placed.device):  # the only source of gradients of the positions
+                importance = importance + F.linear(placed, at_least_float32(self.score_position.weight))
         clusters = self._cluster(tokens.with_features(features), positions, num_clusters).assignment
         merged = Tokens(
             merge_tokens(features, importance.squeeze(-1), clusters, num_clusters),
@@ -95,34 +84,19 @@ class DBTC(nn.Module):
         return merged, tokens.with_features(features), importance
 
     def clusters(self, tokens: Tokens) -> Clusters:
-        """Cluster tokens as `forward` does once it has brought them to the next stage's width.
-
-        Args:
-            tokens: features (B, N, out_channels), as `forward` returns the tokens that it merged.
-        """
+        """Cluster tokens (B, N, out_channels) of the kind that `forward` returns second."""
         num_clusters = kept(tokens.features.shape[1], self.keep)
         positions = None if self.position is None else self.position(tokens.grid, num_clusters)
         return self._cluster(tokens, positions, num_clusters)
 
     def _cluster(self, tokens: Tokens, positions: Tensor | None, num_clusters: int) -> Clusters:
+        # Positions linear in row and column, and tokens that are still the grid's cells: searched by windows.
+        linear = isinstance(self.position, PixelCoordinateEncoding)
         return dpc_knn(
             tokens.features.detach(),
             num_clusters,
             k=self.neighbors,
             positions=None if positions is None else positions.detach(),
             spatial_weight=0.0 if positions is None else 1 - self.tau,
-            grid=self._regular_grid(tokens),
+            grid=tokens.grid.size if linear and tokens.grid.regular else None,
         )
-
-    def _regular_grid(self, tokens: Tokens) -> Size | None:
-        """Size of the grid whose cells the tokens still are, with positions linear in row and column."""
-        linear = isinstance(self.position, PixelCoordinateEncoding)
-        return tokens.grid.size if linear and tokens.grid.regular else None
-
-    def _position_score(self, positions: Tensor) -> Tensor:
-        """(B, N, 1) what the position (B, N, P) adds to the importance.
-
-        Assignment passes no gradient: this is the only way by which the position learns.
-        """
-        with full_precision(positions.device):
-            return F.linear(positions, self.score_position.weight.float())

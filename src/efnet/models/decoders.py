@@ -1,4 +1,4 @@
-"""From the four stages to class scores on the initial grid: MFAD (EFNet section II-D), and table VII."""
+"""Decoders, from the four stages to class scores on the initial grid (EFNet section II-D, table VII)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.models.config import Decoder
-from efnet.models.layers import Tokens
-from efnet.ops.distance import squared_distance
-from efnet.ops.tokens import Size
+from efnet.models.layers import ConvNorm, Tokens
+from efnet.ops.linear import squared_distance
 
 
 class MFAD(nn.Module):
     """Multi-scale feature aggregation decoder: minus the distance of each cell to each class token.
 
-    Equations 6-8. Squared distances add over the parts of a concatenation, so each stage's part is
-    computed once per token and then read by the cells: the concatenated map never exists.
-
-    Args:
-        widths: channels of the four stages.
-        num_classes: K.
+    Equations 6-8. Squared distances add over the parts of a concatenation, so each stage's part is computed
+    once per token and then read by the cells: the concatenated map never exists.
     """
 
     def __init__(self, widths: Sequence[int], num_classes: int) -> None:
@@ -32,22 +27,22 @@ class MFAD(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The scale of normalised features: nearer to zero, all distances would be alike for long."""
+        """Start at the scale of normalised features: near zero, all distances would stay alike for long."""
         nn.init.normal_(self.class_tokens)
 
     def forward(self, stages: Sequence[Tokens]) -> Tensor:
-        """Four stages to logits (B, K, h, w), float32."""
+        """Four stages to logits (B, K, h, w), float32 (float64 for a network of that type)."""
         total = stages[0].features.new_zeros((), dtype=torch.float32)
         for stage, part in zip(stages, torch.split(self.class_tokens, list(self.widths), dim=1), strict=True):
             total = total + _read(squared_distance(stage.features, part), stage)
-        # Below the square root a floor, where its slope would be infinite.
+        # At zero the slope of the square root is infinite.
         logits = -total.clamp_min(1e-6).sqrt()
         height, width = stages[0].grid.size
         return logits.transpose(1, 2).reshape(logits.shape[0], -1, height, width)
 
 
 def _read(values: Tensor, stage: Tokens) -> Tensor:
-    """(B, n, K) what each cell's token (B, N, K) holds."""
+    """(B, n, K) the values (B, N, K) of each cell's token."""
     if stage.grid.regular:
         return values
     return values.gather(1, stage.assignment[..., None].expand(-1, -1, values.shape[-1]))
@@ -73,18 +68,32 @@ class MLPDecoder(nn.Module):
         return logits
 
 
-class DeepLabDecoder(nn.Module):
-    """DeepLabV3+'s head (arXiv 1802.02611): atrous pyramid on the last stage, refined by the first."""
+class AtrousPyramid(nn.Module):
+    """Views of several reaches at once, and the mean of the whole map (DeepLabV3+, arXiv 1802.02611)."""
 
     rates = (6, 12, 18)
 
-    def __init__(self, widths: Sequence[int], num_classes: int, width: int = 256, detail: int = 48) -> None:
+    def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
-        deep = widths[-1]
-        self.branches = nn.ModuleList([ConvNorm(deep, width, 1)])
-        self.branches.extend(ConvNorm(deep, width, 3, dilation=rate) for rate in self.rates)
-        self.context = nn.Sequential(nn.Conv2d(deep, width, 1), nn.ReLU())
+        self.branches = nn.ModuleList([ConvNorm(in_channels, width, 1)])
+        self.branches.extend(ConvNorm(in_channels, width, 3, dilation=rate) for rate in self.rates)
+        self.context = nn.Sequential(nn.Conv2d(in_channels, width, 1), nn.ReLU())
         self.project = ConvNorm(width * (len(self.rates) + 2), width, 1)
+
+    def views(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) to (B, width, h, w)."""
+        context = self.context(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
+        projected: Tensor = self.project(
+            torch.cat([*(branch(features) for branch in self.branches), context], 1)
+        )
+        return projected
+
+
+class DeepLabDecoder(AtrousPyramid):
+    """DeepLabV3+'s head: an atrous pyramid on the last stage, refined by the first."""
+
+    def __init__(self, widths: Sequence[int], num_classes: int, width: int = 256, detail: int = 48) -> None:
+        super().__init__(widths[-1], width)
         self.detail = ConvNorm(widths[0], detail, 1)
         self.refine = nn.Sequential(ConvNorm(width + detail, width, 3), ConvNorm(width, width, 3))
         self.dropout = nn.Dropout2d(0.1)
@@ -93,34 +102,15 @@ class DeepLabDecoder(nn.Module):
     def forward(self, stages: Sequence[Tokens]) -> Tensor:
         """Four stages to logits (B, K, h, w)."""
         first, last = stages[0], stages[-1]
-        # The pyramid works at stride 16, as DeepLab's does; its rates are meant for that.
-        size: Size = stages[2].map_size
-        deep = last.to_map(size)
-        context = self.context(deep.mean((2, 3), keepdim=True)).expand(-1, -1, *size)
-        pyramid = self.project(torch.cat([*(branch(deep) for branch in self.branches), context], dim=1))
+        # At stride 16, as DeepLab's: its rates are meant for that.
+        pyramid = self.views(last.to_map(stages[2].map_size))
         pyramid = F.interpolate(pyramid, first.grid.size, mode="bilinear", align_corners=False)
         refined = self.refine(torch.cat([pyramid, self.detail(first.to_map())], dim=1))
         logits: Tensor = self.classify(self.dropout(refined))
         return logits
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution that keeps the size, batch normalisation, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> None:
-        padding = dilation * (kernel // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-        )
-
-
 def make_decoder(kind: Decoder, widths: Sequence[int], num_classes: int) -> nn.Module:
-    """The module of a configuration's `decoder`."""
-    decoders: dict[str, type[MFAD | MLPDecoder | DeepLabDecoder]] = {
-        "mfad": MFAD,
-        "mlp": MLPDecoder,
-        "deeplab": DeepLabDecoder,
-    }
-    return decoders[kind](widths, num_classes)
+    """Make the module of a configuration's `decoder`."""
+    decoder: type[nn.Module] = {"mfad": MFAD, "mlp": MLPDecoder, "deeplab": DeepLabDecoder}[kind]
+    return decoder(widths, num_classes)

@@ -6,7 +6,6 @@ import os
 
 from torch import Tensor, nn
 
-from efnet.core.classes import ClassSet
 from efnet.models.base import SegmentationModel
 from efnet.models.config import EFNetConfig
 from efnet.models.dbtc import DBTC
@@ -15,7 +14,8 @@ from efnet.models.fusion import make_fusion
 from efnet.models.layers import Tokens, init_weights
 from efnet.models.position import PixelCoordinateEncoding, PositionEmbedding
 from efnet.models.stages import GridStage, TokenStage
-from efnet.models.tcformer_weights import LoadReport, load_tcformer
+from efnet.models.tcformer_weights import load_tcformer
+from efnet.models.weights import LoadReport
 
 
 class DownPath(nn.Module):
@@ -27,7 +27,7 @@ class DownPath(nn.Module):
         self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, before: Tokens, tokens: Tokens) -> Tokens:
-        """The tokens (B, N, out_channels) plus what `before` (B, N', in_channels) says at their cells."""
+        """Tokens (B, N, out_channels) plus `before` (B, N', in_channels), halved, at their cells."""
         halved = self.norm(self.conv(before.to_map()).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return tokens.with_features(tokens.features + tokens.from_map(halved))
 
@@ -51,8 +51,8 @@ class EFNet(SegmentationModel):
     config_type = EFNetConfig
     config: EFNetConfig
 
-    def __init__(self, config: EFNetConfig, name: str = "custom", classes: ClassSet | None = None) -> None:
-        super().__init__(config, name, classes)
+    def _build(self) -> None:
+        config = self.config
         backbone = config.backbone
         widths = backbone.widths
         self.rgb = GridStage(backbone) if config.modality != "thermal" else None
@@ -64,10 +64,7 @@ class EFNet(SegmentationModel):
         )
         self.down = nn.ModuleList(DownPath(*widths[stage : stage + 2]) for stage in (0, 1))
         self.decoder = make_decoder(config.decoder, widths, config.num_classes)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Fresh weights: layers as TCFormer's, then what has an initialisation of its own."""
+        # Layers as TCFormer's, then those that have an initialisation of their own.
         self.apply(init_weights)
         for module in self.modules():
             if isinstance(module, MFAD | PixelCoordinateEncoding | PositionEmbedding):
@@ -77,7 +74,7 @@ class EFNet(SegmentationModel):
 
     @property
     def checkpoint_activations(self) -> bool:
-        """Whether training computes what blocks keep again in the backward pass: less memory, more time."""
+        """Whether the backward pass recomputes the blocks' activations: less memory, more time."""
         return any(stage.checkpoint_activations for stage in self._all_stages())
 
     @checkpoint_activations.setter

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efnet.core.compat import is_exporting
 from efnet.models.config import Fusion
 from efnet.models.layers import Linear, layer_norm
-from efnet.ops.exporting import is_exporting
+from efnet.ops.precision import at_least_float32
 from efnet.ops.tokens import Size
 from efnet.ops.windows import merge_windows, split_windows
 
@@ -17,16 +18,12 @@ HEAD_WIDTH = 32
 
 
 class WindowCrossAttention(nn.Module):
-    """Queries of one modality attend to keys and values of the other inside each window.
-
-    Args:
-        width: channels C.
-        window: side of a window in cells.
-    """
+    """Queries of one modality attend to the other inside each window; heads have at least 32 channels."""
 
     def __init__(self, width: int, window: int = WINDOW) -> None:
         super().__init__()
-        self.heads = max(1, width // HEAD_WIDTH)
+        most = max(1, width // HEAD_WIDTH)
+        self.heads = next(heads for heads in range(most, 0, -1) if width % heads == 0)
         self.window = window
         self.q = Linear(width, width)
         self.kv = Linear(width, 2 * width)
@@ -47,16 +44,13 @@ class WindowCrossAttention(nn.Module):
         return features
 
     def _split_heads(self, windows: Tensor) -> Tensor:
-        """(B, windows, cells, C) to (B * windows, heads, cells, C/heads).
-
-        Windows count as samples: with a fifth dimension PyTorch's fused kernels would step aside.
-        """
+        """(B, windows, cells, C) to (B * windows, heads, cells, C/heads): kernels take four dimensions."""
         windows = windows.flatten(0, 1)
         return windows.view(*windows.shape[:2], self.heads, -1).transpose(1, 2)
 
     def _padding(self, size: Size, batch: int, like: Tensor) -> Tensor | None:
         """(B * windows, 1, 1, cells) bias that hides padded keys; None where nothing is padded."""
-        # An exported program is for any size.
+        # An exported program must serve any size.
         if not is_exporting() and size[0] % self.window == 0 and size[1] % self.window == 0:
             return None
         real = torch.ones(batch, *size, 1, dtype=torch.bool, device=like.device)
@@ -66,7 +60,7 @@ class WindowCrossAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Channel scores from the map's mean, maximum and variance: windows learn of each other."""
+    """Channel scores from the map's mean, maximum and variance, so that a window depends on the others."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,7 +69,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, h, w, C) to scores (B, 1, 1, C) between 0 and 1."""
-        cells = features.flatten(1, 2).float()
+        cells = at_least_float32(features.flatten(1, 2))
         # Two sums over rows: PyTorch's variance along them is many times slower on a CPU.
         mean = cells.mean(1)
         variance = (cells - mean[:, None]).square().mean(1)
@@ -130,7 +124,7 @@ class Cat(nn.Module):
 
 
 def make_fusion(kind: Fusion, width: int) -> nn.Module:
-    """The module of a configuration's `fusion`."""
+    """Make the module of a configuration's `fusion`."""
     if kind == "mif":
         return MIF(width)
     return Cat(width) if kind == "cat" else Add()

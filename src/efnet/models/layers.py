@@ -1,9 +1,7 @@
-"""Small layers: stem, convolution on tokens, feed-forward part, attention, and the block made of them.
+"""Tokens, and the small layers that work on them: stem, convolution, feed-forward part, attention, block.
 
 TCFormer (arXiv 2204.08680, section 3.4). On the regular grid of stage 1 these are the blocks of PVTv2
 (arXiv 2106.13797), which lack the token skip.
-
-Tokens of a stage: what passes between the modules of the network.
 """
 
 from __future__ import annotations
@@ -15,25 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.ops.attention import attention
-from efnet.ops.exporting import is_exporting
-from efnet.ops.linear import linear
+from efnet.core.compat import is_exporting
+from efnet.ops.linear import attention, linear
+from efnet.ops.precision import at_least_float32
 from efnet.ops.tokens import Size, TokenGrid, map_to_token, token_to_map
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Features of tokens and where the tokens lie.
+    """Features of tokens and where the tokens lie."""
 
-    Attributes:
-        features: (B, N, C).
-        grid: which token every cell of the initial grid belongs to.
-        map_size: (H, W) of the map on which this stage's convolutions see the tokens.
-    """
-
-    features: Tensor
-    grid: TokenGrid
-    map_size: Size
+    features: Tensor  # (B, N, C)
+    grid: TokenGrid  # the token of every cell of the initial grid
+    map_size: Size  # (H, W) of the map on which this stage's convolutions see the tokens
 
     @property
     def assignment(self) -> Tensor:
@@ -63,17 +55,17 @@ HALF_CHUNK = 512
 def layer_norm(width: int) -> nn.LayerNorm:
     """LayerNorm of blocks and stages.
 
-    Those of the stem, of reduced keys and of the clusterings keep PyTorch's epsilon 1e-5, as in the
-    official network: its recorded features tell the two apart.
+    The stem, reduced keys and clusterings use PyTorch's epsilon 1e-5 instead, as the official network does:
+    its recorded features depend on the difference.
     """
     return nn.LayerNorm(width, eps=1e-6)
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise one module as PVTv2 and TCFormer do: for `nn.Module.apply`."""
+    """Initialise a module as PVTv2 and TCFormer do: 1x1 skips (`nn.Conv1d`) keep PyTorch's own values."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv1d | nn.Conv2d):
+    elif isinstance(module, nn.Conv2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
     else:
@@ -83,11 +75,23 @@ def init_weights(module: nn.Module) -> None:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by the matrix multiplication that is the fastest here."""
+    """`nn.Linear`, computed by the matrix multiplication that is fastest on this machine."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
         return linear(input, self.weight, self.bias)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution that keeps the size, batch normalisation, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        )
 
 
 class PatchEmbedding(nn.Module):
@@ -106,16 +110,10 @@ class PatchEmbedding(nn.Module):
 
 
 class TokenConv(nn.Conv2d):
-    """3x3 convolution that sees tokens as a map, beside a 1x1 skip on the tokens themselves.
+    """3x3 convolution of the tokens' map, plus a 1x1 convolution (skip) of the tokens themselves.
 
-    The map blurs tokens smaller than its cells; the skip keeps their detail.
-
-    Args:
-        in_channels: of a token.
-        out_channels: of a token.
-        stride: of the convolution; it shrinks the map, not the number of tokens.
-        groups: as of `nn.Conv2d`.
-        skip: whether there is a skip: not on the regular grid, where the map loses nothing.
+    The map blurs tokens smaller than its cells; the skip keeps their detail. The regular grid needs none. A
+    stride shrinks the map, not the number of tokens.
     """
 
     def __init__(
@@ -127,30 +125,22 @@ class TokenConv(nn.Conv2d):
     def forward(self, tokens: Tokens) -> Tensor:  # type: ignore[override]
         """Tokens with features (B, N, in_channels) to features (B, N, out_channels)."""
         features = tokens.from_map(super().forward(tokens.to_map()))
-        return features if self.skip is None else features + self._skip(tokens.features)
+        if self.skip is None:
+            return features
+        # The 1x1 convolution as a matrix product, which needs no transposed tokens.
+        weight = self.skip.weight.squeeze(-1)
+        if self.groups > 1:
+            return features + tokens.features * weight.squeeze(-1)
+        return features + linear(tokens.features, weight)
 
     def of_channels(self, tokens: Tokens, channels: slice) -> Tensor:
-        """A depthwise convolution on some of its channels alone, without gradients.
-
-        Args:
-            tokens: features (B, N, c), those of `channels`.
-            channels: which ones of `in_channels` they are.
-
-        Returns:
-            (B, N, c), of which nothing else holds the memory.
-        """
+        """Depthwise convolution of `channels` alone, without gradients: (B, N, c) to a new (B, N, c)."""
         weight, bias = self.weight[channels], None if self.bias is None else self.bias[channels]
         convolved = F.conv2d(tokens.to_map(), weight, bias, self.stride, self.padding, groups=len(weight))
         features = tokens.from_map(convolved)
         if self.skip is not None:
             features.addcmul_(tokens.features, self.skip.weight[channels].flatten().to(features.dtype))
         return features
-
-    def _skip(self, features: Tensor) -> Tensor:
-        """The 1x1 convolution as the product it is, without turning tokens into columns."""
-        assert self.skip is not None
-        weight = self.skip.weight.squeeze(-1)
-        return features * weight.squeeze(-1) if self.groups > 1 else linear(features, weight)
 
 
 class MLP(nn.Module):
@@ -165,7 +155,7 @@ class MLP(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Tokens to features (B, N, C)."""
-        # An exported program leaves it to its runtime what stays in the cache.
+        # In an exported program the runtime decides about caching.
         if not torch.is_grad_enabled() and not is_exporting():
             return self._by_chunks(tokens)
         hidden = self.dwconv(tokens.with_features(self.fc1(tokens.features)))
@@ -173,7 +163,7 @@ class MLP(nn.Module):
         return features
 
     def _by_chunks(self, tokens: Tokens) -> Tensor:
-        """The same without keeping the hidden layer: its channels meet in the last product only."""
+        """The same without storing the hidden layer: its channels meet only in the last product."""
         total: Tensor | None = None
         chunk = HALF_CHUNK if tokens.features.element_size() == 2 else CHUNK
         for start in range(0, self.fc1.out_features, chunk):
@@ -182,10 +172,7 @@ class MLP(nn.Module):
             hidden = F.gelu(self.dwconv.of_channels(tokens.with_features(hidden), channels))
             bias = self.fc2.bias if total is None else None
             part = linear(hidden, self.fc2.weight[:, channels], bias)
-            # Half-precision parts are summed in float32.
-            total = (
-                (part if part.dtype == torch.float64 else part.float()) if total is None else total.add_(part)
-            )
+            total = at_least_float32(part) if total is None else total.add_(part)
         assert total is not None
         return total.to(part.dtype)
 
@@ -193,10 +180,8 @@ class MLP(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention whose keys and values come from the source's map, reduced by patches.
 
-    Args:
-        width: channels C of queries and source.
-        heads: number of heads.
-        reduction: side of the patches of the map that make one key; 1: the source's tokens are the keys.
+    Queries and source have `width` channels, a multiple of `heads`. A patch of `reduction` cells a side makes
+    one key; with 1 the source's tokens are the keys.
     """
 
     def __init__(self, width: int, heads: int, reduction: int) -> None:
@@ -211,33 +196,17 @@ class Attention(nn.Module):
             self.norm = nn.LayerNorm(width)
 
     def forward(self, queries: Tokens, source: Tokens, importance: Tensor | None = None) -> Tensor:
-        """Attend from `queries` to `source`, its importance P added to the logits (EFNet eq. 5).
-
-        Args:
-            queries: features (B, N, C).
-            source: features (B, N', C).
-            importance: (B, N', 1) or None.
-
-        Returns:
-            (B, N, C).
-        """
-        keys, bias = self._reduce(queries, source, importance)
+        """Attend from (B, N, C) to (B, N', C), biased by its importance (B, N', 1) (eq. 5): (B, N, C)."""
+        keys, bias = source.features, None if importance is None else importance.squeeze(-1)
+        if self.reduction > 1:
+            keys = self.norm(self.sr(source.to_map(queries.map_size)).flatten(2).transpose(1, 2))
+            if importance is not None:
+                pooled = source.with_features(importance).to_map(queries.map_size)
+                bias = F.avg_pool2d(pooled, self.reduction).flatten(1)
         q = self.q(queries.features).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, C/heads)
         k, v = self.kv(keys).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         features: Tensor = self.proj(attention(q, k, v, bias).transpose(1, 2).flatten(2))
         return features
-
-    def _reduce(
-        self, queries: Tokens, source: Tokens, importance: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Features (B, keys, C) that make keys and values, and their importance (B, keys)."""
-        if self.reduction == 1:
-            return source.features, None if importance is None else importance.squeeze(-1)
-        reduced = self.sr(source.to_map(queries.map_size)).flatten(2).transpose(1, 2)
-        if importance is None:
-            return self.norm(reduced), None
-        pooled = source.with_features(importance).to_map(queries.map_size)
-        return self.norm(reduced), F.avg_pool2d(pooled, self.reduction).flatten(1)
 
 
 class DropPath(nn.Module):
@@ -252,7 +221,7 @@ class DropPath(nn.Module):
         if not self.training or self.chance == 0:
             return residual
         kept = torch.rand(residual.shape[0], 1, 1, device=residual.device) >= self.chance
-        return residual * (kept / (1 - self.chance)).to(residual.dtype)
+        return residual * (kept.to(residual.dtype) / (1 - self.chance))
 
 
 class Block(nn.Module):
@@ -271,13 +240,7 @@ class Block(nn.Module):
     def forward(
         self, tokens: Tokens, source: Tokens | None = None, importance: Tensor | None = None
     ) -> Tokens:
-        """Tokens to tokens.
-
-        Args:
-            tokens: features (B, N, C), the queries.
-            source: what the keys and values are made of; None: the tokens themselves.
-            importance: (B, N', 1) of the source's tokens, or None.
-        """
+        """Tokens to tokens; keys and values come from `source` (None: the tokens), with its importance."""
         queries = tokens.with_features(self.norm1(tokens.features))
         keys = queries if source is None else source.with_features(self.norm1(source.features))
         features = tokens.features + self.drop_path(self.attn(queries, keys, importance))

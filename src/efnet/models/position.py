@@ -1,4 +1,4 @@
-"""What the spatial distance of a clustering is measured on (EFNet section II-C, table V)."""
+"""Positions of tokens, for the spatial distance of a clustering (EFNet section II-C, table V)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efnet.core.compat import is_exporting
 from efnet.models.config import Position
-from efnet.ops.exporting import is_exporting
-from efnet.ops.precision import full_precision
+from efnet.ops.precision import at_least_float32, full_precision
 from efnet.ops.tokens import Size, TokenGrid, map_to_token
 
 
-def grid_coordinates(size: Size, device: torch.device) -> Tensor:
+def grid_coordinates(size: Size, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """(1, 2, h, w) row and column of every cell, from the middle of the grid, in cells."""
-    axes = (torch.arange(cells, device=device).float() for cells in size)
+    axes = (torch.arange(cells, device=device).to(dtype) for cells in size)
     rows, columns = (axis - axis[-1] / 2 for axis in axes)
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
 
@@ -37,20 +37,20 @@ class PixelCoordinateEncoding(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The identity."""
+        """Start as the identity."""
         nn.init.eye_(self.map.weight)
 
     def forward(self, grid: TokenGrid, num_clusters: int) -> Tensor:
-        """(B, N, 2) positions y of the grid's tokens, float32."""
-        device = self.map.weight.device
-        cells = grid_coordinates(grid.size, device).expand(grid.assignment.shape[0], -1, -1, -1)
-        coordinates = map_to_token(cells, grid)
-        with full_precision(device):
-            return F.linear(coordinates / pitch(grid.size, num_clusters), self.map.weight.float())
+        """(B, N, 2) positions y of the grid's tokens, float32 (float64 for a network of that type)."""
+        weight = at_least_float32(self.map.weight)
+        cells = grid_coordinates(grid.size, weight.device, weight.dtype)
+        coordinates = map_to_token(cells.expand(grid.assignment.shape[0], -1, -1, -1), grid)
+        with full_precision(weight.device):
+            return F.linear(coordinates / pitch(grid.size, num_clusters), weight)
 
     @staticmethod
     def image_unit(size: Size, num_clusters: int) -> float | Tensor:
-        """Factor to units of the image: there a weight means the same at every stage and resolution."""
+        """Factor to units of the image, in which a weight means the same at every stage and resolution."""
         longer = torch.sym_max(*size)  # type: ignore[no-untyped-call]
         return pitch(size, num_clusters) / (torch.scalar_tensor(longer) if is_exporting() else longer)
 
@@ -67,17 +67,17 @@ class PositionEmbedding(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The usual small normal values."""
+        """Start with small normal values."""
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, grid: TokenGrid, num_clusters: int) -> Tensor:
-        """(B, N, 12) positions y of the grid's tokens, float32."""
-        cells = F.interpolate(self.table.float(), grid.size, mode="bilinear", align_corners=False)
+        """(B, N, 12) positions y of the grid's tokens, float32 (float64 for a network of that type)."""
+        cells = F.interpolate(at_least_float32(self.table), grid.size, mode="bilinear", align_corners=False)
         return map_to_token(cells.expand(grid.assignment.shape[0], -1, -1, -1), grid)
 
     @staticmethod
     def image_unit(size: Size, num_clusters: int) -> float:
-        """An embedding has no unit."""
+        """Return 1: an embedding has no unit."""
         return 1.0
 
 
@@ -89,5 +89,5 @@ def pitch(size: Size, num_clusters: int) -> float | Tensor:
 
 
 def make_position(kind: Position) -> PixelCoordinateEncoding | PositionEmbedding | None:
-    """The module of a configuration's `position`."""
+    """Make the module of a configuration's `position`."""
     return {"none": lambda: None, "pe": PositionEmbedding, "pce": PixelCoordinateEncoding}[kind]()

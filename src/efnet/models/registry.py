@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 from efnet.core.classes import ClassSet
 from efnet.models.base import SegmentationModel
-from efnet.models.baselines import RIVALS, RivalConfig
-from efnet.models.config import BACKBONES, EFNetConfig
+from efnet.models.baselines import BASELINES
+from efnet.models.config import BACKBONES, BaselineConfig, EFNetConfig, NetworkOptions
 from efnet.models.efnet import EFNet
 
 _PRESETS = {f"efnet_{size}": EFNetConfig(backbone) for size, backbone in BACKBONES.items()}
-_OPTIONS = tuple(
-    field.name for field in dataclasses.fields(EFNetConfig) if field.name not in ("backbone", "num_classes")
-)
 
-_NETWORKS: tuple[type[SegmentationModel], ...] = (EFNet, *RIVALS.values())
+_NETWORKS: tuple[type[SegmentationModel], ...] = (EFNet, *BASELINES.values())
 
 ARCHITECTURES = {network.architecture: network for network in _NETWORKS}
-"""What a checkpoint says it is, and what can read it."""
+"""The class that reads a checkpoint, by the architecture that the checkpoint names."""
 
 
 def list_models() -> list[str]:
     """The names that `create_model` knows: EFNet's presets, then networks of other papers."""
-    return [*_PRESETS, *RIVALS]
+    return [*_PRESETS, *BASELINES]
 
 
 def create_model(
@@ -37,15 +33,14 @@ def create_model(
         name: one of `list_models()`.
         num_classes: K; by default as many as `classes`, else 9.
         classes: names and colours of the classes; numbered ones if None.
-        **options: of an EFNet any of `fusion`, `position`, `tau`, `decoder`, `modality`, `merging` and
-            `drop_path`; of another network `modality`.
+        **options: of an EFNet those of `NetworkOptions`, and `drop_path`; of another network `modality`.
 
     Returns:
         the network, in training mode; an `EFNet` for its presets.
 
     Raises:
         ValueError: no such name or option, or a value out of its range.
-        TypeError: `classes` is no `ClassSet`.
+        TypeError: `classes` is not a `ClassSet`.
     """
     if classes is not None and not isinstance(classes, ClassSet):
         raise TypeError(
@@ -53,20 +48,15 @@ def create_model(
         )
     if num_classes is None:
         num_classes = len(classes) if classes is not None else 9
-    if name in RIVALS:
+    if name in BASELINES:
         _refuse_unknown(name, options, ("modality",))
-        return RIVALS[name](RivalConfig(num_classes, **options), name, classes)
+        return BASELINES[name](BaselineConfig(num_classes, **options), name, classes)
     if name not in _PRESETS:
         raise ValueError(f"no model {name!r}; there are {', '.join(list_models())}")
-    _refuse_unknown(name, options, (*_OPTIONS, "drop_path"))
+    _refuse_unknown(name, options, (*NetworkOptions.names(), "drop_path"))
     config = _PRESETS[name]
     drop_path = options.pop("drop_path", None)
-    if "tau" in options:
-        tau = options["tau"]
-        options["tau"] = tuple(tau) if isinstance(tau, Iterable) else (tau,)
     if drop_path is not None:
-        if not isinstance(drop_path, int | float) or not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path!r}")
         options["backbone"] = dataclasses.replace(config.backbone, drop_path=drop_path)
     return EFNet(dataclasses.replace(config, num_classes=num_classes, **options), name, classes)
 

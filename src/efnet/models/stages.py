@@ -1,7 +1,4 @@
-"""The stages of the backbone: blocks on the regular grid, then clustering and blocks on tokens.
-
-Average pooling in place of DBTC: what the network is without clustering (an ablation of ours).
-"""
+"""The backbone's stages: blocks on the regular grid, then clustering (or pooling) and blocks on tokens."""
 
 from __future__ import annotations
 
@@ -16,14 +13,9 @@ from efnet.ops.tokens import TokenGrid, cell_index, merge_tokens
 
 
 class AveragePooling(nn.Module):
-    """Merge the four cells of each 2x2 block of a stage's map into one token, their mean.
+    """Merge each 2x2 block of a stage's map into its mean: an ablation of ours, without clustering.
 
-    The convolution and the norm are DBTC's; importance and position have no part. The tokens that come in
-    must be the cells of their map, as those of stage 1 are and those that this module returns.
-
-    Args:
-        in_channels: width of the tokens that come in.
-        out_channels: width of the next stage.
+    The tokens must be the cells of their map, as those of stage 1 are and those that this module returns.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -32,15 +24,7 @@ class AveragePooling(nn.Module):
         self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, tokens: Tokens) -> tuple[Tokens, Tokens, None]:
-        """Merge N = H * W tokens into ceil(H / 2) * ceil(W / 2).
-
-        Args:
-            tokens: features (B, N, in_channels).
-
-        Returns:
-            as of `DBTC`: merged tokens (B, M, out_channels), the tokens they were made of
-            (B, N, out_channels), and no importance.
-        """
+        """Merge H * W tokens into ceil(H / 2) * ceil(W / 2); return as `DBTC` does, without importance."""
         features = self.norm(self.conv(tokens))
         size = halve(tokens.map_size)
         cells: Tensor = cell_index(tokens.map_size, size, features.device)
@@ -71,7 +55,7 @@ def _blocks(config: BackboneConfig, stage: int) -> nn.ModuleList:
 
 
 def _run(block: nn.Module, again: bool, *args: Tokens | Tensor | None) -> Tokens:
-    """A block's tokens; with `again` its activations are computed anew in the backward pass."""
+    """Run a block; with `again` its activations are recomputed in the backward pass."""
     tokens: Tokens
     if again and block.training and torch.is_grad_enabled():
         tokens = checkpoint(block, *args, use_reentrant=False)
@@ -84,7 +68,7 @@ class GridStage(nn.Module):
     """Stage 1: stem and blocks on the regular grid."""
 
     checkpoint_activations = False
-    """In training, keep what enters a block and compute the rest again: less memory, more time."""
+    """In training, store only the input of a block and recompute the rest: less memory, more time."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -102,26 +86,19 @@ class GridStage(nn.Module):
 
 
 class TokenStage(nn.Module):
-    """Stages 2 to 4: cluster the tokens of the stage before, then blocks on the merged ones.
-
-    Args:
-        config: the backbone.
-        stage: 1 to 3, counted from 0.
-        position: what the clustering's spatial distance is measured on.
-        tau: the clustering's balance (eq. 1).
-        merging: how the tokens become fewer.
+    """Stages 2 to 4: cluster the tokens of the stage before (`stage`: 1 to 3), then blocks on the merged
+    ones.
     """
 
-    checkpoint_activations = False
-    """As of stage 1; the clustering is not repeated."""
+    checkpoint_activations = False  # as of stage 1; the clustering is not repeated
 
     def __init__(
         self,
         config: BackboneConfig,
-        stage: int,
-        position: Position = "none",
-        tau: float = 1.0,
-        merging: Merging = "dbtc",
+        stage: int,  # 1 to 3, counted from 0
+        position: Position = "none",  # of the clustering, as of `NetworkOptions`
+        tau: float = 1.0,  # of the clustering (eq. 1)
+        merging: Merging = "dbtc",  # how the tokens become fewer
     ) -> None:
         super().__init__()
         before, width = config.widths[stage - 1 : stage + 1]

@@ -10,7 +10,8 @@ from efnet.models.base import check_images
 from efnet.models.config import BACKBONES, BackboneConfig
 from efnet.models.layers import Tokens, init_weights
 from efnet.models.stages import GridStage, TokenStage
-from efnet.models.tcformer_weights import LoadReport, load_tcformer
+from efnet.models.tcformer_weights import load_tcformer
+from efnet.models.weights import LoadReport
 
 
 class TCFormer(nn.Module):

@@ -1,52 +1,79 @@
-"""State dicts read from files that users have, without ever running code that a file carries."""
+"""Weights from the files that users have: read without running code that a file carries, and copied."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from efnet.core.errors import InputError
+from efnet.ops.precision import at_least_float32
 
 _WRAPPERS = ("state_dict", "model")
 _MOST_WRAPPERS = 8  # a dictionary may be its own `state_dict`
 _PREFIXES = ("module.", "backbone.")
 
+Encoder = TypeVar("Encoder", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Result of filling a network from a file."""
+
+    source: str  # the file
+    loaded: tuple[str, ...]  # parameters of the network that the file filled
+    fresh: tuple[str, ...]  # parameters of the network that keep their initialisation
+    left_over: tuple[str, ...]  # entries of the file that the network has no place for
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: loaded {len(self.loaded)} tensors; "
+            f"fresh {len(self.fresh)}{_list(self.fresh)}; "
+            f"left over {len(self.left_over)}{_list(self.left_over)}"
+        )
+
+
+def _list(names: tuple[str, ...]) -> str:
+    """The modules that the names belong to, in brackets."""
+    modules = dict.fromkeys(".".join(name.split(".")[:3]) for name in names)
+    shown = ", ".join(list(modules)[:12]) + (", ..." if len(modules) > 12 else "")
+    return f" ({shown})" if names else ""
+
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the tensors of a `.safetensors` file or of anything `torch.save` wrote.
 
-    A state dict wrapped in `state_dict` or `model` is unwrapped, and a prefix `module.` or `backbone.`
-    that all names share is taken off.
-
-    Raises:
-        InputError: no such file, not readable as weights, or it holds values that are not finite.
+    A state dict wrapped in `state_dict` or `model` is unwrapped, and a prefix `module.` or `backbone.` that
+    all names share is taken off. Raises InputError: no such file, not readable as weights, or it holds values
+    that are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
-    state = _strip_prefixes(_unwrap(_read(path)))
+    state = _unwrap(_read(path))
+    for prefix in _PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     if not state:
         raise InputError(f"{path}: holds no tensors; a state dict is needed")
     for name, value in state.items():
         _refuse_odd(path, name, value)
-    broken = [name for name, value in state.items() if not _is_finite(value)]
-    if broken:
-        raise InputError(f"{path}: {broken[0]} holds values that are not finite; the file is damaged")
+    for name, value in state.items():
+        # Not every 8-bit type has `isfinite` of its own.
+        if not torch.isfinite(at_least_float32(value) if value.is_floating_point() else value).all():
+            raise InputError(f"{path}: {name} holds values that are not finite; the file is damaged")
     return state
-
-
-def _is_finite(value: Tensor) -> bool:
-    # Not every 8-bit type has `isfinite` of its own.
-    return bool(torch.isfinite(value.float() if value.is_floating_point() else value).all())
 
 
 def _read(path: Path) -> Any:
@@ -55,7 +82,16 @@ def _read(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: not a readable safetensors file ({error}); fetch it again") from error
-    _refuse_compressed(path)
+    # `torch.save` stores its tensors as they are: compressed data may unpack to any size.
+    packed = False
+    # Without an archive it is an older file, or a damaged one.
+    with (
+        contextlib.suppress(OSError, ValueError, NotImplementedError, zipfile.BadZipFile),
+        zipfile.ZipFile(path) as archive,
+    ):
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    if packed:
+        raise InputError(f"{path}: a compressed archive; unpack it, or save the weights with torch.save")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -66,17 +102,6 @@ def _read(path: Path) -> Any:
     except Exception as error:  # of a damaged file: from its reader, or from the pickle machine's own steps
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable weights file ({reason}); fetch it again") from error
-
-
-def _refuse_compressed(path: Path) -> None:
-    """`torch.save` stores its tensors as they are: what is compressed may unpack to any size."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return  # no archive: an older file, or a damaged one
-    if packed:
-        raise InputError(f"{path}: a compressed archive; unpack it, or save the weights with torch.save")
 
 
 def _refuse_odd(path: Path, name: str, value: Tensor) -> None:
@@ -102,8 +127,57 @@ def _unwrap(value: Any) -> dict[str, Tensor]:
     return {}
 
 
-def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+def translate(name: str, rules: Iterable[tuple[re.Pattern[str], str, int]]) -> str | None:
+    """Return our name of a published one; None if it is not of the encoder.
+
+    A rule is a pattern, whose first group is the stage, our name with its groups as fields, and the number of
+    the first stage there.
+    """
+    for pattern, ours, first in rules:
+        match = pattern.fullmatch(name)
+        if match:
+            stage, *rest = match.groups()
+            return ours.format(int(stage) - first, *rest)
+    return None
+
+
+def describe_misfit(
+    own: Mapping[str, Tensor], values: Mapping[str, Tensor], missing: Sequence[str], surplus: Sequence[str]
+) -> str | None:
+    """Describe the first entry of a file that does not fit a network; None: all fit.
+
+    `own` is the network's state; `values` are the file's entries by the network's names, which lack
+    `missing`; the network has no place for `surplus`.
+    """
+    for name, value in values.items():
+        if name in own and value.shape != own[name].shape:
+            return f"{name} is {tuple(value.shape)} there and {tuple(own[name].shape)} here"
+    if missing or surplus:
+        return f"{(missing or surplus)[0]} is only {'here' if missing else 'there'}"
+    return None
+
+
+def fill_encoders(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    kind: type[Encoder],
+    fit: Callable[[Encoder], Mapping[str, Tensor]],
+    left_over: Sequence[str],
+) -> LoadReport:
+    """Fill every encoder of a type within a network with what `fit` returns for it."""
+    filled = {
+        f"{prefix}.{name}": value
+        for prefix, encoder in network.named_modules()
+        if isinstance(encoder, kind)
+        for name, value in fit(encoder).items()
+    }
+    return fill(network, path, filled, left_over)
+
+
+def fill(
+    network: nn.Module, path: str | os.PathLike[str], values: dict[str, Tensor], left_over: Collection[str]
+) -> LoadReport:
+    """Copy values to a network's tensors of the same names; the others stay fresh."""
+    network.load_state_dict(values, strict=False)
+    fresh = tuple(name for name in network.state_dict() if name not in values)
+    return LoadReport(str(path), tuple(values), fresh, tuple(left_over))

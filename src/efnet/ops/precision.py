@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from efnet.ops.exporting import is_exporting
+from efnet.core.compat import is_exporting
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -54,7 +56,7 @@ def exact_products() -> Iterator[None]:
 
 def _forbid_reduced_precision() -> Callable[[], None]:
     """Turn the switches; returns what turns them back."""
-    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+    backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
     if not all(hasattr(backend, "fp32_precision") for backend in backends):  # before PyTorch 2.9
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
@@ -68,3 +70,8 @@ def _forbid_reduced_precision() -> Callable[[], None]:
             backend.fp32_precision = precision
 
     return restore
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Raise half precision to float32; float32 and float64 stay as they are."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -7,32 +7,26 @@ grid. Both are sums over groups of rows, which `embedding_bag` computes without 
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efnet.ops.exporting import is_exporting
-from efnet.ops.segments import Segments, segments, sum_segments
-from efnet.ops.shares import Exchange, exchange
+from efnet.core.compat import is_exporting
+from efnet.ops.segments import Exchange, Segments, exchange, segments, sum_segments
 
 Size = tuple[int, int]
 
 
 class Groups(NamedTuple):
-    """Rows sorted by the group they belong to, in the form `embedding_bag` takes.
+    """Rows sorted by the group they belong to, in the form `embedding_bag` takes."""
 
-    Attributes:
-        order: (rows,) row numbers, those of the first group first.
-        starts: (groups,) where each group begins in `order`.
-        segments: what takes the place of `starts` in an exported program.
-    """
-
-    order: Tensor
-    starts: Tensor
-    segments: Segments | None = None
+    order: Tensor  # (rows,) row numbers, those of the first group first
+    starts: Tensor  # (groups,) where each group begins in `order`
+    segments: Segments | None = None  # what takes the place of `starts` in an exported program
 
 
 def group_rows(group: Tensor, num_groups: int) -> Groups:
@@ -102,7 +96,7 @@ class TokenGrid:
         if name not in self._exchanges:
             batch, device = self.assignment.shape[0], self.assignment.device
             cells = map_size[0] * map_size[1]
-            cell = _index_cells(self.size, map_size, device) + sample_offsets(batch, cells, device)
+            cell = cell_index(self.size, map_size, device) + sample_offsets(batch, cells, device)
             token = self.assignment + sample_offsets(batch, self.num_tokens, device)
             self._exchanges[name] = exchange(
                 token.flatten(), cell.flatten(), batch * self.num_tokens, batch * cells, self.regular
@@ -133,21 +127,27 @@ class TokenGrid:
         return TokenGrid(clusters.gather(1, self.assignment), num_clusters, self.size)
 
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _kept(function: _F) -> _F:
+    """Keep results by their arguments, but not in a graph, which keeps constants itself and has symbols."""
+    cached = lru_cache(maxsize=64)(function)
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*arguments)
+        # In inference mode the cached tensor could not serve a later training step.
+        with torch.inference_mode(False):
+            return cached(*arguments)
+
+    return cast(_F, call)
+
+
+@_kept
 def cell_index(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
     """(n,) the map cell that each initial cell falls into, by nearest-neighbour index."""
-    if torch.compiler.is_compiling():  # a graph keeps constants itself, and exporting knows sizes as symbols
-        return _index_cells(grid_size, map_size, device)
-    return _cached_cell_index(grid_size, map_size, device)
-
-
-@lru_cache(maxsize=64)
-def _cached_cell_index(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
-    # In inference mode the cached tensor could not serve a later training step.
-    with torch.inference_mode(False):
-        return _index_cells(grid_size, map_size, device)
-
-
-def _index_cells(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
     rows, columns = (
         torch.arange(cells, device=device) * parts // cells
         for cells, parts in zip(grid_size, map_size, strict=True)
@@ -155,21 +155,10 @@ def _index_cells(grid_size: Size, map_size: Size, device: torch.device) -> Tenso
     return (rows[:, None] * map_size[1] + columns).flatten()
 
 
+@_kept
 def _cells_of_map(grid_size: Size, map_size: Size, device: torch.device) -> Groups:
     """The initial cells grouped by the map cell they fall into."""
-    if torch.compiler.is_compiling():
-        return _group_cells(grid_size, map_size, device)
-    return _cached_cells_of_map(grid_size, map_size, device)
-
-
-@lru_cache(maxsize=64)
-def _cached_cells_of_map(grid_size: Size, map_size: Size, device: torch.device) -> Groups:
-    with torch.inference_mode(False):
-        return _group_cells(grid_size, map_size, device)
-
-
-def _group_cells(grid_size: Size, map_size: Size, device: torch.device) -> Groups:
-    return group_rows(_index_cells(grid_size, map_size, device)[None], map_size[0] * map_size[1])
+    return group_rows(cell_index(grid_size, map_size, device)[None], map_size[0] * map_size[1])
 
 
 def token_to_map(features: Tensor, grid: TokenGrid, map_size: Size) -> Tensor:

@@ -1,4 +1,4 @@
-"""Square windows of a feature map, padded at the right and bottom where the size is no multiple."""
+"""Square windows of a feature map, padded at the right and bottom where the size is not a multiple."""
 
 from __future__ import annotations
 

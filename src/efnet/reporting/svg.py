@@ -1,7 +1,7 @@
-"""Line charts as inline SVG: a few dozen lines instead of a plotting dependency.
+"""Charts as inline SVG, without a plotting dependency: a curve, or sorted bars with their mean.
 
-Colours come from the page's CSS variables (`--ink`, `--muted`, `--line`, `--accent`), so charts follow
-its light and dark themes.
+Colours are the CSS variables of the page (ink, muted, line, accent), so charts follow its light and dark
+themes. A chart in a file of its own falls back to colours for white paper.
 """
 
 from __future__ import annotations
@@ -10,8 +10,14 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, HEIGHT = 440, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 14, 40
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH, HEIGHT = 440, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 26, 40
+
+_INK, _MUTED = "var(--ink,#16202a)", "var(--muted,#52606d)"
+_LINE, _ACCENT = "var(--line,#d5dbe1)", "var(--accent,#1459a8)"
 
 
 def line_chart(
@@ -21,22 +27,13 @@ def line_chart(
     x_label: str,
     y_label: str,
     percent: bool = False,
-    from_zero: bool = True,
     mark: tuple[float, str] | None = None,
 ) -> str:
-    """Draw one curve.
+    """Draw a curve through (x, y) in order of x, above a y axis from zero; points not finite are left out.
 
-    Args:
-        points: (x, y) in order of x; at least one. Values that are not finite are left out.
-        title: read out by screen readers, with the range of the curve.
-        x_label: below the axis.
-        y_label: beside the axis.
-        percent: y is a fraction, its axis is labelled in percent.
-        from_zero: let the y axis begin at zero.
-        mark: x of a point to point out, and what to write there.
-
-    Returns:
-        an `<svg>` element as wide as its container.
+    Screen readers read out the title and both ends of the curve. With `percent`, y is a fraction whose axis
+    shows percent. `mark` is the x of a point to highlight, and its caption. The result is an `<svg>` element
+    as wide as its container.
 
     Raises:
         ValueError: no finite point.
@@ -44,57 +41,68 @@ def line_chart(
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
         raise ValueError("a chart needs at least one finite point")
-    xs, ys = [x for x, _ in finite], [y for _, y in finite]
-    x_ticks = nice_ticks(min(xs), max(xs), 6)
-    y_ticks = nice_ticks(0.0 if from_zero else min(ys), max(ys), 5)
-    x_range = (min(xs), max(max(xs), min(xs) + 1e-9))
-    y_range = (min(y_ticks[0], 0.0 if from_zero else min(ys)), y_ticks[-1])
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_range[0]) / (x_range[1] - x_range[0]) if len(finite) > 1 else 0.5
-        up = (y - y_range[0]) / (y_range[1] - y_range[0])
-        return (
-            _LEFT + across * (WIDTH - _LEFT - _RIGHT),
-            HEIGHT - _BOTTOM - up * (HEIGHT - _TOP - _BOTTOM),
-        )
+    (first, start), (last, end) = finite[0], finite[-1]
+    ticks = nice_ticks(0.0, max(y for _, y in finite), 5)
 
     def label(value: float) -> str:
         return f"{100 * value:g}" if percent else f"{value:g}"
 
-    spoken = (
-        f"{title}: from {label(round(ys[0], 4))} at {x_label} {xs[0]:g} "
-        f"to {label(round(ys[-1], 4))} at {x_label} {xs[-1]:g}."
-    )
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(spoken)}">']
-    for value in y_ticks:
-        _, y = place(xs[0], value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{WIDTH - _RIGHT}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{label(value)}</text>')
-    for value in x_ticks:
-        if x_range[0] <= value <= x_range[1]:
-            x, _ = place(value, y_ticks[0])
-            parts.append(
-                f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 17}" text-anchor="middle">{value:g}</text>'
-            )
+    chart = _Chart((first, last), (min(0.0, *(y for _, y in finite)), ticks[-1]))
+    chart.grid({value: label(value) for value in ticks})
+    for value in nice_ticks(first, last, 6):
+        if first <= value <= last:
+            chart.text(chart.x(value), HEIGHT - _BOTTOM + 17, f"{value:g}")
+    chart.text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, x_label)
     middle = (_TOP + HEIGHT - _BOTTOM) / 2
-    parts.append(
-        f'<text class="axis" x="{(_LEFT + WIDTH - _RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">'
-        f"{escape(x_label)}</text>"
-        f'<text class="axis" x="12" y="{middle}" text-anchor="middle" '
-        f'transform="rotate(-90 12 {middle})">{escape(y_label)}</text>'
-    )
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in finite))
-    parts.append(f'<polyline class="curve" points="{path}"/>')
+    chart.text(12, middle, y_label, rotate=-90)
+    path = " ".join(f"{chart.x(x):.1f},{chart.y(y):.1f}" for x, y in finite)
+    chart.add(f'polyline points="{path}"', f"fill:none;stroke:{_ACCENT};stroke-width:2;stroke-linejoin:round")
     if len(finite) == 1:
-        x, y = place(*finite[0])
-        parts.append(f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+        chart.dot(first, start)
     if mark is not None:
-        parts.append(_mark(mark, finite, place(*_nearest(mark[0], finite))))
-    return "".join([*parts, "</svg>"])
+        chart.note(*min(finite, key=lambda point: abs(point[0] - mark[0])), mark[1])
+    return chart.render(
+        f"{title}: from {label(round(start, 4))} at {x_label} {first:g} "
+        f"to {label(round(end, 4))} at {x_label} {last:g}."
+    )
+
+
+def bar_chart(values: NDArray[np.floating], title: str, noun: str) -> str:
+    """Draw values (C,) from 0 to 1 as bars, from the largest to the smallest.
+
+    The title stands above with mean and standard deviation, and screen readers read it out. `noun` is the
+    plural name of the values. The result is an `<svg>` element as wide as its container: a band of one
+    standard deviation around the mean, the bars, and a dashed line at the mean.
+    """
+    ordered = np.sort(values.astype(np.float64))[::-1]
+    mean, spread = float(ordered.mean()), float(ordered.std())
+    heading = f"{title}: mean {mean:.3f}, standard deviation {spread:.3f}"
+    chart = _Chart((0.0, len(ordered)), (0.0, 1.0))
+    chart.rectangle((0.0, len(ordered)), (max(0.0, mean - spread), min(1.0, mean + spread)), _LINE)
+    chart.grid({value: f"{value:g}" for value in (0.0, 0.5, 1.0)})
+    for place, value in enumerate(ordered):
+        chart.rectangle((place + 0.15, place + 0.85), (0.0, value), _ACCENT)
+    chart.level(mean, f"stroke:{_INK};stroke-width:1.5;stroke-dasharray:5 3")
+    chart.text(_LEFT, 15, heading, "start", _INK)
+    chart.text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 12, f"{len(ordered)} {noun}, sorted")
+    return chart.render(heading)
+
+
+def standalone(*charts: str) -> str:
+    """Put charts below each other in one SVG file, on white paper."""
+    height = HEIGHT * len(charts)
+    nested = "".join(
+        chart.replace("<svg ", f'<svg y="{HEIGHT * place}" width="{WIDTH}" height="{HEIGHT}" ')
+        for place, chart in enumerate(charts)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{2 * WIDTH}" '
+        f'height="{2 * height}"><rect width="{WIDTH}" height="{height}" fill="#fff"/>{nested}</svg>\n'
+    )
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """About `count` round values (1, 2 or 5 times a power of ten) that enclose low..high.
+    """Return about `count` round values (1, 2 or 5 times a power of ten) that enclose low..high.
 
     The first is at most `low` and the last at least `high`; equal bounds are widened.
     """
@@ -107,17 +115,65 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def _nearest(x: float, points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return min(points, key=lambda point: abs(point[0] - x))
+class _Chart:
+    """The elements of one chart, placed by their values on both axes."""
 
+    def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float]) -> None:
+        self._x_range, self._y_range = x_range, y_range
+        self._parts: list[str] = []
 
-def _mark(mark: tuple[float, str], points: Sequence[tuple[float, float]], at: tuple[float, float]) -> str:
-    """A dot on the curve with words beside it, kept inside the chart."""
-    x, y = at
-    anchor, shift = ("end", -8) if x > WIDTH / 2 else ("start", 8)
-    below = y < _TOP + 22
-    return (
-        f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-        f'<text class="note" x="{x + shift:.1f}" y="{y + (20 if below else -9):.1f}" text-anchor="{anchor}">'
-        f"{escape(mark[1])}</text>"
-    )
+    def x(self, value: float) -> float:
+        """Return the pixel column of a value; the middle where the axis has only one."""
+        low, high = self._x_range
+        share = (value - low) / (high - low) if high > low else 0.5
+        return _LEFT + share * (WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        """Return the pixel row of a value."""
+        low, high = self._y_range
+        return HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM)
+
+    def add(self, element: str, style: str) -> None:
+        self._parts.append(f'<{element} style="{style}"/>')
+
+    def level(self, value: float, style: str) -> None:
+        """Add a horizontal line."""
+        y = self.y(value)
+        self.add(f'line x1="{_LEFT}" y1="{y:.2f}" x2="{WIDTH - _RIGHT}" y2="{y:.2f}"', style)
+
+    def grid(self, labels: dict[float, str]) -> None:
+        """Add a line and a label for each value of the y axis."""
+        for value, label in labels.items():
+            self.level(value, f"stroke:{_LINE}")
+            self.text(_LEFT - 7, self.y(value) + 4, label, "end")
+
+    def rectangle(self, across: tuple[float, float], up: tuple[float, float], color: str) -> None:
+        left, right, bottom, top = *map(self.x, across), *map(self.y, up)
+        size = f'width="{right - left:.2f}" height="{bottom - top:.2f}"'
+        self.add(f'rect x="{left:.2f}" y="{top:.2f}" {size}', f"fill:{color}")
+
+    def dot(self, x: float, y: float) -> None:
+        self.add(f'circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="4"', f"fill:{_ACCENT}")
+
+    def text(
+        self, x: float, y: float, words: str, anchor: str = "middle", color: str = _MUTED, rotate: int = 0
+    ) -> None:
+        """Add words at a pixel, turned by `rotate` degrees."""
+        place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+        if rotate:
+            place += f' transform="rotate({rotate} {x:.1f} {y:.1f})"'
+        self._parts.append(f'<text {place} style="fill:{color}">{escape(words)}</text>')
+
+    def note(self, x: float, y: float, words: str) -> None:
+        """Add a dot on the curve with words beside it, inside the chart."""
+        self.dot(x, y)
+        across, down = self.x(x), self.y(y)
+        anchor, shift = ("end", -8) if across > WIDTH / 2 else ("start", 8)
+        self.text(across + shift, down + (20 if down < _TOP + 10 else -9), words, anchor, _INK)
+
+    def render(self, spoken: str) -> str:
+        """Return the `<svg>` element, with the sentence that screen readers read out."""
+        return (
+            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(spoken)}" '
+            f'style="font:12px system-ui,sans-serif">{"".join(self._parts)}</svg>'
+        )

@@ -1,11 +1,4 @@
-"""Shadows on the ground: of the sun, and where things stand.
-
-Light of sun and sky, with shadows and haze.
-
-Light of street lamps, headlights and the night sky, and what wet roads mirror of it.
-
-The sky by day and by night.
-"""
+"""Light on a scene by day and by night: sun, sky, haze, shadows, lamps, headlights and wet roads."""
 
 from __future__ import annotations
 
@@ -17,58 +10,59 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from efnet.scenes.canvas import Vector
-from efnet.scenes.plan import Shade
+from efnet.scenes.plan import Lamp
 from efnet.scenes.rng import sample_texture
 from efnet.scenes.scene import Scene
-from efnet.scenes.street import Lamp
 
-_DARKEST = 40
-"""Sunlight, in bytes, that reaches the middle of a shadow."""
-_CONTACT = 110
-"""Light from the sky, in bytes, that reaches the ground below things."""
+Field = NDArray[np.float32]
+
+_DARKEST = 40  # sunlight, in bytes, that reaches the middle of a shadow
+_CONTACT = 110  # light from the sky, in bytes, that reaches the ground below things
+_HAZE = 0.6  # brightness of far haze relative to a white surface under the same sky
+_MAX_LAMPS = 5
+_BEAM_COLOR = (1.0, 0.95, 0.82)
+_SKY_COLOR = (0.85, 0.9, 1.15)
+_BEAM_HEIGHT = 0.65
+_ZENITH, _RIM, _CLOUD = (0.12, 0.24, 0.52), (0.42, 0.52, 0.66), (0.62, 0.63, 0.66)
+_NIGHT, _CITY = (0.5, 0.55, 0.8), (0.9, 0.6, 0.4)
 
 
-def cast_shadows(scene: Scene) -> NDArray[np.float32]:
+def cast_shadows(scene: Scene) -> Field:
     """Share of the sun's light that reaches each pixel, (H, W)."""
     if max(scene.climate.sun_color) < 0.05:
         return np.ones(scene.buffers.z.shape, dtype=np.float32)
-    outlines = [_cast_outline(shade, scene.climate.sun) for shade in scene.shades]
+    outlines = []
+    sun_x, sun_y, sun_z = scene.climate.sun
+    for shade in scene.shades:
+        # The foot of a thing, drawn out away from the sun.
+        x, y, z, half = shade.x, shade.y, shade.z, shade.width / 2
+        if shade.length:
+            foot = [(x, z - shade.length / 2), (x, z + shade.length / 2)]
+        else:
+            # Nearly across the direction of the light, whatever that is.
+            wide_x, wide_z = half * max(0.35, abs(sun_z)), half * 0.5 * abs(sun_x) + 0.12
+            lean = -1 if sun_x * sun_z > 0 else 1
+            foot = [(x - wide_x, z - lean * wide_z), (x + wide_x, z + lean * wide_z)]
+        reach = shade.height / sun_y
+        low, high = [(a, y, max(c, 1.0)) for a, c in foot]
+        tips = [(a - sun_x * reach, y, max(c - sun_z * reach, 1.0)) for a, c in foot]
+        outlines.append([low, *tips, high])
     return _on_ground(scene, outlines, _DARKEST, blur=1.0)
 
 
-def contact_shadows(scene: Scene) -> NDArray[np.float32]:
+def contact_shadows(scene: Scene) -> Field:
     """Share of the sky's light that reaches each pixel, (H, W)."""
-    outlines = [_contact_outline(shade) for shade in scene.shades if not shade.length]
+    outlines = []
+    for shade in scene.shades:
+        if not shade.length:
+            half = shade.width / 2
+            deep = min(half, 0.9) * 0.6 + 0.1
+            ring = ((-1.1, 0.0), (-0.7, -deep), (0.7, -deep), (1.1, 0.0), (0.7, deep), (-0.7, deep))
+            outlines.append([(shade.x + half * a, shade.y, shade.z + b) for a, b in ring])
     return _on_ground(scene, outlines, _CONTACT, blur=2.2)
 
 
-def _cast_outline(shade: Shade, sun: Vector) -> list[Vector]:
-    """The foot of a thing, drawn out away from the sun."""
-    x, y, z, half = shade.x, shade.y, shade.z, shade.width / 2
-    sun_x, sun_y, sun_z = sun
-    if shade.length:
-        foot = [(x, z - shade.length / 2), (x, z + shade.length / 2)]
-    else:
-        # Nearly across the direction of the light, whatever that is.
-        wide_x, wide_z = half * max(0.35, abs(sun_z)), half * 0.5 * abs(sun_x) + 0.12
-        lean = -1 if sun_x * sun_z > 0 else 1
-        foot = [(x - wide_x, z - lean * wide_z), (x + wide_x, z + lean * wide_z)]
-    reach = shade.height / sun_y
-    low, high = [(a, y, max(c, 1.0)) for a, c in foot]
-    tips = [(a - sun_x * reach, y, max(c - sun_z * reach, 1.0)) for a, c in foot]
-    return [low, tips[0], tips[1], high]
-
-
-def _contact_outline(shade: Shade) -> list[Vector]:
-    x, y, z, half = shade.x, shade.y, shade.z, shade.width / 2
-    deep = min(half, 0.9) * 0.6 + 0.1
-    ring = ((-1.1, 0.0), (-0.7, -deep), (0.7, -deep), (1.1, 0.0), (0.7, deep), (-0.7, deep))
-    return [(x + half * a, y, z + b) for a, b in ring]
-
-
-def _on_ground(
-    scene: Scene, outlines: Sequence[Sequence[Vector]], darkest: int, blur: float
-) -> NDArray[np.float32]:
+def _on_ground(scene: Scene, outlines: Sequence[Sequence[Vector]], darkest: int, blur: float) -> Field:
     """Fill outlines on the ground at half size, soften them, and leave out what is not ground."""
     camera = scene.camera
     mask = Image.new("L", (camera.width // 2, camera.height // 2), 0)
@@ -78,23 +72,14 @@ def _on_ground(
         draw.polygon([(floor(x / 2), floor(y / 2)) for x, y in points], fill=255 - darkest)
     mask = mask.filter(ImageFilter.GaussianBlur(blur * camera.focal / 640))
     mask = mask.resize((camera.width, camera.height), Image.Resampling.BILINEAR)
-    shadow: NDArray[np.float32] = scene.buffers.ground * np.asarray(mask)
+    shadow: Field = scene.buffers.ground * np.asarray(mask)
     shadow *= np.float32(-1 / 255)
     shadow += 1
     return shadow
 
 
-_HAZE = 0.6
-"""Brightness of far haze relative to a white surface under the same sky."""
-
-
-def light_by_day(scene: Scene, radiance: NDArray[np.float32]) -> None:
-    """Turn albedo into radiance by day, in place.
-
-    Args:
-        scene: composed scene.
-        radiance: linear albedo, (H, W, 3).
-    """
+def light_by_day(scene: Scene, radiance: Field) -> None:
+    """Turn linear albedo (H, W, 3) into radiance by day, in place."""
     buffers, climate = scene.buffers, scene.climate
     slopes = [
         max(0.0, sum(a * b for a, b in zip(material.normal, climate.sun, strict=True)))
@@ -115,21 +100,8 @@ def light_by_day(scene: Scene, radiance: NDArray[np.float32]) -> None:
         plane += haze * np.float32(sky + 0.2 * beam)
 
 
-Field = NDArray[np.float32]
-
-_MAX_LAMPS = 5
-_BEAM_COLOR = (1.0, 0.95, 0.82)
-_SKY_COLOR = (0.85, 0.9, 1.15)
-_BEAM_HEIGHT = 0.65
-
-
 def light_by_night(scene: Scene, radiance: Field) -> None:
-    """Turn albedo into radiance by night, in place.
-
-    Args:
-        scene: composed scene.
-        radiance: linear albedo, (H, W, 3).
-    """
+    """Turn linear albedo (H, W, 3) into radiance by night, in place."""
     climate = scene.climate
     lamps = sorted(scene.lamps, key=lambda lamp: lamp.z)[:_MAX_LAMPS]
     lights = [(_lamp_light(scene, lamp), lamp.color) for lamp in lamps]
@@ -182,12 +154,7 @@ def _headlights(scene: Scene) -> Field:
 
 
 def add_reflections(scene: Scene, radiance: Field) -> None:
-    """Add what a wet road mirrors: the scene upside down below the horizon, drawn out downwards.
-
-    Args:
-        scene: composed scene.
-        radiance: linear, (H, W, 3); changed in place.
-    """
+    """Add the reflections of a wet road, in place: the scene upside down, drawn out downwards."""
     height, width = radiance.shape[:2]
     source = np.rint(2 * scene.camera.horizon - np.arange(height)).astype(np.int64)
     flipped = np.clip(radiance[np.clip(source, 0, height - 1)] * 160, 0, 255).astype(np.uint8)
@@ -198,18 +165,8 @@ def add_reflections(scene: Scene, radiance: Field) -> None:
     radiance += np.asarray(smeared).astype(np.float32) * share[..., None]
 
 
-_ZENITH, _RIM, _CLOUD = (0.12, 0.24, 0.52), (0.42, 0.52, 0.66), (0.62, 0.63, 0.66)
-_NIGHT, _CITY = (0.5, 0.55, 0.8), (0.9, 0.6, 0.4)
-
-
-def paint_sky(scene: Scene, radiance: NDArray[np.float32], *, day: bool) -> None:
-    """Put the sky where nothing stands before it.
-
-    Args:
-        scene: composed scene.
-        radiance: linear, (H, W, 3); changed in place.
-        day: blue with white clouds, or dark with clouds lit by the town.
-    """
+def paint_sky(scene: Scene, radiance: Field, *, day: bool) -> None:
+    """Paint the sky, in place: blue with white clouds, or dark with clouds lit by the town."""
     climate, camera = scene.climate, scene.camera
     places = np.nonzero(scene.buffers.entry == 0)
     rows, columns = (place.astype(np.float32) for place in places)
@@ -225,9 +182,8 @@ def paint_sky(scene: Scene, radiance: NDArray[np.float32], *, day: bool) -> None
             blue = np.float32(_RIM[channel]) + np.float32(_ZENITH[channel] - _RIM[channel]) * above
             white = np.float32(_CLOUD[channel]) * (1 - np.float32(0.25) * above)
             white += np.float32(0.03) * texture
-            sky[:, channel] = (blue + (white - blue) * cover) * np.float32(
-                0.8 + 0.4 * climate.sun_color[channel]
-            )
+            sunlit = np.float32(0.8 + 0.4 * climate.sun_color[channel])
+            sky[:, channel] = (blue + (white - blue) * cover) * sunlit
         else:
             light = np.float32(_NIGHT[channel]) + cover * np.float32(_CITY[channel])
             sky[:, channel] = np.float32(climate.night_glow) * (np.float32(1.2) - above) * light

@@ -3,117 +3,90 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from efnet.scenes.camera import Point
-from efnet.scenes.canvas import Billboard, Color, Material
-from efnet.scenes.rng import Dice
+from efnet.scenes.canvas import Billboard, Canvas, Color, Material, Point
+from efnet.scenes.rng import Rng
 
 PERSON = 2
 
 _CLOTHES: tuple[Color, ...] = (
-    (28, 30, 36), (40, 44, 58), (60, 62, 66), (110, 112, 116), (186, 184, 178),
-    (222, 220, 214), (46, 62, 104), (88, 108, 148), (120, 40, 44), (168, 62, 54),
-    (150, 120, 84), (92, 76, 60), (66, 84, 62), (196, 168, 84), (84, 54, 92),
-    (176, 128, 138), (206, 96, 40),
+    (28, 30, 36), (40, 44, 58), (60, 62, 66), (110, 112, 116), (186, 184, 178), (222, 220, 214),
+    (46, 62, 104), (88, 108, 148), (120, 40, 44), (168, 62, 54), (150, 120, 84), (92, 76, 60),
+    (66, 84, 62), (196, 168, 84), (84, 54, 92), (176, 128, 138), (206, 96, 40),
 )  # fmt: skip
 _TROUSERS: tuple[Color, ...] = (
-    (26, 28, 34), (38, 42, 60), (58, 70, 100), (70, 68, 66), (112, 100, 84),
-    (146, 134, 112), (30, 30, 32),
+    (26, 28, 34), (38, 42, 60), (58, 70, 100), (70, 68, 66), (112, 100, 84), (146, 134, 112), (30, 30, 32),
 )  # fmt: skip
+_SHOES: tuple[Color, ...] = ((30, 28, 28), (90, 70, 56), (210, 208, 204))
 _SKIN: tuple[Color, ...] = ((226, 184, 156), (205, 160, 128), (172, 124, 92), (126, 86, 62), (92, 62, 46))
 _HAIR: tuple[Color, ...] = ((24, 20, 18), (40, 30, 24), (74, 52, 36), (132, 104, 66), (150, 148, 146))
 
 
 @dataclass(frozen=True)
 class Person:
-    """How one person looks.
+    """Appearance of one person."""
 
-    Attributes:
-        height: in metres.
-        girth: width of the body relative to the usual.
-        skin, hair, top, bottom, shoe, bag: materials; `bag` is None for empty hands.
-        skirt: whether the legs are bare below the knee.
-        coat: whether the top covers the thighs.
-        stride: swing of the legs in radians, signed.
-        profile: whether seen from the side.
-    """
-
-    height: float
-    girth: float
-    skin: Material
+    height: float  # in metres
+    girth: float  # width of the body relative to the usual
+    skin: Material  # materials; `bag` is None for empty hands
     hair: Material
     top: Material
     bottom: Material
     shoe: Material
     bag: Material | None
-    skirt: bool
-    coat: bool
-    stride: float
-    profile: bool
+    skirt: bool  # whether the legs are bare below the knee
+    coat: bool  # whether the top covers the thighs
+    stride: float  # swing of the legs in radians, signed
+    profile: bool  # whether seen from the side
 
     @classmethod
-    def sample(cls, dice: Dice, warmth: float) -> Person:
-        """Someone at random.
+    def sample(cls, rng: Rng, warmth: float) -> Person:
+        """Draw a person whose bare skin is `warmth` kelvin above the air."""
 
-        Args:
-            dice: source of chance.
-            warmth: kelvin by which bare skin is above the air.
-        """
-        skin = Material(PERSON, dice.pick(_SKIN), warmth * dice.uniform(0.92, 1.08), texture=0.05)
-        jitter = dice.uniform(0.75, 1.15)
+        def part(
+            colors: tuple[Color, ...], low: float, high: float, texture: float, uneven: float
+        ) -> Material:
+            color, heat = rng.pick(colors), warmth * rng.uniform(low, high)
+            return Material(PERSON, color, heat, texture=texture, heat_texture=uneven)
+
+        skin = part(_SKIN, 0.92, 1.08, 0.05, 0.1)
+        jitter = rng.uniform(0.75, 1.15)
         return cls(
-            height=dice.uniform(1.5, 1.88) if dice.chance(0.88) else dice.uniform(1.05, 1.35),
-            girth=dice.uniform(0.88, 1.2),
+            height=rng.uniform(1.5, 1.88) if rng.chance(0.88) else rng.uniform(1.05, 1.35),
+            girth=rng.uniform(0.88, 1.2),
             skin=skin,
-            hair=Material(PERSON, dice.pick(_HAIR), warmth * dice.uniform(0.6, 0.85), texture=0.15),
-            top=Material(
-                PERSON, dice.pick(_CLOTHES), warmth * dice.uniform(0.38, 0.72), texture=0.14, heat_texture=0.5
-            ).shaded(jitter),
-            bottom=Material(
-                PERSON,
-                dice.pick(_TROUSERS),
-                warmth * dice.uniform(0.35, 0.66),
-                texture=0.12,
-                heat_texture=0.5,
-            ).shaded(jitter),
-            shoe=Material(PERSON, dice.pick(((30, 28, 28), (90, 70, 56), (210, 208, 204))), warmth * 0.28),
-            bag=Material(PERSON, dice.pick(_CLOTHES), warmth * 0.12) if dice.chance(0.35) else None,
-            skirt=dice.chance(0.15),
-            coat=dice.chance(0.3),
-            stride=dice.uniform(-0.5, 0.5),
-            profile=dice.chance(0.55),
+            hair=part(_HAIR, 0.6, 0.85, 0.15, 0.1),
+            top=part(_CLOTHES, 0.38, 0.72, 0.14, 0.5).shaded(jitter),
+            bottom=part(_TROUSERS, 0.35, 0.66, 0.12, 0.5).shaded(jitter),
+            shoe=Material(PERSON, rng.pick(_SHOES), warmth * 0.28),
+            bag=Material(PERSON, rng.pick(_CLOTHES), warmth * 0.12) if rng.chance(0.35) else None,
+            skirt=rng.chance(0.15),
+            coat=rng.chance(0.3),
+            stride=rng.uniform(-0.5, 0.5),
+            profile=rng.chance(0.55),
         )
 
     def cold(self, color: Color | None, heat: float, fade: float = 1.0) -> Person:
-        """A likeness without warmth and without a class: a statue of one colour, or a picture.
-
-        Args:
-            color: of a statue; None keeps the clothes' colours.
-            heat: temperature above the air of the whole.
-            fade: factor on the colours.
-        """
-
-        def dead(material: Material) -> Material:
-            changed = material.but(label=0, heat=heat, heat_texture=0.05)
-            return (changed.but(color=color) if color else changed).shaded(fade)
-
-        return Person(
-            self.height, self.girth, dead(self.skin), dead(self.hair), dead(self.top), dead(self.bottom),
-            dead(self.shoe), None, self.skirt, self.coat, self.stride, self.profile,
-        )  # fmt: skip
+        """Make a likeness without warmth and class: a statue of one colour, or (None) a picture, faded."""
+        changes = {"label": 0, "heat": heat, "heat_texture": 0.05} | ({"color": color} if color else {})
+        parts = ("skin", "hair", "top", "bottom", "shoe")
+        dead: dict[str, Any] = {name: getattr(self, name).but(**changes).shaded(fade) for name in parts}
+        return replace(self, bag=None, **dead)
 
 
-def draw_walking(board: Billboard, person: Person) -> None:
-    """Draw a standing or walking person at the board's foot."""
-    h, wide = person.height, person.girth
-    half = (0.028 if person.profile else 0.052) * h * wide
+def draw_walking(canvas: Canvas, person: Person, spot: tuple[float, float, float], turn: float = 1.0) -> None:
+    """Draw a standing or walking person with the feet at `spot`; `turn` as of `Billboard`."""
+    board = Billboard(canvas, *spot, turn)
+    h, wide, profile = person.height, person.girth, person.profile
+    half = (0.028 if profile else 0.052) * h * wide
     hip, swing = 0.515 * h, person.stride
     for side, angle in ((-1, swing), (1, -swing * 0.8)):
-        _leg(board, person, (side * half * 0.9, hip), angle if person.profile else angle * 0.25)
-    shoulder = (0.075 if person.profile else 0.118) * h * wide
-    arm_swing = -swing if person.profile else 0.22
-    if person.profile:
+        _leg(board, person, (side * half * 0.9, hip), angle if profile else angle * 0.25)
+    shoulder = (0.075 if profile else 0.118) * h * wide
+    arm_swing = -swing if profile else 0.22
+    if profile:
         _arm(board, person, (0.0, 0.8 * h), -arm_swing * 0.9, 0.15)
     else:
         _arm(board, person, (-shoulder, 0.79 * h), -arm_swing, 0.1)
@@ -121,9 +94,9 @@ def draw_walking(board: Billboard, person: Person) -> None:
     _trunk(board, person, (0.0, hip), (0.0, 0.83 * h), shoulder)
     if person.bag is not None:
         board.box(shoulder * 0.55, 0.55 * h, shoulder * 0.55 + 0.15 * h, 0.76 * h, person.bag, 0.2)
-    if person.profile:
+    if profile:
         _arm(board, person, (0.0, 0.8 * h), arm_swing, 0.25)
-    _head(board, person, (0.012 * h if person.profile else 0.0, 0.925 * h))
+    _head(board, person, (0.012 * h if profile else 0.0, 0.925 * h))
 
 
 def draw_riding(
@@ -141,9 +114,10 @@ def draw_riding(
         board.limb(foot, (foot[0] + 0.1 * h, foot[1]), 0.04 * h, 0.035 * h, person.shoe)
     board.limb(hip, shoulder, 0.135 * h * person.girth, 0.15 * h * person.girth, person.top)
     elbow = ((shoulder[0] + grip[0]) / 2 - 0.02, (shoulder[1] + grip[1]) / 2 - 0.06 * h)
-    board.limb(shoulder, elbow, 0.06 * h, 0.05 * h, person.top.shaded(0.85))
-    board.limb(elbow, grip, 0.05 * h, 0.04 * h, person.top.shaded(0.85))
-    board.disc(grip[0], grip[1], 0.028 * h, person.skin, corners=8)
+    sleeve = person.top.shaded(0.85)
+    board.limb(shoulder, elbow, 0.06 * h, 0.05 * h, sleeve)
+    board.limb(elbow, grip, 0.05 * h, 0.04 * h, sleeve)
+    board.disc(grip, (0.028 * h, 0.028 * h), person.skin, corners=8)
     _head(board, person, (shoulder[0] + 0.035 * h, shoulder[1] + 0.115 * h))
 
 
@@ -152,29 +126,27 @@ def _leg(board: Billboard, person: Person, hip: Point, angle: float) -> None:
     knee = (hip[0] + 0.24 * h * math.sin(angle), hip[1] - 0.24 * h * math.cos(angle))
     bend = angle - 0.5 * max(0.0, -angle) - 0.1
     foot = (knee[0] + 0.235 * h * math.sin(bend), max(knee[1] - 0.235 * h * math.cos(bend), 0.03 * h))
-    lower = person.skin if person.skirt else person.bottom
-    board.limb(knee, foot, 0.072 * h * wide, 0.048 * h, lower)
+    board.limb(knee, foot, 0.072 * h * wide, 0.048 * h, person.skin if person.skirt else person.bottom)
     board.limb(hip, knee, 0.098 * h * wide, 0.078 * h * wide, person.bottom)
     toe = (foot[0] + (0.065 if person.profile else 0.0) * h, max(foot[1] - 0.012 * h, 0.015 * h))
     board.limb((foot[0], toe[1]), toe, 0.046 * h, 0.036 * h, person.shoe)
 
 
 def _arm(board: Billboard, person: Person, shoulder: Point, angle: float, bend: float) -> None:
-    h = person.height
+    h, lower = person.height, angle + bend
     elbow = (shoulder[0] + 0.17 * h * math.sin(angle), shoulder[1] - 0.17 * h * math.cos(angle))
-    lower = angle + bend
     hand = (elbow[0] + 0.155 * h * math.sin(lower), elbow[1] - 0.155 * h * math.cos(lower))
     sleeve = person.top.shaded(0.86)
     board.limb(elbow, hand, 0.05 * h, 0.04 * h, sleeve)
     board.limb(shoulder, elbow, 0.062 * h, 0.052 * h, sleeve)
-    board.disc(hand[0], hand[1] - 0.015 * h, 0.026 * h, person.skin, corners=8)
+    board.disc((hand[0], hand[1] - 0.015 * h), (0.026 * h, 0.026 * h), person.skin, corners=8)
 
 
 def _trunk(board: Billboard, person: Person, hip: Point, neck: Point, shoulder: float) -> None:
-    h = person.height
+    h, long = person.height, person.coat or person.skirt
     waist = shoulder * 0.82
-    low = hip[1] - (0.14 if person.coat or person.skirt else 0.02) * h
-    hem = waist * (1.2 if person.coat or person.skirt else 1.0)
+    low = hip[1] - (0.14 if long else 0.02) * h
+    hem = waist * (1.2 if long else 1.0)
     board.box(neck[0] - 0.026 * h, neck[1] - 0.01 * h, neck[0] + 0.026 * h, neck[1] + 0.05 * h, person.skin)
     outline = (
         (hip[0] - hem, low), (hip[0] + hem, low), (hip[0] + waist, hip[1] + 0.1 * h),
@@ -184,13 +156,12 @@ def _trunk(board: Billboard, person: Person, hip: Point, neck: Point, shoulder: 
     )  # fmt: skip
     board.polygon(outline, person.top, 0.3)
     if person.skirt:
-        board.polygon(
-            ((hip[0] - hem, low), (hip[0] + hem, low), (waist, hip[1]), (-waist, hip[1])), person.bottom, 0.3
-        )
+        skirt = ((hip[0] - hem, low), (hip[0] + hem, low), (waist, hip[1]), (-waist, hip[1]))
+        board.polygon(skirt, person.bottom, 0.3)
 
 
 def _head(board: Billboard, person: Person, center: Point) -> None:
     h, (u, v) = person.height, center
-    board.disc(u - 0.006 * h, v + 0.012 * h, 0.05 * h, person.hair, height=0.062 * h)
-    face = 0.014 * h if person.profile else 0.0
-    board.disc(u + face, v - 0.012 * h, 0.041 * h, person.skin, height=0.054 * h, rounding=0.25)
+    board.disc((u - 0.006 * h, v + 0.012 * h), (0.05 * h, 0.062 * h), person.hair)
+    face = (u + (0.014 * h if person.profile else 0.0), v - 0.012 * h)
+    board.disc(face, (0.041 * h, 0.054 * h), person.skin, rounding=0.25)

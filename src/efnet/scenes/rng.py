@@ -1,14 +1,13 @@
-"""Random choices for layouts, drawn from numpy's PCG64 alone so that they are the same everywhere.
+"""Random choices, noise and textures with the same bits on every machine.
 
-Deterministic noise: textures, and normal numbers whose bits do not depend on the machine.
-
-Vectorised `exp`, `sin` and the normal samplers may differ in the last bit between processors. Pixels
-are therefore made from integers of PCG64, tables, and the four operations that IEEE 754 fixes.
+Vectorised `exp`, `sin` and the normal samplers may differ in the last bit between processors. So everything
+is made from integers and doubles of PCG64, tables, and the four operations that IEEE 754 fixes.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import TypeVar
@@ -21,14 +20,11 @@ T = TypeVar("T")
 _BLOCK = 1024
 
 
-class Dice:
+class Rng:
     """Scalar random choices, all made from one stream of uniform doubles.
 
     `Generator.choice` and its like are slow for scalars and may change between numpy releases;
-    `Generator.random` on PCG64 is neither.
-
-    Args:
-        sequence: seed of the stream.
+    `Generator.random` on PCG64 is fast and fixed.
     """
 
     def __init__(self, sequence: np.random.SeedSequence) -> None:
@@ -86,18 +82,8 @@ def _draw_normal(generator: np.random.Generator, count: int) -> NDArray[np.float
 
 
 def normal(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Unit normal noise: each row is cut at random from a common reel.
-
-    Args:
-        generator: says where to cut.
-        shape: rows first.
-
-    Returns:
-        float32 of that shape.
-    """
-    length = 1
-    for side in shape[1:]:
-        length *= side
+    """Unit normal noise, float32 of `shape`; each row is cut from a common reel where `generator` says."""
+    length = math.prod(shape[1:])
     noise = np.empty((shape[0], length), dtype=np.float32)
     reel = _normal_reel()
     if length > _REEL // 4:
@@ -120,14 +106,7 @@ def _spread(field: NDArray[np.float32], times: int) -> NDArray[np.float32]:
 
 @functools.cache
 def texture(roughness: int) -> NDArray[np.float32]:
-    """A tile of fractal noise.
-
-    Args:
-        roughness: 0 for fine grain, 1 for stains and foliage, 2 for clouds.
-
-    Returns:
-        float32 (256, 256), mean 0 and deviation about 1.
-    """
+    """A tile of noise, float32 (256, 256), mean 0, deviation near 1: 0 fine grain, 1 foliage, 2 clouds."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([7321, roughness])))
     weights = ((1.0, 0.6, 0.3, 0.2), (0.4, 0.7, 1.0, 0.8, 0.5), (0.02, 0.06, 0.2, 0.5, 1.0, 1.0))[roughness]
     total = np.zeros((TEXTURE_SIZE, TEXTURE_SIZE), dtype=np.float32)
@@ -138,7 +117,7 @@ def texture(roughness: int) -> NDArray[np.float32]:
 
 
 def _mean(field: NDArray[np.float32]) -> np.float32:
-    """Mean, through integers: float sums depend on the order that a processor likes best."""
+    """Mean, through integers: the order of float sums depends on the processor."""
     return np.float32(int(np.rint(field * 4096).astype(np.int64).sum()) / 4096 / field.size)
 
 

@@ -1,13 +1,4 @@
-"""What a microbolometer sees of a scene: temperatures, blurred, noisy, and stretched to [0, 1].
-
-It takes no condition, because a thermal camera does not know about light.
-
-The colour camera: exposure, scattered light, noise, white balance and tone curve.
-
-What a colour camera sees of a scene by day and by night.
-
-From a seed to an RGB-thermal pair with its label.
-"""
+"""From a seed to an RGB-thermal pair with its label: the thermal camera, the colour camera, and `render`."""
 
 from __future__ import annotations
 
@@ -23,32 +14,29 @@ from efnet.data.pairs import Condition
 from efnet.data.sample import Sample
 from efnet.scenes.canvas import Color
 from efnet.scenes.light import add_reflections, light_by_day, light_by_night, paint_sky
-from efnet.scenes.rng import Dice, normal, sample_texture
+from efnet.scenes.rng import Rng, normal, sample_texture
 from efnet.scenes.scene import Scene, compose
 
 Field = NDArray[np.float32]
 
-_STEPS = 250.0
-"""Blurring works on 16-bit fixed-point temperatures, this many steps to a kelvin."""
+_STEPS = 250.0  # blurring works on 16-bit fixed-point temperatures, this many steps to a kelvin
 
 
 def measure(scene: Scene, seed: int) -> Field:
-    """The thermal image of a scene.
-
-    Args:
-        scene: composed scene.
-        seed: of the scene; the sensor's noise follows from it.
-
-    Returns:
-        float32 (H, W) in [0, 1].
-    """
+    """Take the thermal image of a scene, (H, W) in [0, 1]; the sensor's noise follows from the seed."""
+    # No condition is passed: a thermal camera does not see whether it is day or night.
     sequence = np.random.SeedSequence([seed, 2])
-    dice = Dice(sequence.spawn(1)[0])
+    rng = Rng(sequence.spawn(1)[0])
     generator = np.random.Generator(np.random.PCG64(sequence))
     kelvin = _temperature(scene)
-    kelvin = _optics(kelvin, scene.camera.focal / 640 * dice.uniform(0.8, 1.3))
-    kelvin += _sensor(kelvin.shape, generator, dice)
-    return _stretch(kelvin, scene.climate.warmth, dice)
+    kelvin = _optics(kelvin, scene.camera.focal / 640 * rng.uniform(0.8, 1.3))
+    kelvin += _sensor(kelvin.shape, generator, rng)
+    # Gain and level are nearly the same for all cameras, so that contrast changes with the weather.
+    span = max(26.0, scene.climate.warmth * 1.6 + 8.0) * rng.uniform(0.95, 1.35)
+    level = rng.uniform(0.24, 0.36)
+    kelvin *= np.float32(1 / span)
+    kelvin += np.float32(level)
+    return np.clip(kelvin, 0, 1, out=kelvin)
 
 
 def _temperature(scene: Scene) -> Field:
@@ -86,26 +74,17 @@ def _binomial(field: NDArray[np.int32], axis: int) -> NDArray[np.int32]:
     return blurred if axis == 0 else blurred.T
 
 
-def _sensor(shape: tuple[int, ...], generator: np.random.Generator, dice: Dice) -> Field:
+def _sensor(shape: tuple[int, ...], generator: np.random.Generator, rng: Rng) -> Field:
     """Noise in kelvin: temporal, columns and rows of fixed pattern, and the lens's own glow."""
     height, width = shape
-    noise = np.float32(dice.uniform(0.12, 0.3)) * normal(generator, shape)
-    noise += np.float32(dice.uniform(0.05, 0.2)) * normal(generator, (1, width))
-    noise += np.float32(dice.uniform(0.02, 0.1)) * normal(generator, (height, 1))
+    noise = np.float32(rng.uniform(0.12, 0.3)) * normal(generator, shape)
+    noise += np.float32(rng.uniform(0.05, 0.2)) * normal(generator, (1, width))
+    noise += np.float32(rng.uniform(0.02, 0.1)) * normal(generator, (height, 1))
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    glow = np.float32(dice.uniform(-1.6, 0.6))
+    glow = np.float32(rng.uniform(-1.6, 0.6))
     noise += glow * (columns * columns + rows * rows)
     return noise
-
-
-def _stretch(kelvin: Field, warmth: float, dice: Dice) -> Field:
-    """The camera's gain and level: nearly the same for all, so that contrast changes with the weather."""
-    span = max(26.0, warmth * 1.6 + 8.0) * dice.uniform(0.95, 1.35)
-    level = dice.uniform(0.24, 0.36)
-    kelvin *= np.float32(1 / span)
-    kelvin += np.float32(level)
-    return np.clip(kelvin, 0, 1, out=kelvin)
 
 
 _TONES = 4096
@@ -113,36 +92,26 @@ _TONES = 4096
 
 @dataclass(frozen=True)
 class Sensor:
-    """How one picture is taken.
+    """Settings of the colour camera for one picture."""
 
-    Attributes:
-        exposure: factor on the radiance.
-        read: deviation of the read noise; 1 is white.
-        shot: variance of the shot noise per unit of light.
-        bloom: share of light scattered in the lens.
-        balance: factors on red, green and blue.
-    """
-
-    exposure: float
-    read: float
-    shot: float
-    bloom: float
-    balance: Color
+    exposure: float  # factor on the radiance
+    read: float  # deviation of the read noise; 1 is white
+    shot: float  # variance of the shot noise per unit of light
+    bloom: float  # share of light scattered in the lens
+    balance: Color  # factors on red, green and blue
 
     @classmethod
-    def by_day(cls, dice: Dice, light: float) -> Sensor:
+    def by_day(cls, rng: Rng, light: float) -> Sensor:
         """Automatic exposure to the light of the scene, not always right."""
-        balance = (dice.uniform(0.94, 1.06), 1.0, dice.uniform(0.93, 1.07))
-        return cls(dice.uniform(0.85, 1.3) / light, dice.uniform(0.002, 0.006), 0.0002, 0.02, balance)
+        balance = (rng.uniform(0.94, 1.06), 1.0, rng.uniform(0.93, 1.07))
+        return cls(rng.uniform(0.85, 1.3) / light, rng.uniform(0.002, 0.006), 0.0002, 0.02, balance)
 
     @classmethod
-    def by_night(cls, dice: Dice) -> Sensor:
+    def by_night(cls, rng: Rng) -> Sensor:
         """High gain and still too dark: noise, halos, and a cast from the lamps."""
-        balance = (dice.uniform(0.85, 1.1), dice.uniform(0.95, 1.12), dice.uniform(0.75, 1.1))
-        shot = dice.uniform(0.0006, 0.0024)
-        return cls(
-            dice.uniform(0.5, 1.2), dice.uniform(0.008, 0.022), shot, dice.uniform(0.06, 0.16), balance
-        )
+        balance = (rng.uniform(0.85, 1.1), rng.uniform(0.95, 1.12), rng.uniform(0.75, 1.1))
+        shot = rng.uniform(0.0006, 0.0024)
+        return cls(rng.uniform(0.5, 1.2), rng.uniform(0.008, 0.022), shot, rng.uniform(0.06, 0.16), balance)
 
 
 @functools.cache
@@ -156,16 +125,7 @@ def _gamma_table() -> NDArray[np.uint8]:
 
 
 def develop(radiance: Field, sensor: Sensor, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Take the picture.
-
-    Args:
-        radiance: linear, (H, W, 3); used up.
-        sensor: the camera and its setting.
-        generator: of the noise.
-
-    Returns:
-        uint8 (H, W, 3).
-    """
+    """Take a picture, uint8 (H, W, 3), of linear radiance, which is overwritten."""
     radiance *= np.float32(sensor.exposure)
     radiance += _bloom(radiance, sensor.bloom)
     spread = radiance * np.float32(sensor.shot)
@@ -197,29 +157,22 @@ def _linear_table() -> Field:
 
 
 def photograph(scene: Scene, seed: int, condition: Condition) -> NDArray[np.uint8]:
-    """The colour image of a scene.
-
-    Args:
-        scene: composed scene.
-        seed: of the scene; the sensor's noise and the exposure follow from it.
-        condition: day or night.
-
-    Returns:
-        uint8 (H, W, 3).
-    """
+    """Take the colour image of a scene, uint8 (H, W, 3); noise and exposure follow from the seed."""
     day = condition == "day"
     sequence = np.random.SeedSequence([seed, 3 if day else 4])
-    dice = Dice(sequence.spawn(1)[0])
+    rng = Rng(sequence.spawn(1)[0])
     generator = np.random.Generator(np.random.PCG64(sequence))
     radiance = np.take(_linear_table(), scene.buffers.color, mode="clip")
     radiance *= _surface(scene)[..., None]
     if day:
         light_by_day(scene, radiance)
-        sensor = Sensor.by_day(dice, scene.climate.sun_color[1] * 0.65 + scene.climate.sky_color[1])
+        sensor = Sensor.by_day(rng, scene.climate.sun_color[1] * 0.65 + scene.climate.sky_color[1])
     else:
         light_by_night(scene, radiance)
-        sensor = Sensor.by_night(dice)
-    _add_emission(scene, radiance, 0.35 if day else 1.0)
+        sensor = Sensor.by_night(rng)
+    table = np.asarray([material.emission for material in scene.buffers.materials], dtype=np.float32)
+    shining = np.nonzero(np.take(table.any(axis=1), scene.buffers.entry, mode="clip"))
+    radiance[shining] += np.float32(0.35 if day else 1.0) * table[scene.buffers.entry[shining]]
     paint_sky(scene, radiance, day=day)
     if not day and scene.climate.wet:
         add_reflections(scene, radiance)
@@ -242,32 +195,16 @@ def _surface(scene: Scene) -> Field:
     return np.clip(detail, np.float32(0.15), np.float32(2.2), out=detail)
 
 
-def _add_emission(scene: Scene, radiance: Field, strength: float) -> None:
-    """Add the radiance of what shines by itself."""
-    buffers = scene.buffers
-    table = np.asarray([material.emission for material in buffers.materials], dtype=np.float32)
-    places = np.nonzero(np.take(table.any(axis=1), buffers.entry, mode="clip"))
-    radiance[places] += np.float32(strength) * table[buffers.entry[places]]
-
-
-MIN_SIDE = 64
-MAX_SIDE = 8192
+MIN_SIDE, MAX_SIDE = 64, 8192
 
 
 def render(seed: int, size: tuple[int, int] = (480, 640), condition: Condition = "day") -> Sample:
     """Render one street scene with MFNet's nine classes.
 
-    The same seed gives the same street, label and thermal image by day and by night; only the colour
-    image changes. The same arguments give the same pixels on every machine.
-
-    Args:
-        seed: any whole number from 0.
-        size: (H, W) in pixels, at least 64 each; the scene is the same at any size of the same
-            shape.
-        condition: day or night.
-
-    Returns:
-        the pair; rgb uint8 (H, W, 3), thermal float32 (H, W) in [0, 1], label uint8 (H, W) in 0..8.
+    The same seed, a whole number from 0, gives the same street, label and thermal image by day and by night;
+    only the colour image changes. The scene is the same at any size (H, W) of the same shape, at least 64
+    pixels each. The same arguments give the same pixels on every machine: rgb uint8 (H, W, 3), thermal
+    float32 (H, W) in [0, 1], label uint8 (H, W) in 0..8.
 
     Raises:
         InputError: a negative seed, a size below 64, or an unknown condition.
@@ -279,9 +216,5 @@ def render(seed: int, size: tuple[int, int] = (480, 640), condition: Condition =
     if condition not in ("day", "night"):
         raise InputError(f"condition '{condition}': choose day or night")
     scene = compose(seed, size)
-    return Sample(
-        name=f"{seed:05d}{'D' if condition == 'day' else 'N'}",
-        rgb=photograph(scene, seed, condition),
-        thermal=measure(scene, seed),
-        label=scene.buffers.label,
-    )
+    name = f"{seed:05d}{'D' if condition == 'day' else 'N'}"
+    return Sample(name, photograph(scene, seed, condition), measure(scene, seed), scene.buffers.label)

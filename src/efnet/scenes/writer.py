@@ -1,4 +1,4 @@
-"""Writing generated scenes as a data set on disk."""
+"""Generated scenes written as a data set on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import concurrent.futures
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,17 +16,15 @@ from PIL import Image
 
 from efnet.core.errors import InputError
 from efnet.core.files import replacing, write_json, write_text
-from efnet.core.safe_parse import parse_json
-from efnet.data.layouts.public import MFNET_CLASSES
+from efnet.core.journal import changes, find_manifest
+from efnet.data.layouts.public import LISTS, MFNET_CLASSES
 from efnet.data.pairs import Condition
-from efnet.data.sample import Sample
 from efnet.scenes.sensor import MAX_SIDE, MIN_SIDE, render
 
 SceneLayout = Literal["mfnet", "folders"]
 
 MANIFEST = "scenes.json"
-GENERATOR_VERSION = 2
-"""To be raised whenever the same seed gives other pixels."""
+GENERATOR_VERSION = 2  # raise it whenever the same seed gives other pixels
 
 _SPLITS = ("train", "val", "test")
 _MAX_SCENES = 99_999
@@ -34,14 +32,7 @@ _MAX_SCENES = 99_999
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """One scene to be written.
-
-    Attributes:
-        name: file stem, such as 00012N.
-        split: train, val or test.
-        seed: of `render`.
-        condition: day or night.
-    """
+    """One scene to be written: file stem, such as 00012N, split, seed of `render`, and condition."""
 
     name: str
     split: str
@@ -51,16 +42,7 @@ class SceneSpec:
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """Everything that decides what a generated data set holds.
-
-    Attributes:
-        train: number of scenes; likewise `val` and `test`.
-        size: (H, W) in pixels.
-        seed: of the data set.
-        night_share: share of night scenes in each split.
-        layout: MFNet's four-channel files, or folders with a dataset.yaml.
-        thermal_bits: depth of the thermal files, 8 or 16; 16 needs the layout `folders`.
-    """
+    """The arguments of `write_dataset` that decide the content of a generated data set."""
 
     train: int
     val: int
@@ -72,19 +54,13 @@ class DatasetPlan:
     thermal_bits: int
 
     def __post_init__(self) -> None:
-        counts = (self.train, self.val, self.test)
-        if min(counts) < 0 or not 0 < sum(counts) <= _MAX_SCENES:
-            raise InputError(
-                f"{sum(counts)} scenes: ask for 1 to {_MAX_SCENES} in all, none of a split below 0"
-            )
-        if min(self.size) < MIN_SIDE:
-            raise InputError(
-                f"size {self.size[0]}x{self.size[1]}: scenes are at least {MIN_SIDE}x{MIN_SIDE} pixels"
-            )
-        if max(self.size) > MAX_SIDE:
-            raise InputError(
-                f"size {self.size[0]}x{self.size[1]}: scenes are at most {MAX_SIDE}x{MAX_SIDE} pixels"
-            )
+        least, total = min(self.train, self.val, self.test), self.train + self.val + self.test
+        if least < 0 or not 0 < total <= _MAX_SCENES:
+            raise InputError(f"{total} scenes: ask for 1 to {_MAX_SCENES} in all, none of a split below 0")
+        small, size = min(self.size) < MIN_SIDE, f"size {self.size[0]}x{self.size[1]}"
+        if small or max(self.size) > MAX_SIDE:
+            bound = f"at least {MIN_SIDE}x{MIN_SIDE}" if small else f"at most {MAX_SIDE}x{MAX_SIDE}"
+            raise InputError(f"{size}: scenes are {bound} pixels")
         if self.seed < 0:
             raise InputError(f"seed {self.seed}: give 0 or more")
         if not 0 <= self.night_share <= 1:
@@ -92,12 +68,11 @@ class DatasetPlan:
         if self.layout not in get_args(SceneLayout):
             raise InputError(f"layout '{self.layout}': choose one of {', '.join(get_args(SceneLayout))}")
         if self.thermal_bits not in (8, 16) or (self.thermal_bits == 16 and self.layout == "mfnet"):
-            raise InputError(
-                f"{self.thermal_bits}-bit thermal in layout '{self.layout}': mfnet has 8, folders 8 or 16"
-            )
+            thermal = f"{self.thermal_bits}-bit thermal in layout '{self.layout}'"
+            raise InputError(f"{thermal}: mfnet has 8, folders 8 or 16")
 
     def scenes(self) -> Iterator[SceneSpec]:
-        """The scenes in their order; a split's scenes do not depend on how many the others have."""
+        """Yield the scenes in order; a split's scenes do not depend on the sizes of the others."""
         number = 0
         for stream, split in enumerate(_SPLITS):
             for index in range(getattr(self, split)):
@@ -110,23 +85,12 @@ class DatasetPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the manifest."""
-        return {
-            "generator": GENERATOR_VERSION, "train": self.train, "val": self.val, "test": self.test,
-            "size": list(self.size), "seed": self.seed, "night_share": self.night_share,
-            "layout": self.layout, "thermal_bits": self.thermal_bits,
-        }  # fmt: skip
+        return {"generator": GENERATOR_VERSION, **asdict(self), "size": list(self.size)}
 
 
 @dataclass(frozen=True)
 class WrittenDataset:
-    """What `write_dataset` did.
-
-    Attributes:
-        root: the data set's folder.
-        plan: what it holds.
-        written: scenes rendered now.
-        kept: scenes that were there already.
-    """
+    """Result of `write_dataset`: folder, plan, number of scenes rendered now and of those already there."""
 
     root: Path
     plan: DatasetPlan
@@ -148,7 +112,7 @@ def write_dataset(
     thermal_bits: int = 8,
     overwrite: bool = False,
 ) -> WrittenDataset:
-    """Write a data set of generated scenes; go on where an interrupted call stopped.
+    """Write a data set of generated scenes; an interrupted call is resumed.
 
     The pixels do not depend on `workers`. The lists of splits are written last, so that an unfinished
     folder cannot be mistaken for a finished one.
@@ -156,19 +120,16 @@ def write_dataset(
     Args:
         out: folder to write.
         train: number of scenes to train on.
-        val: number of scenes to choose a checkpoint on.
+        val: number of scenes to select a checkpoint by.
         test: number of scenes to test on.
         size: (H, W) in pixels.
         seed: of the data set; other seeds give other scenes.
         night_share: share of night scenes in each split.
         layout: `mfnet` (four-channel PNG) or `folders` (rgb/ thermal/ labels/ and dataset.yaml).
         workers: processes; with more than one, call this under `if __name__ == "__main__"`.
-        progress: called with (scenes done, scenes in all).
+        progress: called with the scenes done and their total.
         thermal_bits: 8, or 16 with layout `folders`.
         overwrite: replace a data set of another configuration.
-
-    Returns:
-        what was done.
 
     Raises:
         InputError: impossible numbers, or `out` holds something else.
@@ -188,63 +149,26 @@ def write_dataset(
 
 def _claim(out: Path, plan: DatasetPlan, scenes: list[SceneSpec], overwrite: bool) -> None:
     """Make sure that `out` is empty or holds this very data set, then leave the manifest there."""
-    manifest = out / MANIFEST
-    found = _read_manifest(manifest)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; choose another folder")
-    if found is None and out.exists() and any(out.iterdir()) and not overwrite:
-        raise InputError(
-            f"{out}: holds other files; choose another folder, or write among them with --overwrite"
-        )
+    found = find_manifest(out, MANIFEST, overwrite)
     if found is not None and found.get("plan") != plan.to_dict():
         if not overwrite:
-            differences = _differences(found.get("plan"), plan)
+            before, differences = found.get("plan"), f"{MANIFEST} is damaged"
+            if isinstance(before, dict):
+                differences = ", ".join(changes(before, plan.to_dict()))
             raise InputError(
                 f"{out}: holds generated scenes of another configuration ({differences}); "
-                "choose another folder, or replace them with --overwrite"
+                "choose another folder, or replace them with `overwrite`"
             )
-        _remove(out, found)
+        # Delete what an earlier call wrote, and nothing else.
+        names = found.get("scenes")
+        for name in names if isinstance(names, dict) else ():
+            for folder in ("images", "rgb", "thermal", "labels"):
+                (out / folder / f"{Path(name).name}.png").unlink(missing_ok=True)
+        for name in (*(f"{split}.txt" for split in LISTS), "dataset.yaml", MANIFEST):
+            (out / name).unlink(missing_ok=True)
     content = {"plan": plan.to_dict(), "scenes": {scene.name: scene.seed for scene in scenes}}
     if found != content:
-        write_json(manifest, content)
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _differences(old: object, plan: DatasetPlan) -> str:
-    """Which settings differ, as text."""
-    if not isinstance(old, dict):
-        return f"{MANIFEST} is damaged"
-    new = plan.to_dict()
-    return ", ".join(
-        f"{key} {old.get(key)} there, {new[key]} asked for" for key in new if old.get(key) != new[key]
-    )
-
-
-def _remove(out: Path, found: dict[str, Any]) -> None:
-    """Delete what an earlier call wrote, and nothing else."""
-    names = found.get("scenes")
-    for name in names if isinstance(names, dict) else ():
-        for folder in ("images", "rgb", "thermal", "labels"):
-            (out / folder / f"{Path(name).name}.png").unlink(missing_ok=True)
-    for name in (
-        "train.txt",
-        "val.txt",
-        "test.txt",
-        "test_day.txt",
-        "test_night.txt",
-        "dataset.yaml",
-        MANIFEST,
-    ):
-        (out / name).unlink(missing_ok=True)
+        write_json(out / MANIFEST, content)
 
 
 def _paths(out: Path, plan: DatasetPlan, name: str) -> tuple[Path, ...]:
@@ -253,15 +177,16 @@ def _paths(out: Path, plan: DatasetPlan, name: str) -> tuple[Path, ...]:
 
 
 def _render_all(out: Path, plan: DatasetPlan, scenes: list[SceneSpec], workers: int) -> Iterator[int]:
-    """Render and write; yields the number finished so far."""
+    """Render and write; yield the number finished so far."""
     if workers <= 1 or len(scenes) < 2:
         for count, scene in enumerate(scenes, 1):
             _write_scene(out, plan, scene)
             yield count
         return
-    # Spawned, not forked: the caller may hold threads (progress bars, torch).
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(scenes)), context, _ignore_interrupt)
+    # Spawned, not forked: the caller may hold threads (progress bars, torch). Ctrl-C is left to the parent,
+    # which lets the scenes under way be finished.
+    context, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(scenes)), context, signal.signal, ignore)
     try:
         futures = [pool.submit(_write_scene, out, plan, scene) for scene in scenes]
         for count, future in enumerate(concurrent.futures.as_completed(futures), 1):
@@ -271,39 +196,28 @@ def _render_all(out: Path, plan: DatasetPlan, scenes: list[SceneSpec], workers: 
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C goes to the parent alone, which lets the scenes in hand be finished."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _write_scene(out: Path, plan: DatasetPlan, scene: SceneSpec) -> None:
     sample = render(scene.seed, plan.size, scene.condition)
-    images = _images(sample, plan)
+    assert sample.label is not None
+    label = Image.fromarray(sample.label, "P")
+    label.putpalette(MFNET_CLASSES.flat_palette())
+    top = 2**plan.thermal_bits - 1
+    thermal = np.rint(sample.thermal * np.float32(top)).astype(np.uint8 if top == 255 else np.uint16)
+    joined = plan.layout == "mfnet"
+    arrays = (np.dstack([sample.rgb, thermal]),) if joined else (sample.rgb, thermal)
+    images = (*map(Image.fromarray, arrays), label)
     for path, image in zip(_paths(out, plan, scene.name), images, strict=True):
         with replacing(path) as temporary:
             # Level 1: noisy pictures hardly shrink further, and it takes a fifth of the time.
             image.save(temporary, compress_level=1)
 
 
-def _images(sample: Sample, plan: DatasetPlan) -> tuple[Image.Image, ...]:
-    """The pictures of a scene, in the order of `_paths`."""
-    assert sample.label is not None
-    label = Image.fromarray(sample.label, "P")
-    label.putpalette(MFNET_CLASSES.flat_palette())
-    top = 2**plan.thermal_bits - 1
-    thermal = np.rint(sample.thermal * np.float32(top)).astype(np.uint8 if top == 255 else np.uint16)
-    if plan.layout == "mfnet":
-        return Image.fromarray(np.dstack([sample.rgb, thermal])), label
-    return Image.fromarray(sample.rgb), Image.fromarray(thermal), label
-
-
 def _write_lists(out: Path, plan: DatasetPlan, scenes: list[SceneSpec]) -> None:
     """Names of each split, and the description of the layout `folders`."""
     lists = {split: [scene.name for scene in scenes if scene.split == split] for split in _SPLITS}
+    test = [scene for scene in scenes if scene.split == "test"]
     for condition in get_args(Condition):
-        lists[f"test_{condition}"] = [
-            scene.name for scene in scenes if scene.split == "test" and scene.condition == condition
-        ]
+        lists[f"test_{condition}"] = [scene.name for scene in test if scene.condition == condition]
     if plan.layout == "folders":
         description: dict[str, Any] = {
             **MFNET_CLASSES.to_dict(),
@@ -311,8 +225,7 @@ def _write_lists(out: Path, plan: DatasetPlan, scenes: list[SceneSpec]) -> None:
             "thermal_scale": "auto" if plan.thermal_bits == 8 else [0, 65535],
             "conditions": {"day": "*D", "night": "*N"},
         }
-        write_text(
-            out / "dataset.yaml", yaml.safe_dump(description, sort_keys=False, default_flow_style=None)
-        )
+        text = yaml.safe_dump(description, sort_keys=False, default_flow_style=None)
+        write_text(out / "dataset.yaml", text)
     for name, names in lists.items():
         write_text(out / f"{name}.txt", "".join(f"{entry}\n" for entry in names))

@@ -1,9 +1,8 @@
-"""From a prediction to what a client asked for: JSON with a mask inside, a mask, or an overlay."""
+"""Encode a prediction as the client asked: JSON with a mask inside, a mask alone, or an overlay."""
 
 from __future__ import annotations
 
 import base64
-import io
 import time
 import zlib
 from dataclasses import dataclass
@@ -15,43 +14,34 @@ from PIL import Image
 
 from efnet.inference.postprocess import Prediction, thermal_pixels
 from efnet.inference.preprocess import Prepared
+from efnet.reporting.html import image_bytes
 from efnet.service.batcher import Outcome
-from efnet.service.schemas import ClassShare, Encoded, Runs, Segmentation, Size, Timing, Views
-
-Format = Literal["json", "png", "overlay"]
-MaskChoice = Literal["png", "runs", "both", "none"]
-ConfidenceChoice = Literal["none", "png", "deflate"]
+from efnet.service.schemas import (
+    ClassShare,
+    ConfidenceChoice,
+    Encoded,
+    Format,
+    Runs,
+    Segmentation,
+    Size,
+    Timing,
+    Views,
+    Wanted,
+)
 
 _MEDIA_TYPES: dict[str, Format] = {"application/json": "json", "image/png": "png", "*/*": "json"}
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a client asked for; see the parameters of `POST /v1/segment`."""
-
-    format: Format = "json"
-    mask: MaskChoice = "png"
-    confidence: ConfidenceChoice = "none"
-    probabilities: bool = False
-    views: bool = False
-    opacity: float = 0.5
-
-    @property
-    def needs_probabilities(self) -> bool:
-        """Whether the network's probabilities are needed at all."""
-        return self.format == "json" and (self.probabilities or self.confidence != "none")
-
-
 @dataclass
 class Clock:
-    """Moments of one request, in seconds of `time.monotonic`."""
+    """Times of one request, in seconds of `time.monotonic`."""
 
     arrived: float
     uploaded: float = 0.0
     decoded: float = 0.0
 
     def timing(self, outcome: Outcome, encoding_since: float) -> Timing:
-        """Spans in milliseconds, up to now."""
+        """Return the spans in milliseconds, up to now."""
         now = time.monotonic()
         spans = {
             "upload_ms": self.uploaded - self.arrived,
@@ -66,7 +56,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer: its body, its type, and where the time went."""
+    """A response body, its media type, and the time that each step took."""
 
     content: bytes
     media_type: str
@@ -74,16 +64,20 @@ class Answer:
 
 
 def format_of(accept: str) -> Format:
-    """The format that an Accept header prefers; JSON where it names nothing that we have.
+    """Return the format that an Accept header prefers; JSON if it names none of ours.
 
-    Of equal weights the first counts, as does a named type before `*/*`.
+    Among equal weights the first wins, and a named type wins over `*/*`.
     """
     best: tuple[float, Format] = (0.0, "json")
     for entry in accept.lower().split(","):
-        kind, _, parameters = entry.strip().partition(";")
-        weight = _weight(parameters) - (0.0001 if kind.strip() == "*/*" else 0.0)
-        if kind.strip() in _MEDIA_TYPES and weight > best[0]:
-            best = (weight, _MEDIA_TYPES[kind.strip()])
+        kind, *parameters = (part.strip() for part in entry.split(";"))
+        try:
+            weight = float(next((part[2:] for part in parameters if part.startswith("q=")), 1.0))
+        except ValueError:
+            weight = 0.0
+        weight -= 0.0001 if kind == "*/*" else 0.0
+        if kind in _MEDIA_TYPES and weight > best[0]:
+            best = (weight, _MEDIA_TYPES[kind])
     return best[1]
 
 
@@ -95,31 +89,33 @@ def compose(
     wanted: Wanted,
     clock: Clock,
 ) -> Answer:
-    """Encode one answer; heavy enough for a thread.
+    """Encode one answer of the model `name`; heavy enough for a thread.
 
-    Args:
-        name: of the model.
-        prepared: the pair.
-        heat: thermal image (H, W) in [0, 1] for views; None where there is none or no view is wanted.
-        outcome: what became of it.
-        wanted: what was asked for.
-        clock: when things happened.
+    `heat` is the thermal image (H, W) in [0, 1] for views; None without one, or if no view is wanted.
     """
     started = time.monotonic()
     prediction = outcome.prediction
-    if wanted.format == "png":
-        content = _png(prediction.indexed())
-    elif wanted.format == "overlay":
-        content = _png(prediction.overlay(prepared.original, wanted.opacity))
-    else:
-        answer = _segmentation(name, prepared, heat, outcome, wanted)
-        answer.timing = clock.timing(outcome, started)
-        return Answer(answer.model_dump_json().encode(), "application/json", answer.timing)
-    return Answer(content, "image/png", clock.timing(outcome, started))
+    if wanted.format != "json":
+        overlay = wanted.format == "overlay"
+        image = prediction.overlay(prepared.original, wanted.opacity) if overlay else prediction.indexed()
+        return Answer(image_bytes(image, "PNG"), "image/png", clock.timing(outcome, started))
+    height, width = prediction.index.shape
+    answer = Segmentation(
+        model=name,
+        size=Size(height=height, width=width),
+        classes=shares_of(prediction, wanted.probabilities),
+        mask=_encoded(prediction.indexed()) if wanted.mask in ("png", "both") else None,
+        runs=runs_of(prediction.index) if wanted.mask in ("runs", "both") else None,
+        confidence=_confidence(prediction, wanted.confidence),
+        views=_views(prepared, heat) if wanted.views else None,
+        batch=outcome.batch,
+        timing=clock.timing(outcome, started),  # last: the parts above are encoded by now
+    )
+    return Answer(answer.model_dump_json().encode(), "application/json", answer.timing)
 
 
 def runs_of(index: NDArray[np.uint8]) -> Runs:
-    """Runs of equal pixels of a label map (H, W), row by row; runs go on over the end of a row."""
+    """Return runs of equal pixels of a label map (H, W), row by row; a run may cross the end of a row."""
     flat = index.ravel()
     starts = np.concatenate(([0], np.flatnonzero(np.diff(flat)) + 1))
     lengths = np.diff(np.append(starts, flat.size))
@@ -127,19 +123,17 @@ def runs_of(index: NDArray[np.uint8]) -> Runs:
 
 
 def shares_of(prediction: Prediction, probabilities: bool) -> list[ClassShare]:
-    """What each class covers, and how sure the network is of it, if asked."""
+    """Return the share of each class and, with `probabilities`, its mean probability and confidence."""
     counts = np.bincount(prediction.index.ravel(), minlength=len(prediction.classes))
     shares = [
         ClassShare(
             index=k,
             name=name,
-            color=color,
+            color=prediction.classes.palette[k],
             pixels=int(counts[k]),
             share=int(counts[k]) / prediction.index.size,
         )
-        for k, (name, color) in enumerate(
-            zip(prediction.classes.names, prediction.classes.palette, strict=True)
-        )
+        for k, name in enumerate(prediction.classes.names)
     ]
     if probabilities and prediction.probabilities is not None:
         sums = np.bincount(
@@ -150,28 +144,6 @@ def shares_of(prediction: Prediction, probabilities: bool) -> list[ClassShare]:
             share.mean_probability = float(means[share.index])
             share.mean_confidence = float(sums[share.index]) / share.pixels if share.pixels else None
     return shares
-
-
-def _segmentation(
-    name: str,
-    prepared: Prepared,
-    heat: NDArray[np.float32] | None,
-    outcome: Outcome,
-    wanted: Wanted,
-) -> Segmentation:
-    prediction = outcome.prediction
-    height, width = prediction.index.shape
-    return Segmentation(
-        model=name,
-        size=Size(height=height, width=width),
-        classes=shares_of(prediction, wanted.probabilities),
-        mask=_encoded(prediction.indexed()) if wanted.mask in ("png", "both") else None,
-        runs=runs_of(prediction.index) if wanted.mask in ("runs", "both") else None,
-        confidence=_confidence(prediction, wanted.confidence),
-        views=_views(prepared, heat) if wanted.views else None,
-        batch=outcome.batch,
-        timing=Timing(upload_ms=0, decode_ms=0, queue_ms=0, network_ms=0, encode_ms=0, total_ms=0),
-    )
 
 
 def _confidence(prediction: Prediction, choice: ConfidenceChoice) -> Encoded | None:
@@ -191,29 +163,9 @@ def _views(prepared: Prepared, heat: NDArray[np.float32] | None) -> Views:
 
 def _encoded(image: Image.Image, kind: Literal["PNG", "JPEG"] = "PNG") -> Encoded:
     if kind == "PNG":
-        return Encoded(encoding="png", data=_base64(_png(image)))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
-    return Encoded(encoding="jpeg", data=_base64(buffer.getvalue()))
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+        return Encoded(encoding="png", data=_base64(image_bytes(image, kind)))
+    return Encoded(encoding="jpeg", data=_base64(image_bytes(image, kind, quality=88)))
 
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
-
-
-def _weight(parameters: str) -> float:
-    """The q of an Accept entry."""
-    for parameter in parameters.split(";"):
-        key, _, value = parameter.strip().partition("=")
-        if key == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0

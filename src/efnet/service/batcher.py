@@ -1,4 +1,4 @@
-"""One thread that runs the network, on as many waiting pairs of one size at once as may go together."""
+"""One thread that runs the network on batches of the waiting pairs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,15 @@ from efnet.inference.preprocess import Prepared
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of a pair.
-
-    Attributes:
-        prediction: its label map.
-        queue_seconds: from its arrival to the pass that took it.
-        network_seconds: of that pass.
-        batch: pairs in that pass.
-    """
+    """The prediction of a pair, with the times and the batch of its pass."""
 
     prediction: Prediction
-    queue_seconds: float
-    network_seconds: float
-    batch: int
+    queue_seconds: float  # from its arrival to the pass that took it
+    network_seconds: float  # of that pass
+    batch: int  # pairs in that pass
+
+
+Observe = Callable[[int, float], None]
 
 
 @dataclass(eq=False)
@@ -39,25 +35,16 @@ class _Job:
 
 
 class Batcher:
-    """Pairs that the network sees at one size and that wait together go through it together.
+    """Runs pairs of one network size that wait together as one batch.
 
-    The oldest pair decides: it waits at most `wait_seconds` for others of its size, then goes with those that
-    came. A pair whose future was cancelled is left out. If a batch fails, each of its pairs is tried
-    alone, so that one cannot spoil another.
-
-    Args:
-        predictor: runs in the batcher's thread alone.
-        batch_size: most pairs in a pass.
-        wait_seconds: least latency that a lone pair pays.
-        observe: called after each pass with its number of pairs and its seconds.
+    The oldest pair waits at most `wait_seconds` for others of its size, then runs with those that arrived.
+    A pair whose future was cancelled is left out. If a batch fails, each of its pairs is tried alone, so
+    that one cannot spoil another. The predictor runs in the batcher's thread alone. `observe` is called after
+    each pass with its number of pairs and its seconds.
     """
 
     def __init__(
-        self,
-        predictor: Predictor,
-        batch_size: int,
-        wait_seconds: float,
-        observe: Callable[[int, float], None] = lambda size, seconds: None,
+        self, predictor: Predictor, batch_size: int, wait_seconds: float, observe: Observe = lambda *_: None
     ) -> None:
         self._predictor = predictor
         self._batch_size = batch_size
@@ -79,15 +66,7 @@ class Batcher:
         self._thread.start()
 
     def submit(self, prepared: Prepared, probabilities: bool = False) -> Future[Outcome]:
-        """Queue a pair.
-
-        Args:
-            prepared: what `Predictor.prepare` returned.
-            probabilities: whether the prediction is to carry them.
-
-        Raises:
-            RuntimeError: the batcher is closed.
-        """
+        """Queue a pair from `Predictor.prepare`; raise a `RuntimeError` if the batcher is closed."""
         job = _Job(prepared, probabilities)
         with self._changed:
             if self._closed:
@@ -97,11 +76,7 @@ class Batcher:
         return job.future
 
     def close(self, timeout: float) -> bool:
-        """Take no more pairs, finish those that wait, and end the thread.
-
-        Returns:
-            whether it ended within `timeout` seconds.
-        """
+        """Refuse new pairs, finish waiting ones, and return whether the thread ended in `timeout` seconds."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -110,15 +85,12 @@ class Batcher:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        while True:
-            jobs = self._next()
-            if jobs is None:
-                return
+        while (jobs := self._next()) is not None:
             if jobs:
                 self._run(jobs)
 
     def _next(self) -> list[_Job] | None:
-        """The next batch, in order of arrival; empty if all of it was cancelled; None: the end."""
+        """Return the next batch in order of arrival, empty if all of it was cancelled; None at the end."""
         with self._changed:
             while not self._queue:
                 if self._closed:
@@ -142,7 +114,7 @@ class Batcher:
             predictions = self._predictor.run(
                 [job.prepared for job in jobs], any(job.probabilities for job in jobs)
             )
-        except Exception as error:  # whatever it is, its sender has to hear of it and the thread goes on
+        except Exception as error:  # its sender gets the error, and the thread goes on
             if len(jobs) > 1:
                 for job in jobs:
                     self._run([job])

@@ -1,12 +1,41 @@
-"""The JSON of the service, as types; `/openapi.json` is made from them."""
+"""The JSON of the service as types, and the page that documents them.
+
+FastAPI makes `/openapi.json` from the types, and `documentation_page` makes `/docs` from that: no scripts,
+nothing loaded from elsewhere.
+"""
 
 from __future__ import annotations
 
+import re
+from html import escape
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from efnet.reporting.html import table
+
 Color = tuple[int, int, int]
+Format = Literal["json", "png", "overlay"]
+MaskChoice = Literal["png", "runs", "both", "none"]
+ConfidenceChoice = Literal["none", "png", "deflate"]
+
+
+class Wanted(BaseModel, extra="forbid"):
+    """The parameters of `POST /v1/segment`. Unknown ones are refused: a misspelt one would do nothing."""
+
+    format: Format | None = Field(default=None, description="Wins over the Accept header.")
+    mask: MaskChoice = Field(default="png", description="Form of the mask in the JSON.")
+    confidence: ConfidenceChoice = Field(
+        default="none", description="Whether the JSON holds each pixel's probability."
+    )
+    probabilities: bool = Field(default=False, description="Summarise probabilities by class.")
+    views: bool = Field(default=False, description="Send the images back as they were read.")
+    opacity: float = Field(default=0.5, ge=0, le=1, description="Of the classes in an overlay.")
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the answer needs the network's probabilities."""
+        return self.format == "json" and (self.probabilities or self.confidence != "none")
 
 
 class Size(BaseModel):
@@ -25,7 +54,7 @@ class ClassInfo(BaseModel):
 
 
 class ClassShare(ClassInfo):
-    """What a class covers in one image."""
+    """The share of a class in one image."""
 
     pixels: int
     share: float = Field(description="Fraction of the image's pixels.")
@@ -88,7 +117,7 @@ class Segmentation(BaseModel):
 
 
 class InputInfo(BaseModel):
-    """What the network takes."""
+    """The input of the network."""
 
     images: list[list[str]] = Field(description="Each entry: the fields of a request that will do.")
     size: Size | None = Field(description="To which images are resized; null: as they come, from 32 pixels.")
@@ -96,7 +125,7 @@ class InputInfo(BaseModel):
 
 
 class LimitInfo(BaseModel):
-    """What the service takes on."""
+    """The limits of the service."""
 
     max_bytes: int
     max_pixels: int
@@ -118,7 +147,7 @@ class ModelInfo(BaseModel):
     config: dict[str, Any]
     classes: list[ClassInfo]
     input: InputInfo
-    training: dict[str, Any] = Field(description="What the run said: data, recipe, how it was chosen.")
+    training: dict[str, Any] = Field(description="From the run: data, recipe, choice of the checkpoint.")
     limits: LimitInfo
 
 
@@ -138,14 +167,98 @@ class ExampleInfo(BaseModel):
     thumbnail: str
 
 
-class Fault(BaseModel):
-    """What is wrong."""
+DESCRIPTION = (
+    "RGB-thermal semantic segmentation. Send a pair, get the class of every pixel. Every error is JSON "
+    "with one sentence: the fault and the remedy."
+)
 
-    code: str = Field(description="For programs.")
-    message: str = Field(description="For people: one sentence and the remedy.")
+_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>efnet: API</title>
+<link rel="icon" href="page/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="page/page.css">
+</head>
+<body class="reading">
+<header class="top">
+<a class="brand" href="./"><img src="page/icon.svg" alt="" width="28" height="28">efnet</a>
+<nav><a href="./">Page</a> <a href="openapi.json">openapi.json</a></nav></header>
+<main>
+"""
 
 
-class ErrorAnswer(BaseModel):
-    """Every answer that is not a success."""
+def documentation_page(schema: dict[str, Any]) -> str:
+    """Return the schema of `FastAPI.openapi` as HTML: operations with parameters, body and answers; types."""
+    parts = [_HEAD, f"<h1>API</h1><p>{escape(schema['info']['description'])}</p>"]
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            parts.append(_operation(method.upper(), path, operation))
+    parts.append("<h2>Types</h2>")
+    for name, kind in sorted(schema["components"]["schemas"].items()):
+        if name not in ("HTTPValidationError", "ValidationError"):
+            name, meaning = escape(name), _prose(kind.get("description", ""))
+            fields = _table("field", kind.get("properties", {}))
+            parts.append(f'<section id="{name}"><h3>{name}</h3><p>{meaning}</p>{fields}</section>')
+    parts.append("</main></body></html>\n")
+    return "\n".join(parts)
 
-    error: Fault
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    parameters = {item["name"]: item for item in operation.get("parameters", ())}
+    form: dict[str, Any] = {}
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        form |= content["schema"].get("properties", {})
+    answers = {
+        status: answer
+        for status, answer in operation["responses"].items()
+        if "HTTPValidationError" not in str(answer)
+    }
+    return (
+        f"<section><h2><code>{method} {escape(path)}</code></h2>"
+        f"<p>{_prose(operation.get('description', ''))}</p>"
+        f"{_table('name', parameters, 'Parameters')}{_table('name', form, 'Form fields')}"
+        f"{_table('status', answers, 'Answers')}</section>"
+    )
+
+
+def _table(first: str, entries: dict[str, dict[str, Any]], title: str = "") -> str:
+    """Return a table of names with their types and descriptions; empty without entries."""
+    if not entries:
+        return ""
+    head = "".join(f'<th scope="col">{column}</th>' for column in (first, "type", "meaning"))
+    rows = (
+        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{_kind(entry)}</td>'
+        f"<td>{_prose(entry.get('description', ''))}</td></tr>"
+        for name, entry in entries.items()
+    )
+    return table(head, rows, title)
+
+
+def _prose(text: str) -> str:
+    """Return text as HTML, with its `code` marked."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Return the type of a field, parameter or answer in words, as HTML; named types are links."""
+    if "schema" in schema:
+        return _kind(schema["schema"])
+    if "content" in schema:
+        kinds = schema["content"].items()
+        return " or ".join(_kind(kind) if kind.get("schema") else escape(media) for media, kind in kinds)
+    if "$ref" in schema:
+        name = escape(schema["$ref"].rsplit("/", 1)[-1])
+        return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " or ".join(_kind(choice) for choice in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"<code>{escape(str(v))}</code>" for v in schema.get("enum", [schema.get("const")]))
+    kind = schema.get("type", "any")
+    if kind == "array":
+        inner = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+        return f"list of {_kind(inner)}"
+    if schema.get("format") == "binary":
+        return "file"
+    return escape(str(kind))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import numpy as np
 import torch
@@ -19,14 +22,14 @@ from starlette.requests import ClientDisconnect
 from efnet.core.errors import InputError
 from efnet.inference.predictor import Predictor
 from efnet.inference.preprocess import Prepared
-from efnet.service.answers import Answer, Clock, Wanted, compose
+from efnet.service.answers import Answer, Clock, compose
 from efnet.service.batcher import Batcher, Outcome
-from efnet.service.errors import RefusedError
-from efnet.service.limits import Limits
-from efnet.service.prometheus import Metrics
+from efnet.service.errors import RefusedError, refusal
+from efnet.service.middleware import Metrics
+from efnet.service.schemas import Wanted
 from efnet.service.uploads import check_fields, decode_pair, read_uploads, thermal_of
 
-Params = ParamSpec("Params")
+Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 logger = logging.getLogger("efnet.service")
@@ -37,33 +40,46 @@ _CODERS = min(4, os.cpu_count() or 1)
 _WARM_UP_SIZE = (480, 640)
 
 _GRACE = 5.0
-"""Seconds for a pass of the network that nobody waits for any more."""
+"""Seconds for a pass of the network whose requests have all ended."""
 
 
-async def _stays() -> None:
-    """A client of whom nobody hears that it has gone."""
-    await asyncio.Event().wait()
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of every request and of all together.
+
+    Memory for uploads is at most `max_bytes * max_concurrent`. The largest decoded images and their
+    logits come on top: four bytes for each class of each pixel.
+
+    Raises:
+        InputError: a value is below its minimum.
+    """
+
+    max_bytes: int = 32 * 1024 * 1024  # of a request's body
+    max_pixels: int = 8_388_608  # of one image, read from its header; 3840x2160 is 8 294 400
+    timeout: float = 30.0  # seconds from a request's arrival to its answer
+    max_concurrent: int = 16  # requests in progress; one more is answered with 503
+    batch_size: int = 4  # pairs in one pass of the network
+    batch_wait_ms: float = 5.0  # time that the first pair of a batch waits for others of its size
+
+    def __post_init__(self) -> None:
+        minima = {"max_bytes": 1024, "max_pixels": 1024, "max_concurrent": 1, "batch_size": 1}
+        for field in dataclasses.fields(self):
+            value, minimum = getattr(self, field.name), minima.get(field.name, 0)
+            if not math.isfinite(value) or value < minimum:
+                raise InputError(f"`{field.name}` {value} is below {minimum}; give a larger number")
+        if self.timeout <= 0:
+            raise InputError(f"`timeout` {self.timeout} is not above 0; give seconds")
 
 
 class Segmenter:
-    """The predictor behind a queue.
-
-    Args:
-        predictor: the network.
-        limits: of every request and of all together.
-
-    Attributes:
-        ready: whether the network has run once and requests are answered without delay.
-        stopping: set when the service is to end; new requests are refused.
-        ended: whether the network's thread has ended.
-    """
+    """The predictor behind a queue; `limits` bound every request and all together."""
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor = predictor
         self.limits = limits
-        self.stopping = False
-        self.ready = False
-        self.ended = False
+        self.stopping = False  # set when the service is to end; new requests are refused
+        self.ready = False  # whether the network has run once, so that requests are answered without delay
+        self.ended = False  # whether the network's thread has ended
         self._under_way = 0
         self._coders = ThreadPoolExecutor(_CODERS, thread_name_prefix="efnet-images")
         self._batcher = Batcher(predictor, limits.batch_size, limits.batch_wait_ms / 1000.0, self._observe)
@@ -85,7 +101,7 @@ class Segmenter:
         return "ready" if self.ready else "starting"
 
     async def finish(self) -> None:
-        """Take no more, and end the network's thread; what a request gave up may still be in it."""
+        """Refuse new requests and end the network's thread, which may still run a pass that timed out."""
         self.stopping = True
         self.ended = await self.in_thread(self._batcher.close, _GRACE)
         self._coders.shutdown(wait=False, cancel_futures=True)
@@ -95,48 +111,38 @@ class Segmenter:
         headers: Mapping[str, str],
         body: AsyncIterator[bytes],
         wanted: Wanted,
-        left: Callable[[], Coroutine[Any, Any, None]] = _stays,
+        left: Callable[[], Coroutine[Any, Any, None]],
     ) -> Answer:
         """Read, decode, segment and encode one pair.
 
-        Args:
-            headers: of the request, lower case.
-            body: its chunks.
-            wanted: what to answer.
-            left: returns when the client has gone after the body; its place is freed then.
+        Names of `headers` are in lower case. `left` returns when the client has closed the connection after
+        sending the body; its place is freed then.
 
         Raises:
-            RefusedError: whatever is wrong with the request, or there is no room or time for it.
+            RefusedError: the request is wrong, or there is no room or time for it.
         """
         clock = Clock(time.monotonic())
+        limit = self.limits.timeout
         with self._admitted():
             uploads = await self._received(headers, body)
             clock.uploaded = time.monotonic()
-            seconds = self.limits.timeout - (clock.uploaded - clock.arrived)
             work = self._while_there(self._finish(uploads, wanted, clock), left)
-            answer = await self._in_time(work, seconds, self._too_slow)
+            seconds = limit - (clock.uploaded - clock.arrived)
+            answer = await self._in_time(work, seconds, refusal("timeout", limit=limit))
         self.metrics.latency.observe(time.monotonic() - clock.arrived)
         return answer
 
-    async def in_thread(
-        self, function: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs
-    ) -> Result:
+    async def in_thread(self, function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
         """Call a function in a thread for images."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._coders, lambda: function(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._coders, function, *args)
 
     @contextlib.contextmanager
     def _admitted(self) -> Iterator[None]:
-        """A place among the requests under way, if there is one."""
+        """Take a place among the requests in progress, if one is free."""
         if self.stopping:
-            raise RefusedError(503, "stopping", "The service is stopping; send the request again soon.", 5)
+            raise refusal("stopping")
         if self._under_way >= self.limits.max_concurrent:
-            raise RefusedError(
-                503,
-                "busy",
-                f"{self._under_way} requests are under way, and no more are taken; try again in a second.",
-                1,
-            )
+            raise refusal("busy", count=self._under_way)
         self._under_way += 1
         try:
             yield
@@ -144,14 +150,13 @@ class Segmenter:
             self._under_way -= 1
 
     async def _received(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> dict[str, bytes]:
-        """The images of the body, those that the network needs among them."""
+        """Return the images of the body, among them those that the network needs."""
+        limit = self.limits.timeout
         reading = read_uploads(headers, self._counted(body), self.limits.max_bytes)
         try:
-            uploads = await self._in_time(reading, self.limits.timeout, self._too_slow_upload)
+            uploads = await self._in_time(reading, limit, refusal("slow_upload", limit=limit))
         except ClientDisconnect as gone:
-            raise RefusedError(
-                400, "upload_ended", "The upload broke off; send the request again, whole."
-            ) from gone
+            raise refusal("upload_ended") from gone
         check_fields(frozenset(uploads), self.predictor.modality)
         return uploads
 
@@ -163,64 +168,46 @@ class Segmenter:
         return await self.in_thread(compose, name, prepared, heat, outcome, wanted, clock)
 
     def _prepare(self, uploads: dict[str, bytes], views: bool) -> tuple[Prepared, NDArray[np.float32] | None]:
-        """The pair for the network and, for views, the scaled thermal image at its own size."""
+        """Return the pair for the network and, for views, the scaled thermal image at its own size."""
         rgb, thermal = decode_pair(uploads, self.predictor.modality, self.limits.max_pixels)
         try:
             prepared = self.predictor.prepare(rgb, thermal)
-            heat = thermal_of(rgb, thermal, self.predictor) if views else None
-            return prepared, heat
+            return prepared, thermal_of(rgb, thermal, self.predictor) if views else None
         except InputError as error:
-            raise RefusedError(422, "unfit_image", _sentence(str(error))) from error
+            raise refusal("unfit_image", reason=str(error).removesuffix(".")) from error
 
     async def _outcome(self, prepared: Prepared, probabilities: bool) -> Outcome:
         try:
             return await asyncio.wrap_future(self._batcher.submit(prepared, probabilities))
         except torch.OutOfMemoryError as error:
-            raise RefusedError(
-                503, "out_of_memory", "The image does not fit the device's memory; send it smaller.", 5
-            ) from error
-        except InputError as error:  # of the checkpoint: the images have been looked at
-            raise RefusedError(500, "model_failed", _sentence(str(error))) from error
+            raise refusal("out_of_memory") from error
+        except InputError as error:  # the checkpoint's fault: the images passed their checks
+            raise refusal("model_failed", reason=str(error).removesuffix(".")) from error
 
     async def _counted(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for chunk in body:
-            self.metrics.received.add(len(chunk))
+            self.metrics.received.inc(len(chunk))
             yield chunk
 
     async def _while_there(
         self, work: Coroutine[Any, Any, Result], left: Callable[[], Coroutine[Any, Any, None]]
     ) -> Result:
-        """Do the work unless the client goes: then nobody waits for it any more."""
+        """Do the work unless the client goes, when nobody waits for it any more."""
         working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
         try:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
-                raise RefusedError(499, "client_gone", "The connection was closed before the answer.")
+                raise refusal("client_gone")
             return working.result()
         finally:
             working.cancel()
             leaving.cancel()
 
-    async def _in_time(
-        self, work: Awaitable[Result], seconds: float, refusal: Callable[[], RefusedError]
-    ) -> Result:
+    async def _in_time(self, work: Awaitable[Result], seconds: float, late: RefusedError) -> Result:
         try:
             return await asyncio.wait_for(work, max(seconds, 0.0))
         except TimeoutError:
-            raise refusal() from None
-
-    def _too_slow(self) -> RefusedError:
-        return RefusedError(
-            504,
-            "timeout",
-            f"No answer within {self.limits.timeout:g} s; send smaller images or try again later.",
-            5,
-        )
-
-    def _too_slow_upload(self) -> RefusedError:
-        return RefusedError(
-            408, "slow_upload", f"The upload took more than {self.limits.timeout:g} s; send smaller images."
-        )
+            raise late from None
 
     def _warmed(self, first: Future[Outcome]) -> None:
         error = first.exception()
@@ -231,7 +218,3 @@ class Segmenter:
     def _observe(self, size: int, seconds: float) -> None:
         self.metrics.batches.observe(size)
         self.metrics.network.observe(seconds)
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."

@@ -1,12 +1,8 @@
-"""From the files of a run, an evaluation and a prediction folder to the report's plain data.
-
-The demo: a sequence of `efnet` commands, the very ones that a user would type, and a report.
-"""
+"""The demo: the `efnet` commands that a user would type, and a report of their results."""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -30,45 +26,39 @@ from efnet.evaluation.protocols import Protocol, get_protocol
 from efnet.evaluation.score import score_predictions
 from efnet.evaluation.sheet import choose_rows
 from efnet.models.checkpoint import load_checkpoint
+from efnet.studies.benchmark.measure import usable_cores
 from efnet.studies.demo_page import Epoch, GallerySample, RunReport, Step, duration, write_report
+from efnet.training.logs import read_rows
 from efnet.training.run_folder import RunFolder
 
 
+class DemoPaths:
+    """The demo's files in its folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.data = out / "data"
+        self.run = out / "run"
+        self.evaluation = out / "evaluation.json"
+        self.score = out / "score.json"
+        self.predictions = out / "predictions"
+        self.report = out / "report.html"
+
+
 def collect_report(
-    *,
-    run: Path,
-    data: Path,
-    evaluation: Mapping[str, Any],
-    predictions: Path,
-    steps: Sequence[Step] = (),
-    seconds: float | None = None,
-    pictures: int = 6,
-    dataset: str = "mfnet",
-    split: str = "test",
+    paths: DemoPaths, evaluation: Mapping[str, Any], steps: Sequence[Step], seconds: float, pictures: int
 ) -> RunReport:
-    """Gather what the page shows.
+    """Gather the contents of the page from the commands' files and the report of `efnet evaluate`.
 
-    Args:
-        run: folder of the training run.
-        data: root of the data set.
-        evaluation: what `efnet evaluate --json` wrote for the split.
-        predictions: index maps of the split.
-        steps: commands with their times.
-        seconds: all of them together.
-        pictures: pairs in the gallery, from well to badly segmented.
-        dataset: layout of `data`.
-        split: of the evaluation and the predictions.
-
-    Raises:
-        InputError: a file is missing or does not fit.
+    The gallery shows `pictures` pairs, from well to badly segmented. Raises InputError if a file is missing
+    or does not fit.
     """
-    model = load_checkpoint(run)
-    pairset = open_split(dataset, data, split)
+    model = load_checkpoint(paths.run)
+    pairset = open_split("mfnet", paths.data, "test")
     protocol = get_protocol(evaluation["protocol"]["name"])
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    epochs = read_epochs(RunFolder(run).metrics_jsonl)
     trained = model.training_summary
-    took = f" in {duration(seconds)} altogether" if seconds is not None else ""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     facts = {
         "network": f"{model.name}, {parameters / 1e6:.2f} M parameters",
         "checkpoint": f"epoch {trained['epoch']} of {trained['epochs']}, chosen on {trained['selected_on']}",
@@ -77,12 +67,12 @@ def collect_report(
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {usable_cores()} cores, {device_name()}",
+        "machine": f"{platform.machine()}, {usable_cores()} cores, {gpu}",
     }
     summary = (
         f"{model.name} ({parameters / 1e6:.2f} M parameters), trained from scratch on "
         f"{trained['train_pairs']} generated pairs, day and night, and tested on {len(pairset)} pairs that "
-        f"it never saw{took}."
+        f"it never saw in {duration(seconds)} altogether."
     )
     return RunReport(
         title="EFNet demo: RGB-thermal street scenes, segmented",
@@ -90,27 +80,20 @@ def collect_report(
         evaluation=evaluation,
         classes=pairset.classes,
         protocol=protocol,
-        epochs=epochs,
-        samples=gallery(predictions, pairset, protocol, pictures),
+        epochs=[
+            Epoch(row["epoch"], row["loss"], row.get("val_miou"))
+            for row in read_rows(RunFolder(paths.run), trained["epochs"])
+        ],
+        samples=gallery(paths.predictions / "index", pairset, protocol, pictures),
         steps=steps,
         facts=facts,
     )
 
 
-def read_epochs(metrics: Path) -> list[Epoch]:
-    """The training curve from a run's `metrics.jsonl`."""
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return [Epoch(row["epoch"], row["loss"], row.get("val_miou")) for row in rows]
-
-
 def gallery(predictions: Path, pairset: PairSet, protocol: Protocol, count: int) -> list[GallerySample]:
-    """Pairs that show the range of a split: by condition, from the best to the worst.
+    """Choose `count` pairs of a split, by condition, from the best mIoU to the worst.
 
-    Args:
-        predictions: folder of index maps named after the pairs.
-        pairset: the split.
-        protocol: by which a pair counts as good or bad.
-        count: of pairs.
+    `predictions` is a folder of index maps named after the pairs.
     """
     tally, _ = score_predictions(predictions, pairset, protocol)
     miou = tally.pair_miou()
@@ -133,16 +116,6 @@ def gallery(predictions: Path, pairset: PairSet, protocol: Protocol, count: int)
     return samples
 
 
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def device_name() -> str:
-    """The GPU that `--device auto` takes, or that there is none."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-
-
 Runner = Callable[[Sequence[str]], int]
 """Runs one command line (the words after `efnet`) and returns its exit status."""
 
@@ -153,30 +126,18 @@ PROTOCOL = "native"
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """How much is generated and for how long is trained.
+    """Amount of scenes and of training."""
 
-    Attributes:
-        train: scenes to train on; likewise `val` and `test`.
-        scene_size: height x width of the scenes, as commands take it.
-        input_size: height x width that the network sees; results come at the scenes' own size.
-        epochs: passes over the training scenes.
-        batch_size: pairs per step.
-        lr: base learning rate.
-        test_images: glob that finds the test scenes among the images; scenes are numbered from 1 through
-            train, val and test.
-        pictures: pairs in the gallery.
-    """
-
-    train: int
+    train: int  # scenes to train on; likewise `val` and `test`
     val: int
     test: int
-    scene_size: str
-    input_size: str
-    epochs: int
-    batch_size: int
-    lr: float
-    test_images: str
-    pictures: int
+    scene_size: str  # height x width of the scenes, as commands take it
+    input_size: str  # height x width of the network's input; results have the scenes' own size
+    epochs: int  # passes over the training scenes
+    batch_size: int  # pairs per step
+    lr: float  # base learning rate
+    test_images: str  # glob of the test scenes; numbers run from 1 through train, val and test
+    pictures: int  # pairs in the gallery
 
 
 STANDARD = DemoPlan(269, 30, 40, "240x320", "144x192", 10, 4, 1.5e-3, "003*.png", 6)
@@ -186,45 +147,8 @@ QUICK = DemoPlan(15, 4, 8, "120x160", "60x80", 2, 4, 2e-3, "0002*.png", 2)
 """Seconds; shows that everything runs, not what the network can do."""
 
 
-@dataclass(frozen=True)
-class DemoPaths:
-    """The demo's files below its folder."""
-
-    out: Path
-
-    @property
-    def data(self) -> Path:
-        """Generated scenes."""
-        return self.out / "data"
-
-    @property
-    def run(self) -> Path:
-        """The training run."""
-        return self.out / "run"
-
-    @property
-    def evaluation(self) -> Path:
-        """What `efnet evaluate --json` wrote."""
-        return self.out / "evaluation.json"
-
-    @property
-    def score(self) -> Path:
-        """What `efnet score --json` wrote."""
-        return self.out / "score.json"
-
-    @property
-    def predictions(self) -> Path:
-        """What `efnet predict` wrote."""
-        return self.out / "predictions"
-
-    @property
-    def report(self) -> Path:
-        """The page."""
-        return self.out / "report.html"
-
-
 def demo_commands(paths: DemoPaths, plan: DemoPlan) -> list[list[str]]:
-    """The commands of the demo, each as the words after `efnet`."""
+    """Return the commands of the demo, each as the words after `efnet`."""
     test = ["--dataset", "mfnet", "--root", str(paths.data), "--split", "test", "--protocol", PROTOCOL]
     counts = [
         word for split in ("train", "val", "test") for word in (f"--{split}", str(getattr(plan, split)))
@@ -248,19 +172,9 @@ def demo_commands(paths: DemoPaths, plan: DemoPlan) -> list[list[str]]:
 
 
 def run_demo(out: Path, plan: DemoPlan, run: Runner, say: Callable[[str], None]) -> Path:
-    """Run the demo from the start; scenes generated before are kept.
+    """Run the demo from the start, keeping scenes of an earlier one, and return the path of its report.
 
-    Args:
-        out: folder of the demo.
-        plan: how much.
-        run: runs a command.
-        say: shows a line.
-
-    Returns:
-        the report.
-
-    Raises:
-        InputError: `out` holds something other than a demo, or a command failed.
+    Raises InputError if `out` holds something other than a demo, or a command failed. `say` prints a line.
     """
     paths = DemoPaths(out)
     _clear(paths, plan)
@@ -277,21 +191,14 @@ def run_demo(out: Path, plan: DemoPlan, run: Runner, say: Callable[[str], None])
         if status != 0:
             raise InputError(f"the demo stopped: '{command}' failed with exit status {status}; see above")
         steps.append(Step(command, time.perf_counter() - begun))
-    report = collect_report(
-        run=paths.run,
-        data=paths.data,
-        evaluation=json.loads(paths.evaluation.read_text(encoding="utf-8")),
-        predictions=paths.predictions / "index",
-        steps=steps,
-        seconds=time.perf_counter() - started,
-        pictures=plan.pictures,
-    )
+    evaluation = json.loads(paths.evaluation.read_text(encoding="utf-8"))
+    report = collect_report(paths, evaluation, steps, time.perf_counter() - started, plan.pictures)
     write_report(paths.report, report)
     return paths.report
 
 
 def _clear(paths: DemoPaths, plan: DemoPlan) -> None:
-    """Remove the results of an earlier demo, and nothing that is not the demo's."""
+    """Remove the results of an earlier demo, and no other files."""
     marker = paths.out / MARKER
     if paths.out.exists() and not paths.out.is_dir():
         raise InputError(f"{paths.out}: is a file; choose another --out")

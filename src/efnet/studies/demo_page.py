@@ -1,8 +1,6 @@
-"""The pictures of one gallery pair, as data URIs.
+"""One self-contained HTML page about a trained model: figures, pictures, curves, and its commands.
 
-One self-contained HTML page about a trained model: figures, pictures, curves, and how they came about.
-
-Charts are SVG, pictures are data URIs. Mail it, open it from disk, print it.
+Charts are SVG, pictures are data URIs. The page can be mailed, opened from disk and printed.
 """
 
 from __future__ import annotations
@@ -23,67 +21,28 @@ from efnet.core.files import write_text
 from efnet.data.pairs import Condition
 from efnet.evaluation.protocols import Protocol
 from efnet.evaluation.sheet import SheetRow, error_panel
-from efnet.inference.postprocess import index_image, overlay_image, thermal_pixels
-from efnet.reporting.html import data_uri, render_page
+from efnet.inference.postprocess import Prediction, thermal_pixels
+from efnet.reporting.html import bar_cell, data_uri, figure, legend, render_page, table
 from efnet.reporting.svg import line_chart
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A picture with its caption and its alternative text ("<alt> of pair x")."""
-
-    caption: str
-    alt: str
-    data_uri: str
-
-
-def panels(sample: GallerySample, classes: ClassSet, protocol: Protocol) -> list[Panel]:
-    """RGB, thermal, overlay, prediction, truth and errors of a pair."""
-    row = SheetRow(sample.name, sample.rgb, sample.thermal, sample.prediction, sample.truth)
-    overlay = overlay_image(sample.rgb, sample.prediction, classes, opacity=0.6)
-    errors = Image.fromarray(error_panel(row, protocol))
-    return [
-        Panel("RGB", "RGB image", data_uri(Image.fromarray(sample.rgb))),
-        Panel("thermal", "Thermal image", data_uri(Image.fromarray(thermal_pixels(sample.thermal)))),
-        Panel("overlay", "Prediction laid over the RGB image", data_uri(overlay)),
-        Panel("prediction", "Predicted classes", data_uri(index_image(sample.prediction, classes))),
-        Panel("truth", "True classes", data_uri(index_image(sample.truth, classes))),
-        Panel("errors", "Wrong pixels in red", data_uri(errors)),
-    ]
+from efnet.reporting.tables import percent
 
 
 @dataclass(frozen=True, eq=False)
 class GallerySample:
-    """One pair of the gallery.
-
-    Attributes:
-        name: of the pair.
-        rgb: uint8 (H, W, 3).
-        thermal: float (H, W) in [0, 1].
-        prediction: label map uint8 (H, W).
-        truth: label map uint8 (H, W), 255 where ignored.
-        condition: day or night, where known.
-        note: written beside the name, such as its mIoU.
-    """
+    """One pair of the gallery."""
 
     name: str
-    rgb: NDArray[np.uint8]
-    thermal: NDArray[np.float32]
-    prediction: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
+    rgb: NDArray[np.uint8]  # (H, W, 3)
+    thermal: NDArray[np.float32]  # (H, W) in [0, 1]
+    prediction: NDArray[np.uint8]  # (H, W)
+    truth: NDArray[np.uint8]  # (H, W), 255 where ignored
     condition: Condition | None = None
-    note: str = ""
+    note: str = ""  # shown beside the name, such as the mIoU
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What training measured in one epoch.
-
-    Attributes:
-        epoch: counted from 1.
-        loss: mean training loss.
-        miou: mIoU on the validation split as a fraction; None where it was not measured.
-    """
+    """One epoch of training, counted from 1: mean loss, and mIoU on the validation split as a fraction."""
 
     epoch: int
     loss: float
@@ -92,7 +51,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Step:
-    """A command that was run and the seconds that it took."""
+    """A command and the seconds that it took."""
 
     command: str
     seconds: float | None = None
@@ -100,42 +59,26 @@ class Step:
 
 @dataclass(frozen=True)
 class RunReport:
-    """All that the page shows.
-
-    Attributes:
-        title: headline.
-        summary: one or two sentences below it.
-        evaluation: what `efnet evaluate --json` writes.
-        classes: names and colours.
-        protocol: decides which pixels the error pictures count.
-        epochs: training curve; may be empty.
-        samples: gallery; may be empty.
-        steps: commands in the order in which they were run.
-        facts: name to value: versions, sizes, timings.
-    """
+    """Contents of the page."""
 
     title: str
-    summary: str
-    evaluation: Mapping[str, Any]
+    summary: str  # one or two sentences below it
+    evaluation: Mapping[str, Any]  # report of `efnet evaluate`
     classes: ClassSet
-    protocol: Protocol
+    protocol: Protocol  # decides which pixels the error pictures count
     epochs: Sequence[Epoch] = ()
-    samples: Sequence[GallerySample] = ()
-    steps: Sequence[Step] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
+    samples: Sequence[GallerySample] = ()  # gallery
+    steps: Sequence[Step] = ()  # in the order in which they ran
+    facts: Mapping[str, str] = field(default_factory=dict)  # name to value: versions, sizes, timings
 
 
 def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
-    """Write the page to `path`, whole or not at all.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
+    """Write the page to `path`, whole or not at all; raises InputError if the folder cannot be written."""
     write_text(path, render_report(report))
 
 
 def render_report(report: RunReport) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     sections = [
         _gallery(report),
         _class_table(report.evaluation),
@@ -150,7 +93,7 @@ def render_report(report: RunReport) -> str:
 
 
 def _tiles(evaluation: Mapping[str, Any]) -> str:
-    """The headline figures."""
+    """Return the headline figures."""
     tiles = [("mIoU", evaluation["miou"], "main")]
     tiles += [
         (f"mIoU, {part}", evaluation[part]["miou"], "") for part in ("day", "night") if part in evaluation
@@ -161,37 +104,48 @@ def _tiles(evaluation: Mapping[str, Any]) -> str:
         tiles.append((f"mIoU of all “{trivial['prediction']}”", trivial["miou"], ""))
     items = (
         f'<li class="{kind}"><span class="label">{escape(label)}</span> '
-        f'<span class="value">{_percent(value)}</span></li>'
+        f'<span class="value">{percent(value, 1)}</span></li>'
         for label, value, kind in tiles
     )
     return f'<ul class="tiles">{"".join(items)}</ul>'
 
 
+def _section(title: str, content: str, hint: str = "") -> str:
+    lead = f'<p class="hint">{hint}</p>' if hint else ""
+    return f"<section><h2>{title}</h2>{lead}{content}</section>"
+
+
 def _gallery(report: RunReport) -> str:
     if not report.samples:
         return ""
-    legend = "".join(
-        f'<li><span class="swatch" style="background:rgb{color}"></span>{escape(name)}</li>'
-        for name, color in zip(report.classes.names, report.classes.palette, strict=True)
+    cards = "".join(_card(sample, report.classes, report.protocol) for sample in report.samples)
+    hint = (
+        "Pairs of the test split, which training never saw, from well to badly segmented. Wrong pixels are "
+        "red in the errors."
     )
-    cards = (_card(sample, report) for sample in report.samples)
-    return (
-        "<section><h2>What it sees</h2>"
-        '<p class="hint">Pairs of the test split, which training never saw, from well to badly segmented. '
-        "Wrong pixels are red in the errors.</p>"
-        f'<ul class="legend">{legend}</ul>{"".join(cards)}</section>'
-    )
+    return _section("What it sees", legend(report.classes) + cards, hint)
 
 
-def _card(sample: GallerySample, report: RunReport) -> str:
+def _card(sample: GallerySample, classes: ClassSet, protocol: Protocol) -> str:
+    """Return RGB, thermal, overlay, prediction, truth and errors of a pair."""
+    row = SheetRow(sample.name, sample.rgb, sample.thermal, sample.prediction, sample.truth)
+    panels = (
+        ("RGB", "RGB image", Image.fromarray(sample.rgb)),
+        ("thermal", "Thermal image", Image.fromarray(thermal_pixels(sample.thermal))),
+        (
+            "overlay",
+            "Prediction laid over the RGB image",
+            Prediction(sample.prediction, classes).overlay(sample.rgb, opacity=0.6),
+        ),
+        ("prediction", "Predicted classes", Prediction(sample.prediction, classes).indexed()),
+        ("truth", "True classes", Prediction(sample.truth, classes).indexed()),
+        ("errors", "Wrong pixels in red", Image.fromarray(error_panel(row, protocol))),
+    )
     height, width = sample.truth.shape
     badge = f'<span class="badge {sample.condition}">{sample.condition}</span>' if sample.condition else ""
-    when = f" by {sample.condition}" if sample.condition else ""
+    of = f"of pair {sample.name}" + (f" by {sample.condition}" if sample.condition else "")
     figures = (
-        f'<figure><img src="{panel.data_uri}" width="{width}" height="{height}" loading="lazy" '
-        f'alt="{escape(panel.alt)} of pair {escape(sample.name)}{when}">'
-        f"<figcaption>{escape(panel.caption)}</figcaption></figure>"
-        for panel in panels(sample, report.classes, report.protocol)
+        figure(data_uri(image), (width, height), caption, f"{alt} {of}") for caption, alt, image in panels
     )
     note = f'<span class="hint">{escape(sample.note)}</span>' if sample.note else ""
     return (
@@ -201,68 +155,57 @@ def _card(sample: GallerySample, report: RunReport) -> str:
 
 
 def _class_table(evaluation: Mapping[str, Any]) -> str:
-    """IoU per class as bars, with day and night beside it."""
+    """Return IoU per class as bars, with day and night beside it."""
     parts = [part for part in ("day", "night") if part in evaluation]
-    heading = '<th scope="col">class</th><th scope="col" colspan="2">IoU</th>' + "".join(
-        f'<th scope="col" class="number">{part}</th>' for part in parts
-    )
-    heading += '<th scope="col" class="number">accuracy</th>'
+    numbers = "".join(f'<th scope="col" class="number">{name}</th>' for name in (*parts, "accuracy"))
+    heading = f'<th scope="col">class</th><th scope="col" colspan="2">IoU</th>{numbers}'
     rows = [
         _class_row(
             name,
             evaluation["iou"][name],
-            [evaluation[part]["iou"][name] for part in parts],
-            evaluation["acc"][name],
+            [*(evaluation[part]["iou"][name] for part in parts), evaluation["acc"][name]],
         )
         for name in evaluation["iou"]
     ]
-    others = [evaluation[part]["miou"] for part in parts]
-    rows.append(_class_row("mean", evaluation["miou"], others, evaluation["macc"], kind="mean"))
-    return (
-        "<section><h2>Class by class</h2>"
-        '<div class="scroll"><table>'
-        f"<caption>Intersection over union on {evaluation['images']} test pairs, in percent</caption>"
-        f"<thead><tr>{heading}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
-    )
+    others = [*(evaluation[part]["miou"] for part in parts), evaluation["macc"]]
+    rows.append(_class_row("mean", evaluation["miou"], others, kind="mean"))
+    caption = f"Intersection over union on {evaluation['images']} test pairs, in percent"
+    return _section("Class by class", table(heading, rows, caption))
 
 
-def _class_row(
-    name: str, value: float | None, others: Sequence[float | None], accuracy: float | None, kind: str = ""
-) -> str:
-    bar = ""
-    if value is not None:
-        bar = f'<span class="bartrack"><span class="bar" style="width:{100 * value:.1f}%"></span></span>'
-    numbers = "".join(f'<td class="number">{_percent(other)}</td>' for other in [*others, accuracy])
+def _class_row(name: str, value: float | None, others: Sequence[float | None], kind: str = "") -> str:
+    numbers = "".join(f'<td class="number">{percent(other, 1)}</td>' for other in others)
     return (
-        f'<tr class="{kind}"><th scope="row">{escape(name)}</th><td class="number">{_percent(value)}</td>'
-        f'<td class="barcell">{bar}</td>{numbers}</tr>'
+        f'<tr class="{kind}"><th scope="row">{escape(name)}</th><td class="number">{percent(value, 1)}</td>'
+        f"{bar_cell(value)}{numbers}</tr>"
     )
 
 
 def _curves(epochs: Sequence[Epoch]) -> str:
-    """Loss and validation mIoU against the epoch."""
+    """Return charts of loss and validation mIoU against the epoch."""
     losses = [(float(row.epoch), row.loss) for row in epochs if math.isfinite(row.loss)]
     mious = [
         (float(row.epoch), row.miou) for row in epochs if row.miou is not None and math.isfinite(row.miou)
     ]
-    charts: list[tuple[str, str]] = []
+    charts: dict[str, str] = {}
     if losses:
         title = "Training loss"
-        charts.append((title, line_chart(losses, title=title, x_label="epoch", y_label="loss")))
+        charts[title] = line_chart(losses, title=title, x_label="epoch", y_label="loss")
     if mious:
         title = "mIoU on the validation split"
-        best = max(mious, key=lambda point: point[1])
-        note = (best[0], f"best {_percent(best[1])}")
-        chart = line_chart(mious, title=title, x_label="epoch", y_label="mIoU (%)", percent=True, mark=note)
-        charts.append((title, chart))
-    if not charts:
-        return ""
-    figures = "".join(f"<figure><figcaption>{title}</figcaption>{chart}</figure>" for title, chart in charts)
-    return f'<section><h2>Training</h2><div class="charts">{figures}</div></section>'
+        epoch, best = max(mious, key=lambda point: point[1])
+        mark = (epoch, f"best {percent(best, 1)}")
+        charts[title] = line_chart(
+            mious, title=title, x_label="epoch", y_label="mIoU (%)", percent=True, mark=mark
+        )
+    figures = "".join(
+        f"<figure><figcaption>{title}</figcaption>{chart}</figure>" for title, chart in charts.items()
+    )
+    return _section("Training", f'<div class="charts">{figures}</div>') if charts else ""
 
 
 def _confusion(evaluation: Mapping[str, Any], classes: ClassSet) -> str:
-    """The confusion matrix as a heat map, each row in percent of the true class."""
+    """Return the confusion matrix as a heat map, each row in percent of the true class."""
     counts = np.asarray(evaluation["confusion"], dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
@@ -273,17 +216,14 @@ def _confusion(evaluation: Mapping[str, Any], classes: ClassSet) -> str:
             f'<td style="--share:{share:.3f}">{_cell(share) if total > 0 else "-"}</td>' for share in row
         )
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    return (
-        "<section><h2>What is taken for what</h2>"
-        '<p class="hint">Rows: true class. Columns: predicted class. Percent of the true class.</p>'
-        '<div class="scroll" tabindex="0"><table class="confusion" aria-label="Confusion matrix in percent">'
-        f'<thead><tr><td style="--share:0"></td>{heading}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
-    )
+    attributes = 'class="confusion" aria-label="Confusion matrix in percent"'
+    matrix = table(f'<td style="--share:0"></td>{heading}', rows, attributes=attributes)
+    hint = "Rows: true class. Columns: predicted class. Percent of the true class."
+    return _section("What is taken for what", matrix, hint)
 
 
 def _cell(share: float) -> str:
-    """A share in percent, short enough for a heat map."""
+    """Return a share in percent, short enough for a heat map."""
     if share == 0:
         return "0"
     return "&lt;0.1" if share < 0.0005 else f"{100 * share:.1f}"
@@ -292,35 +232,25 @@ def _cell(share: float) -> str:
 def _steps(steps: Sequence[Step]) -> str:
     if not steps:
         return ""
-    lines = [
+    lines = "\n".join(
         escape(step.command) + (f"   # {duration(step.seconds)}" if step.seconds is not None else "")
         for step in steps
-    ]
-    return (
-        "<section><h2>How to get the same</h2>"
-        '<p class="hint">The commands that made this page, with the time each took here.</p>'
-        f'<pre tabindex="0">{chr(10).join(lines)}</pre></section>'
     )
+    hint = "The commands that made this page, with the time each took here."
+    return _section("How to get the same", f'<pre tabindex="0">{lines}</pre>', hint)
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-    if not facts:
-        return ""
     entries = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    return f"<section><h2>Made with</h2><dl>{entries}</dl></section>"
+    return _section("Made with", f"<dl>{entries}</dl>") if facts else ""
 
 
 def _footer(evaluation: Mapping[str, Any]) -> str:
     summary = evaluation.get("protocol", {}).get("summary")
-    return f"<footer><p>Protocol {escape(str(summary))}.</p></footer>" if summary else "<footer></footer>"
-
-
-def _percent(value: float | None) -> str:
-    """A fraction as percent with one decimal; a dash where there is none."""
-    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
+    return f"<p>Protocol {escape(str(summary))}.</p>" if summary else ""
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 12.3 s, 4 min 05 s."""
+    """Return a time such as 12.3 s or 4 min 05 s."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

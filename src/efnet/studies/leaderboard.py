@@ -1,8 +1,7 @@
-"""Published results, read from this package's files.
+"""Published results from this package's files, and the rank of an evaluation among them.
 
-Percent, millions of parameters, 10^9 operations: as papers print them, not the fractions of our reports.
-
-Where an evaluation stands among published results, and whether it may be put there at all.
+Figures are percent, millions of parameters and 10^9 operations, as papers print them, not the fractions of
+our reports.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import yaml
 from rich.table import Table
 
 Seen = Literal["table", "authors", "told"]
-"""How a row got here: from the table that it names, from what its authors published, or by hearsay."""
+"""Origin of a row: the table that it names, its authors' publication, or second-hand (`told`)."""
 
 DATASETS = ("mfnet", "pst900", "fmb")
 """Data sets with a table."""
@@ -25,108 +24,58 @@ DATASETS = ("mfnet", "pst900", "fmb")
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """One row.
-
-    Attributes:
-        method: name of the network.
-        backbone: of its encoder.
-        parameters: millions; None: not given.
-        operations: 10^9; None: not given. Sources differ in what counts as one.
-        miou: percent.
-        protocol: name of the protocol it was scored under; None: not known.
-        source: paper and table.
-        seen: how the row got here.
-        note: what else a reader should know.
-    """
+    """One row."""
 
     method: str
-    backbone: str
-    parameters: float | None
-    operations: float | None
-    miou: float
-    protocol: str | None
-    source: str
+    backbone: str  # encoder
+    parameters: float | None  # millions; None: not given
+    operations: float | None  # 10^9; None: not given; sources count differently
+    miou: float  # percent
+    protocol: str | None  # None: not known
+    source: str  # paper and table
     seen: Seen
     note: str | None = None
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """All rows of one data set.
+    """All rows of one data set."""
 
-    Attributes:
-        dataset: layout name.
-        protocol: the protocol under which figures of one's own are put among them.
-        test_pairs: pairs of the official test split.
-        results: the rows, older ones first.
-    """
-
-    dataset: str
-    protocol: str
-    test_pairs: int
-    results: tuple[PublishedResult, ...]
+    dataset: str  # layout name
+    protocol: str  # an evaluation needs the same one to be ranked
+    test_pairs: int  # pairs of the official test split
+    results: tuple[PublishedResult, ...]  # older ones first
 
     def row(self, method: str) -> PublishedResult:
-        """The row of that method.
-
-        Raises:
-            KeyError: there is none.
-        """
-        for result in self.results:
-            if result.method == method:
-                return result
-        raise KeyError(method)
+        """Return the row of a method; raises KeyError if there is none."""
+        return {result.method: result for result in self.results}[method]
 
 
 @cache
 def published_table(dataset: str) -> PublishedTable:
-    """The table of a data set.
-
-    Raises:
-        KeyError: there is none; `DATASETS` lists those there are.
-    """
+    """Read the table of a data set; raises KeyError if `DATASETS` lacks it."""
     if dataset not in DATASETS:
         raise KeyError(dataset)
-    text = (
-        resources.files("efnet.studies").joinpath("published", f"{dataset}.yaml").read_text(encoding="utf-8")
-    )
-    values = yaml.safe_load(text)
-    return PublishedTable(
-        values["dataset"],
-        values["protocol"],
-        values["test_pairs"],
-        tuple(_result(row) for row in values["results"]),
-    )
-
-
-def _result(row: dict[str, Any]) -> PublishedResult:
-    result = PublishedResult(**row)
-    if result.seen not in get_args(Seen):
-        raise ValueError(f"{result.method}: seen is {result.seen!r}")
-    return result
+    file = resources.files("efnet.studies").joinpath("published", f"{dataset}.yaml")
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    results = tuple(PublishedResult(**row) for row in values.pop("results"))
+    for result in results:
+        if result.seen not in get_args(Seen):
+            raise ValueError(f"{result.method}: seen is {result.seen!r}")
+    return PublishedTable(**values, results=results)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """An evaluation among published results.
-
-    Attributes:
-        table: the published rows.
-        miou: the evaluation's, percent with two decimals.
-        rank: its place, counted from 1; equal figures share the better place.
-    """
+    """An evaluation among published results."""
 
     table: PublishedTable
-    miou: float
-    rank: int
+    miou: float  # percent with two decimals
+    rank: int  # from 1; equal figures share the better rank
 
 
 def objection(report: Mapping[str, Any]) -> str | None:
-    """Why an evaluation does not stand beside published results; None: it does.
-
-    Args:
-        report: of `efnet.evaluation.report.build_report`.
-    """
+    """Return why a report of `build_report` cannot be ranked among published results; None: it can."""
     protocol = report["protocol"]
     dataset, split = protocol.get("dataset"), protocol.get("split")
     if dataset not in DATASETS:
@@ -148,11 +97,7 @@ def objection(report: Mapping[str, Any]) -> str | None:
 
 
 def standing(report: Mapping[str, Any]) -> Standing:
-    """The place of an evaluation to which there is no `objection`.
-
-    Raises:
-        ValueError: there is one.
-    """
+    """Rank an evaluation; raises ValueError if there is an `objection`."""
     reason = objection(report)
     if reason is not None:
         raise ValueError(reason)
@@ -161,47 +106,33 @@ def standing(report: Mapping[str, Any]) -> Standing:
     return Standing(table, miou, 1 + sum(result.miou > miou for result in table.results))
 
 
-def standing_table(place: Standing, label: str, parameters: float) -> Table:
-    """The published rows with the evaluation among them, the best mIoU first.
-
-    Args:
-        place: of the evaluation.
-        label: what to call it.
-        parameters: of its network.
-    """
+def standing_table(place: Standing, label: str, parameters: float | None) -> Table:
+    """Return the published rows with the evaluation `label` among them, the best mIoU first."""
     table = Table(title=f"published on {place.table.dataset}, and this one", title_justify="left")
-    table.add_column("rank", justify="right")
-    for heading in ("method", "backbone"):
-        table.add_column(heading)
-    for heading in ("M param.", "G op.", "mIoU"):
-        table.add_column(heading, justify="right")
-    for heading in ("protocol", "source"):
-        table.add_column(heading)
-    ordered = sorted(place.table.results, key=lambda result: -result.miou)
-    for number, result in enumerate(ordered[: place.rank - 1], 1):
-        table.add_row(*_cells(number, result))
-    own = ("-", f"{place.miou:.2f}", place.table.protocol, "this evaluation")
-    table.add_row(str(place.rank), label, "", f"{parameters / 1e6:.2f}", *own, style="bold")
-    for number, result in enumerate(ordered[place.rank - 1 :], place.rank + 1):
-        table.add_row(*_cells(number, result))
-    return table
-
-
-def _cells(rank: int, result: PublishedResult) -> list[str]:
-    source = result.source.split(", ")[0] + (" (told)" if result.seen == "told" else "")
-    return [
-        str(rank),
-        result.method,
-        result.backbone,
-        *("-" if value is None else f"{value:g}" for value in (result.parameters, result.operations)),
-        f"{result.miou:g}",
-        result.protocol or "not known",
-        source,
+    for heading in ("rank", "method", "backbone", "M param.", "G op.", "mIoU", "protocol", "source"):
+        numeric = heading in ("rank", "M param.", "G op.", "mIoU")
+        table.add_column(heading, justify="right" if numeric else "left")
+    size = "-" if parameters is None else f"{parameters / 1e6:.2f}"
+    rows = [
+        [
+            result.method,
+            result.backbone,
+            *("-" if value is None else f"{value:g}" for value in (result.parameters, result.operations)),
+            f"{result.miou:g}",
+            result.protocol or "not known",
+            result.source.split(", ")[0] + (" (second-hand)" if result.seen == "told" else ""),
+        ]
+        for result in sorted(place.table.results, key=lambda result: -result.miou)
     ]
+    own = [label, "", size, "-", f"{place.miou:.2f}", place.table.protocol, "this evaluation"]
+    rows.insert(place.rank - 1, own)
+    for rank, cells in enumerate(rows, 1):
+        table.add_row(str(rank), *cells, style="bold" if cells is own else None)
+    return table
 
 
 CAVEAT = (
     "published figures are as their sources print them; where the protocol is not known, splits and classes "
-    "may differ. 'told': passed on to us, not found in the source by us"
+    "may differ. 'second-hand': we have not found it in the source"
 )
-"""To be printed below the table."""
+"""Printed below the table."""

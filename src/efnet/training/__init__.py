@@ -1,7 +1,7 @@
 """Recipes and the training loop."""
 
-from efnet.training.config import TrainConfig
-from efnet.training.recipes import RECIPES, get_recipe
-from efnet.training.train import Interrupted, RunSummary, train
+from efnet.training.config import RECIPES, TrainConfig, get_recipe
+from efnet.training.run_folder import Interrupted, RunSummary
+from efnet.training.trainer import train
 
 __all__ = ["RECIPES", "Interrupted", "RunSummary", "TrainConfig", "get_recipe", "train"]

@@ -1,20 +1,38 @@
 """A recipe: everything that decides a training run, as typed values with a reason for each default.
 
-Where the paper (section III-B) is silent the comment says "ours".
+Where the paper (section III-B) is silent the comment says "ours". Recipes by name are at the end, and how a
+configuration is written to and read from plain values.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from efnet.core.devices import Precision
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from efnet.core.devices import Precision, check_precision
 from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
+from efnet.data.frequency import ClassWeighting
 from efnet.data.pairs import ThermalScale
-from efnet.models.config import Decoder, Fusion, Merging, Modality, Position
-from efnet.training.ema import EmaConfig
-from efnet.training.loss import LossConfig
+from efnet.models.config import NetworkOptions, require_choice, require_drop_path
+
+
+def _require(name: str, value: object, holds: bool, remedy: str) -> None:
+    """Raise InputError unless the condition on a value holds; the remedy says what to give."""
+    if not holds:
+        raise InputError(f"{name} is {value}; give {remedy}")
+
+
+def _require_least(section: str, values: object, least: int, *names: str) -> None:
+    """Raise InputError for a value of a section that is below `least`."""
+    for name in names:
+        value = getattr(values, name)
+        _require(f"{section}{name}", value, value >= least, f"{least} or more")
 
 
 @dataclass(frozen=True)
@@ -26,15 +44,15 @@ class DataConfig:
     root: str = "."
     """Folder of the data set."""
     train_split: str = "train"
-    """Split to learn from."""
+    """Split to train on."""
     val_split: str = "val"
     """Split that chooses the best checkpoint; a test split here is reported as such."""
     size: tuple[int, int] = (480, 640)
     """Height and width of the training crops and of the images at validation."""
     batch_size: int = 2
-    """Pairs per pass and process; a step has so many, times `accumulate`, times the number of processes."""
+    """Pairs per pass and process; a step has this many, times `accumulate`, times the number of processes."""
     accumulate: int = 1
-    """Passes per step and process: gradients of so many batches are summed up, as of one large batch."""
+    """Passes per step and process: their gradients are summed, as of one large batch."""
     workers: int = 2
     """Processes that read and augment; 0: the main one."""
     thermal_scale: ThermalScale | None = None
@@ -43,39 +61,73 @@ class DataConfig:
     """Keep decoded images in memory."""
 
     def __post_init__(self) -> None:
-        _at_least("data.batch_size", self.batch_size, 1)
-        _at_least("data.accumulate", self.accumulate, 1)
-        _at_least("data.workers", self.workers, 0)
-        if min(self.size) < 32:
-            raise InputError(f"data.size is {self.size[0]}x{self.size[1]}; give at least 32x32")
-        if isinstance(self.thermal_scale, tuple) and not self.thermal_scale[0] < self.thermal_scale[1]:
-            raise InputError(f"data.thermal_scale is {self.thermal_scale}; give low, high with low < high")
+        _require_least("data.", self, 1, "batch_size", "accumulate")
+        _require_least("data.", self, 0, "workers")
+        size, scale = self.size, self.thermal_scale
+        _require("data.size", "x".join(map(str, size)), min(size) >= 32, "at least 32x32")
+        ordered = not isinstance(scale, tuple) or scale[0] < scale[1]
+        _require("data.thermal_scale", scale, ordered, "low, high with low < high")
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """Which network, and what it starts from."""
-
+class _Preset:
     name: str = "efnet_light"
     """Preset (`efnet models` lists them)."""
-    fusion: Fusion = "mif"
-    """Table IV: mif, add or cat."""
-    position: Position = "pce"
-    """Table V: none, pe or pce."""
-    tau: tuple[float, float, float] = (0.3, 0.7, 1.0)
-    """Table VI: balance of semantic and spatial distance in the three clusterings."""
-    decoder: Decoder = "mfad"
-    """Table VII: mfad, mlp or deeplab."""
-    modality: Modality = "rgbt"
-    """Which images the network looks at: rgbt, rgb or thermal."""
-    merging: Merging = "dbtc"
-    """How tokens become fewer: dbtc, or pool for 2x2 average pooling (ours)."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig(NetworkOptions, _Preset):
+    """Which network, its options, and the weights it starts from."""
+
     drop_path: float = 0.0
     """Stochastic depth; the paper names none."""
     checkpoint_activations: bool = False
-    """Compute the blocks' activations again in the backward pass: less memory, more time, same gradients."""
+    """Recompute the blocks' activations in the backward pass: less memory, more time, same gradients."""
     init: str | None = None
     """Weights to start from: an official TCFormer file, or a checkpoint of ours; null: fresh."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_drop_path(self.drop_path)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Terms and weights over supervised pixels; OHEM, class weights and smoothing are the cross-entropy's."""
+
+    cross_entropy: float = 1.0
+    """Weight of the cross-entropy (section III-B)."""
+    dice: float = 0.0
+    """Weight of the soft Dice term."""
+    lovasz: float = 0.0
+    """Weight of the Lovasz-softmax term."""
+    ohem: float | None = None
+    """Only pixels whose true class has at most this probability count (0.7 is usual); null: all."""
+    ohem_least: float = 0.0625
+    """Share of the pixels that OHEM keeps at least, the hardest first: a sixteenth, as is usual."""
+    class_weights: ClassWeighting | None = None
+    """From the pixels of the training split: enet (at most 50) or median; null: none."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+
+    def __post_init__(self) -> None:
+        for name in ("cross_entropy", "dice", "lovasz"):
+            weight = getattr(self, name)
+            _require(f"loss.{name}", weight, 0 <= weight < float("inf"), "a weight, 0 or more")
+        if self.cross_entropy + self.dice + self.lovasz == 0:
+            raise InputError(
+                "loss.cross_entropy, loss.dice and loss.lovasz are all 0; give one of them a weight"
+            )
+        ohem, least, smoothing = self.ohem, self.ohem_least, self.label_smoothing
+        is_probability = ohem is None or 0 < ohem < 1
+        _require("loss.ohem", ohem, is_probability, "a probability between 0 and 1, or null for none")
+        _require("loss.ohem_least", least, 0 < least <= 1, "a share above 0, at most 1")
+        _require("loss.label_smoothing", smoothing, 0 <= smoothing < 1, "a share from 0, below 1")
+        if self.class_weights is not None:
+            require_choice("loss.class_weights", self.class_weights, get_args(ClassWeighting))
+        for name in ("ohem", "class_weights", "label_smoothing"):
+            if getattr(self, name) and not self.cross_entropy:
+                raise InputError(f"loss.{name} changes the cross-entropy, but loss.cross_entropy is 0")
 
 
 @dataclass(frozen=True)
@@ -93,19 +145,19 @@ class OptimizerConfig:
     fresh_lr: float = 1.0
     """Multiplies the rate of the parameters that `network.init` left fresh; without `init` of none."""
     max_skipped: int = 10
-    """A run ends after so many steps in succession, or a whole epoch, without a finite loss and gradient."""
+    """The run ends after this many steps in succession, or an epoch, without finite loss and gradient."""
 
     def __post_init__(self) -> None:
-        _at_least("optimizer.max_skipped", self.max_skipped, 1)
+        _require_least("optimizer.", self, 1, "max_skipped")
         for name in ("lr", "fresh_lr"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"optimizer.{name} is {getattr(self, name)}; give a positive number")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(f"optimizer.weight_decay is {self.weight_decay}; give 0 or more")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"optimizer.betas is {self.betas}; give two numbers from 0 to below 1")
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"optimizer.clip is {self.clip}; give a positive number, or null")
+            rate = getattr(self, name)
+            _require(f"optimizer.{name}", rate, 0 < rate < float("inf"), "a positive number")
+        decay = self.weight_decay
+        _require("optimizer.weight_decay", decay, 0 <= decay < float("inf"), "0 or more")
+        within = all(0 <= beta < 1 for beta in self.betas)
+        _require("optimizer.betas", self.betas, within, "two numbers from 0 to below 1")
+        positive = self.clip is None or self.clip > 0
+        _require("optimizer.clip", self.clip, positive, "a positive number, or null")
 
 
 @dataclass(frozen=True)
@@ -115,16 +167,33 @@ class ScheduleConfig:
     epochs: int = 300
     """Passes over the training split."""
     warmup_epochs: float = 10.0
-    """Linear rise from zero at the start; at most a tenth of the epochs is used."""
+    """Linear rise from zero at the start; at most a tenth of the epochs."""
     power: float = 0.9
-    """Of the polynomial decay to zero."""
+    """Power of the polynomial decay to zero."""
 
     def __post_init__(self) -> None:
-        _at_least("schedule.epochs", self.epochs, 1)
-        if self.warmup_epochs < 0:
-            raise InputError(f"schedule.warmup_epochs is {self.warmup_epochs}; give 0 or more")
-        if self.power < 0:
-            raise InputError(f"schedule.power is {self.power}; give 0 or more")
+        _require_least("schedule.", self, 1, "epochs")
+        _require_least("schedule.", self, 0, "warmup_epochs", "power")
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Averaging of the weights over the steps."""
+
+    decay: float | None = None
+    """Share of the average that a step keeps, such as 0.999; null: no averaging (the paper names none)."""
+    warmup: float = 10.0
+    """Step t, from 1, keeps (1 + t) / (warmup + t) until that reaches `decay`: the start soon fades."""
+
+    def __post_init__(self) -> None:
+        decay, warmup = self.decay, self.warmup
+        is_share = decay is None or 0 <= decay < 1
+        _require("ema.decay", decay, is_share, "a number from 0, below 1, or null for none")
+        _require("ema.warmup", warmup, 1 <= warmup < float("inf"), "1 (no warm-up) or more")
+
+    def kept(self, step: int) -> float:
+        """Share of the average that a step, counted from 1, keeps."""
+        return min(self.decay or 0.0, (1 + step) / (self.warmup + step))
 
 
 @dataclass(frozen=True)
@@ -139,34 +208,31 @@ class ValidationConfig:
     """Pairs shown in the picture sheet of a validation; 0: none."""
 
     def __post_init__(self) -> None:
-        _at_least("validation.every", self.every, 1)
-        _at_least("validation.samples", self.samples, 0)
+        _require_least("validation.", self, 1, "every")
+        _require_least("validation.", self, 0, "samples")
 
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """Several processes, each on a device of its own.
-
-    Those that torchrun or srun started are counted; `devices` and `nodes` are for a run that starts its own.
-    """
+    """Several processes, a device each; without torchrun or srun a run starts `devices` x `nodes` itself."""
 
     devices: int = 1
     """Processes per machine."""
     nodes: int = 1
     """Machines; on each the same command, with NODE_RANK, MASTER_ADDR and MASTER_PORT set."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """ddp: the whole network on each device; fsdp: weights, gradients and moments are spread over them."""
+    """ddp: the whole network on each device; fsdp: weights, gradients and moments are sharded."""
     timeout: int = 1800
-    """Seconds that one process waits for the others before the run ends with an error."""
+    """Seconds that a process waits for the others before the run ends with an error."""
 
     def __post_init__(self) -> None:
-        for name in ("devices", "nodes", "timeout"):
-            _at_least(f"parallel.{name}", getattr(self, name), 1)
+        _require_least("parallel.", self, 1, "devices", "nodes", "timeout")
+        require_choice("parallel.strategy", self.strategy, ("ddp", "fsdp"))
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole recipe. The defaults are recipe `paper`."""
+    """A whole recipe. The defaults are recipe `paper`: section III-B of the paper, its gaps filled."""
 
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -180,25 +246,90 @@ class TrainConfig:
     recipe: str = "paper"
     """Name of the recipe that the defaults came from."""
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Seed of weights, order and augmentation."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
     precision: Precision = "32"
     """32, or bf16 for autocast."""
 
     def __post_init__(self) -> None:
-        _at_least("seed", self.seed, 0)
-        if self.seed >= 2**63:
-            raise InputError(f"seed is {self.seed}; give less than 2**63")
+        _require_least("", self, 0, "seed")
+        _require("seed", self.seed, self.seed < 2**63, "less than 2**63")
+        check_precision(self.precision)
         for modality in ("rgb", "thermal"):
             name = f"drop_{modality}"
             if self.network.modality == modality and getattr(self.augment, name) > 0:
                 raise InputError(
-                    f"augment.{name} is {getattr(self.augment, name)}, but the network looks at {modality} "
-                    f"alone; give --augment.{name} 0"
+                    f"augment.{name} is {getattr(self.augment, name)}, but the network uses {modality} "
+                    f"alone; give `augment.{name}` 0"
                 )
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(f"{name} is {value}; give {least} or more")
+def scratch() -> TrainConfig:
+    """For fresh weights and little data: a higher rate with clipping, milder scales, a short warm-up."""
+    return dataclasses.replace(
+        TrainConfig(recipe="scratch"),
+        optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.02, clip=5.0),
+        schedule=ScheduleConfig(epochs=60, warmup_epochs=2.0),
+        augment=AugmentConfig(scale=(0.75, 1.5)),
+    )
+
+
+def strong() -> TrainConfig:
+    """For a network that starts from weights: `paper`, clipped, with the additions of `_strengthen`.
+
+    Fresh parameters get ten times the rate, as the decoder does in SegFormer's published configurations.
+    """
+    base = TrainConfig(recipe="strong", optimizer=OptimizerConfig(clip=5.0, fresh_lr=10.0))
+    return _strengthen(base)
+
+
+def strong_scratch() -> TrainConfig:
+    """For fresh weights: `scratch` with the additions of `_strengthen`."""
+    return _strengthen(dataclasses.replace(scratch(), recipe="strong-scratch"))
+
+
+def _strengthen(base: TrainConfig) -> TrainConfig:
+    """Add a Dice term, which helped in the study (docs/training.md), and averaged weights, for long runs."""
+    return dataclasses.replace(base, loss=LossConfig(dice=1.0), ema=EmaConfig(decay=0.999))
+
+
+RECIPES = {"paper": TrainConfig, "scratch": scratch, "strong": strong, "strong-scratch": strong_scratch}
+
+
+def get_recipe(name: str) -> TrainConfig:
+    """Return the recipe of that name; raises InputError if there is none."""
+    if name not in RECIPES:
+        raise InputError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+def to_values(config: TrainConfig) -> dict[str, Any]:
+    """Return a configuration as the plain values of its file."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Join nested keys with dots: the place of every value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def read_config(values: dict[str, Any], source: str) -> TrainConfig:
+    """Read a file's values over the recipe that it names; raises InputError that names `source`."""
+    recipe = get_recipe(values.get("recipe", TrainConfig().recipe))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainConfig)
+    parser.set_defaults(flatten(to_values(recipe)))
+    try:
+        return from_parsed(parser.instantiate(parser.parse_object(values)))
+    except ArgumentError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def from_parsed(parsed: Namespace) -> TrainConfig:
+    """Take the configuration out of the instantiated result of a parser."""
+    return TrainConfig(**{field.name: parsed[field.name] for field in dataclasses.fields(TrainConfig)})

@@ -1,15 +1,15 @@
-"""What a run tells while it goes: rows in files, TensorBoard, and a bar on the terminal."""
+"""Logs of a run: rows in files, TensorBoard, and a progress bar on the terminal."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,38 +32,29 @@ from efnet.training.run_folder import RunFolder
 Row = dict[str, Any]
 
 
-class Board(Protocol):
-    """The part of TensorBoard's writer that is used."""
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """A point of a curve."""
-
-    def add_image(self, tag: str, image: Any, step: int, dataformats: str) -> None:
-        """A picture."""
-
-    def close(self) -> None:
-        """Flush."""
-
-
 class RunLog:
-    """Rows per epoch, in CSV for spreadsheets and JSON lines for programs, and TensorBoard if installed.
-
-    Args:
-        folder: of the run.
-        rows: of the epochs already done, when a run goes on.
-    """
+    """Rows per epoch, as CSV, JSON lines and in TensorBoard if installed; a resumed run gives its rows."""
 
     columns = ("epoch", "loss", "lr", "val_miou", "val_macc", "pairs_per_second", "seconds", "skipped")
 
     def __init__(self, folder: RunFolder, rows: list[Row]) -> None:
         self.folder = folder
         self.rows = rows
-        self.board = _open_board(folder)
+        self.board: Any = None  # TensorBoard's writer, if the extra `tensorboard` is installed
+        with contextlib.suppress(ImportError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder.tensorboard))
 
     def add(self, row: Row) -> None:
-        """Append a row to every log."""
+        """Append a row to every log; files are written anew, without remains of an interrupted epoch."""
         self.rows.append(row)
-        self.write()
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.folder.metrics_csv, table.getvalue())
+        write_text(self.folder.metrics_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
         if self.board is not None:
             for tag in self.columns[1:]:
                 if row.get(tag) is not None:
@@ -72,28 +63,19 @@ class RunLog:
                 if value is not None:
                     self.board.add_scalar(f"val_iou/{name}", value, row["epoch"])
 
-    def write(self) -> None:
-        """Write all rows anew: what an interrupted epoch may have left goes away."""
-        table = io.StringIO()
-        writer = csv.DictWriter(table, self.columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.folder.metrics_csv, table.getvalue())
-        write_text(self.folder.metrics_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
-
     def picture(self, sheet: Image.Image, epoch: int) -> None:
         """Show a picture sheet in TensorBoard."""
         if self.board is not None:
             self.board.add_image("validation", np.asarray(sheet), epoch, dataformats="HWC")
 
     def close(self) -> None:
-        """Flush what is buffered."""
+        """Flush the buffers."""
         if self.board is not None:
             self.board.close()
 
 
 def read_rows(folder: RunFolder, epochs: int) -> list[Row]:
-    """The rows of the first `epochs` epochs of a run that goes on."""
+    """Read the rows of the first `epochs` epochs of a run that is resumed."""
     if not folder.metrics_jsonl.is_file():
         return []
     try:
@@ -105,14 +87,6 @@ def read_rows(folder: RunFolder, epochs: int) -> list[Row]:
         ) from error
 
 
-def _open_board(folder: RunFolder) -> Board | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # the extra `tensorboard` is not installed
-        return None
-    return cast(Board, SummaryWriter(str(folder.tensorboard)))
-
-
 class Reporter:
     """Progress on stderr: a live bar on a terminal, one line per epoch elsewhere."""
 
@@ -120,12 +94,12 @@ class Reporter:
         self.console = Console(file=sys.stderr, quiet=quiet, width=None if sys.stderr.isatty() else 140)
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    @contextmanager
+    @contextlib.contextmanager
     def steps(self, total: int, done: int) -> Iterator[Steps]:
-        """The bar of a run of `total` batches of which `done` are behind."""
+        """Show the bar of a run of `total` batches, `done` of which are finished."""
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -152,7 +126,7 @@ class Steps:
         self._started = time.monotonic()
 
     def advance(self, epoch: int, epochs: int, loss: float, batch_size: int) -> None:
-        """One batch more."""
+        """Count a batch."""
         self.done += 1
         rate = (self.done - self._first) * batch_size / max(1e-9, time.monotonic() - self._started)
         self.bar.update(

@@ -1,23 +1,20 @@
 """The training loss: a weighted sum of terms. B batch, K classes, H W pixels.
 
-Terms of a segmentation loss beside plain cross-entropy. B batch, K classes, H W pixels.
-
-In every label 255 is a pixel that does not count; where none counts a term is zero.
+In every label, 255 marks a pixel that does not count; where none counts, a term is zero.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from efnet.core.classes import IGNORE_INDEX
-from efnet.core.errors import InputError
-from efnet.data.frequency import ClassWeighting
+from efnet.ops.precision import at_least_float32
+from efnet.training.config import LossConfig
 
 
 def weighted_cross_entropy(
@@ -29,13 +26,9 @@ def weighted_cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy in which a pixel has the weight of its true class, as PyTorch defines it.
 
-    Args:
-        logits: (B, K, H, W).
-        label: (B, H, W) int64.
-        weights: (K,); None: all 1.
-        smoothing: share of the target that is spread over all classes (arXiv 1512.00567, section 7), each
-            with its weight.
-        counted: (B, H, W) bool, pixels that enter the mean; None: all that have a class.
+    Logits are (B, K, H, W), the label int64 (B, H, W), weights (K,) (None: all 1). `smoothing` is the share
+    of the target spread over all classes, by weight (arXiv 1512.00567, section 7). The pixels `counted`, bool
+    (B, H, W), enter the mean; None: all that have a class.
     """
     scored = label != IGNORE_INDEX
     counted = scored if counted is None else counted & scored
@@ -49,16 +42,10 @@ def weighted_cross_entropy(
 
 
 def hard_pixels(logits: Tensor, label: Tensor, threshold: float, least: float) -> Tensor:
-    """Online hard example mining: pixels whose true class has a probability of `threshold` at most.
+    """Online hard example mining: pixels (B, H, W) whose true class has at most `threshold` probability.
 
-    Args:
-        logits: (B, K, H, W).
-        label: (B, H, W) int64.
-        threshold: greatest probability of a pixel that still counts as hard.
-        least: share of the batch's scored pixels that is taken at least, the hardest first.
-
-    Returns:
-        (B, H, W) bool.
+    At least the share `least` of the batch's scored pixels is taken, the hardest first. Shapes as of
+    `weighted_cross_entropy`.
     """
     losses = F.cross_entropy(logits.detach(), label, ignore_index=IGNORE_INDEX, reduction="none")
     scored = label != IGNORE_INDEX
@@ -74,11 +61,7 @@ def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
     """One minus the soft Dice coefficient over the whole batch, mean over the classes in the labels.
 
     2 sum(p y) / (sum(p) + sum(y)), p the probability of a class and y whether it is the true one
-    (arXiv 1606.04797, with p itself in place of its square).
-
-    Args:
-        logits: (B, K, H, W).
-        label: (B, H, W) int64.
+    (arXiv 1606.04797, with p itself in place of its square). Shapes as of `weighted_cross_entropy`.
     """
     scored = (label != IGNORE_INDEX)[:, None]
     classes = torch.arange(logits.shape[1], device=label.device)[None, :, None, None]
@@ -92,14 +75,7 @@ def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
-    """The Lovasz extension of the Jaccard loss over the whole batch (arXiv 1705.08790, eq. 8-9).
-
-    The mean over the classes in the labels.
-
-    Args:
-        logits: (B, K, H, W).
-        label: (B, H, W) int64.
-    """
+    """The Lovasz extension of the Jaccard loss (arXiv 1705.08790, eq. 8-9), mean over the labels' classes."""
     scored = label != IGNORE_INDEX
     truth = label[scored]  # (P,)
     probability = logits.softmax(dim=1).permute(0, 2, 3, 1)[scored]  # (P, K)
@@ -109,70 +85,21 @@ def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
     for value in truth.bincount().nonzero().flatten().tolist():
         foreground = truth == value
         errors, order = (foreground.to(probability.dtype) - probability[:, value]).abs().sort(descending=True)
-        losses.append(errors @ _jaccard_steps(foreground[order]).to(errors.dtype))
+        # The Jaccard loss grows with each further wrong pixel by differences as small as one part in the
+        # pixels' number: integers and float64.
+        foreground = foreground[order]
+        found = foreground.cumsum(0)
+        union = found[-1] + (~foreground).cumsum(0)
+        jaccard = 1 - (found[-1] - found).double() / union
+        losses.append(errors @ torch.diff(jaccard, prepend=jaccard.new_zeros(1)).to(errors.dtype))
     return torch.stack(losses).mean()
-
-
-def _jaccard_steps(foreground: Tensor) -> Tensor:
-    """How much the Jaccard loss grows as each next pixel is mistaken: bool (P,) to float64 (P,)."""
-    found = foreground.cumsum(0)
-    total = found[-1]
-    union = total + (~foreground).cumsum(0)
-    # In integers and float64: differences of neighbours are as small as one part in the pixels' number.
-    loss = 1 - (total - found).double() / union
-    return torch.diff(loss, prepend=loss.new_zeros(1))
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Terms and their weights; pixels that carry no supervision count in none of them.
-
-    OHEM, class weights and label smoothing concern the cross-entropy.
-    """
-
-    cross_entropy: float = 1.0
-    """Weight of the cross-entropy (section III-B)."""
-    dice: float = 0.0
-    """Weight of the soft Dice term."""
-    lovasz: float = 0.0
-    """Weight of the Lovasz-softmax term."""
-    ohem: float | None = None
-    """Only pixels whose true class has at most this probability count (0.7 is usual); null: all."""
-    ohem_least: float = 0.0625
-    """Share of the pixels that OHEM keeps at least, the hardest first: a sixteenth, as is usual."""
-    class_weights: ClassWeighting | None = None
-    """From the pixels of the training split: enet (at most 50) or median; null: none."""
-    label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
-
-    def __post_init__(self) -> None:
-        for name in ("cross_entropy", "dice", "lovasz"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"loss.{name} is {getattr(self, name)}; give a weight, 0 or more")
-        if self.cross_entropy + self.dice + self.lovasz == 0:
-            raise InputError(
-                "loss.cross_entropy, loss.dice and loss.lovasz are all 0; give one of them a weight"
-            )
-        if self.ohem is not None and not 0 < self.ohem < 1:
-            raise InputError(
-                f"loss.ohem is {self.ohem}; give a probability between 0 and 1, or null for none"
-            )
-        if not 0 < self.ohem_least <= 1:
-            raise InputError(f"loss.ohem_least is {self.ohem_least}; give a share above 0, at most 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"loss.label_smoothing is {self.label_smoothing}; give a share from 0, below 1")
-        for name in ("ohem", "class_weights", "label_smoothing"):
-            if getattr(self, name) and not self.cross_entropy:
-                raise InputError(f"loss.{name} changes the cross-entropy, but loss.cross_entropy is 0")
 
 
 class Objective:
     """The loss of a recipe.
 
-    Args:
-        config: terms and weights.
-        unscored: label values that carry no supervision (FMB's unlabeled).
-        class_weights: (K,) of the cross-entropy; None: all alike.
+    Label values `unscored` carry no supervision (FMB's unlabeled). `class_weights` (K,) are those of the
+    cross-entropy; None: all alike.
     """
 
     def __init__(
@@ -183,14 +110,9 @@ class Objective:
         self.class_weights = class_weights
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The loss of a batch, a scalar; zero where no pixel counts.
-
-        Args:
-            logits: (B, K, H, W).
-            label: (B, H, W) int64, 255 where ignored.
-        """
+        """Return the loss of logits (B, K, H, W) on a label (B, H, W); zero where no pixel counts."""
         config = self.config
-        logits, label = logits.float(), mask_unscored(label, self.unscored)
+        logits, label = at_least_float32(logits), mask_unscored(label, self.unscored)
         total = torch.zeros((), device=logits.device)
         if config.cross_entropy:
             total = total + config.cross_entropy * self._cross_entropy(logits, label)
@@ -206,16 +128,13 @@ class Objective:
             return cross_entropy(logits, label)
         if weights is not None or (config.label_smoothing and self.unscored):
             weights = logits.new_ones(logits.shape[1]) if weights is None else weights.to(logits)
-            # Smoothing gives no target to what is never the truth.
+            # Smoothing gives no target to classes that are never the truth.
             weights = weights.index_fill(0, torch.tensor(self.unscored, device=weights.device).long(), 0)
         hard = None if config.ohem is None else hard_pixels(logits, label, config.ohem, config.ohem_least)
         return weighted_cross_entropy(logits, label, weights, config.label_smoothing, hard)
 
     def mass(self, label: Tensor) -> float:
-        """What the mean of a batch is divided by: the number of its scored pixels, or their classes' weights.
-
-        So much counts a part of a batch whose parts are computed one after the other.
-        """
+        """Return the weight of a part of a batch: its scored pixels, or the sum of their weights."""
         label = mask_unscored(label, self.unscored)
         scored = label[label != IGNORE_INDEX]
         if self.class_weights is None:
@@ -224,7 +143,7 @@ class Objective:
 
 
 def mask_unscored(label: Tensor, unscored: Iterable[int]) -> Tensor:
-    """The label (B, H, W) with 255 in place of values that carry no supervision."""
+    """Replace values that carry no supervision in a label (B, H, W) by 255."""
     for value in unscored:
         label = label.masked_fill(label == value, IGNORE_INDEX)
     return label
@@ -233,15 +152,11 @@ def mask_unscored(label: Tensor, unscored: Iterable[int]) -> Tensor:
 def cross_entropy(logits: Tensor, label: Tensor, unscored: Iterable[int] = ()) -> Tensor:
     """Mean cross-entropy over the pixels that belong to a class and carry supervision.
 
-    Args:
-        logits: (B, K, H, W).
-        label: (B, H, W) int64, 255 where ignored.
-        unscored: further values that carry no supervision (FMB's unlabeled).
-
-    Returns:
-        a scalar; zero where no pixel counts, for which the plain mean would be 0/0.
+    Shapes as of `weighted_cross_entropy`; `unscored` are further label values without supervision. Zero where
+    no pixel counts, for which the plain mean would be 0/0.
     """
     label = mask_unscored(label, unscored)
     counted = (label != IGNORE_INDEX).sum().clamp_min(1)
-    total: Tensor = F.cross_entropy(logits.float(), label, ignore_index=IGNORE_INDEX, reduction="sum")
+    logits = at_least_float32(logits)
+    total: Tensor = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / counted

@@ -1,36 +1,37 @@
-"""The optimizer and its learning rate over a run."""
+"""The optimizer, its learning rate over a run, and the average of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+import copy
+import itertools
+from collections.abc import Collection, Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
-from efnet.training.config import OptimizerConfig, ScheduleConfig
+from efnet.training.config import EmaConfig, OptimizerConfig, ScheduleConfig
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+_UNDECAYED = {"class_tokens", "position", "score_position"}
+"""Parts of the names of class tokens and positions, which are places: decay would draw them to the origin."""
 
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, fresh: Collection[str] = (), fresh_lr: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Two groups: weights of layers, which decay, and everything else, which does not.
+    """Return two groups: the weights of layers, which decay, and norms, biases and places, which do not.
 
-    Norms and biases are one-dimensional. Class tokens and positions are places, not slopes: decay would
-    draw them to the origin.
-
-    Args:
-        model: whose parameters.
-        weight_decay: of the first group.
-        fresh: names of parameters that no file filled.
-        fresh_lr: multiplies their rate; unless it is 1 they get two groups of their own, with this value as
-            `lr_scale`.
+    `fresh_lr` multiplies the rate of the parameters `fresh`, which no file filled; unless it is 1 they get
+    two groups of their own, with this value as `lr_scale`.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_place = "class_tokens" in name or ".position." in name
+        is_place = not _UNDECAYED.isdisjoint(name.split("."))
         key = (fresh_lr != 1 and name in fresh, parameter.ndim <= 1 or is_place)
         groups.setdefault(key, []).append(parameter)
     return [
@@ -38,6 +39,22 @@ def parameter_groups(
         | ({"lr_scale": fresh_lr} if key[0] else {})
         for key in sorted(groups)
     ]
+
+
+def group_as_saved(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Group parameters as in a saved state: runs of older versions go on with a decayed `score_position`."""
+    groups, saved = optimizer.param_groups, state["param_groups"]
+    if [len(group["params"]) for group in groups] == [len(group["params"]) for group in saved]:
+        return
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    order = {name: number for number, name in enumerate(names.values())}
+    for decayed, kept in itertools.pairwise(groups):
+        if decayed.get("lr_scale") == kept.get("lr_scale"):
+            moved = [value for value in kept["params"] if "score_position" in names[id(value)]]
+            ids = {id(value) for value in moved}
+            kept["params"] = [value for value in kept["params"] if id(value) not in ids]
+            together = [*decayed["params"], *moved]
+            decayed["params"] = sorted(together, key=lambda value: order[names[id(value)]])
 
 
 def make_optimizer(
@@ -49,16 +66,35 @@ def make_optimizer(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group the rate of a step, times its own scale."""
+    """Set every group's rate to that of a step, times the group's scale."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def learning_rate(step: int, steps_per_epoch: int, base: float, config: ScheduleConfig) -> float:
-    """Learning rate of a step, counted from 0: a linear warm-up, then polynomial decay to zero."""
+    """Return the rate of a step, counted from 0: linear warm-up, then polynomial decay to zero."""
     total = config.epochs * steps_per_epoch
-    # A short trial with a long recipe's warm-up would never reach its rate.
+    # Otherwise a short trial with a long recipe's warm-up would never reach its rate.
     warmup = min(config.warmup_epochs, config.epochs / 10) * steps_per_epoch
     if step < warmup:
         return base * (step + 1) / (warmup + 1)
     return float(base * (1 - (step - warmup) / max(1.0, total - warmup)) ** config.power)
+
+
+class WeightAverage(Generic[Network]):
+    """The average of a network's weights, as a network of its own that starts as a copy."""
+
+    def __init__(self, network: Network, config: EmaConfig) -> None:
+        self.config = config
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move the average, running statistics too, towards the network after a step, counted from 1."""
+        share = 1 - self.config.kept(step)
+        current = network.state_dict()
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(current[name], share)
+            else:
+                value.copy_(current[name])

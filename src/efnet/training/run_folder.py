@@ -1,22 +1,18 @@
-"""The folder of a run: it describes itself, so that anyone can tell later what made its figures.
+"""The folder of a run, which records everything that decides its figures.
 
 config.yaml      the whole configuration; feeding it back repeats the run
 run.json         versions, machine, data fingerprint, best checkpoint
 metrics.csv      a row per epoch; metrics.jsonl holds the same and per-class IoU
 best/            checkpoint of the best validation (safetensors and JSON)
-last/state.pt    what `--resume` goes on from; state.previous.pt the one before (a finished run of an
-                 experiment has neither)
+last/state.pt    the state that `resume` starts from; state.previous.pt the one before (a finished run of
+                 an experiment has neither)
 samples/         picture sheets of validations
 tensorboard/     the same for TensorBoard
-
-What a run says of itself, and how it ends: with a summary, or interrupted.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +29,12 @@ from efnet.core.files import write_json, write_text
 from efnet.core.safe_parse import parse_json
 from efnet.data.archive import file_bytes
 from efnet.data.pairs import PairSet
-from efnet.training.config import TrainConfig
+from efnet.training.config import TrainConfig, flatten, to_values
 from efnet.training.state import previous
 
 
 class RunFolder:
-    """Names and contents of a run's files.
-
-    Args:
-        path: the folder; need not exist.
-    """
+    """Names and contents of a run's files; the folder need not exist."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -56,72 +48,78 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
 
     def refuse_existing(self) -> None:
-        """A new run never writes over an old one.
-
-        Raises:
-            InputError: the folder holds a run.
-        """
-        # One that was killed before its first state was written has nothing to lose.
+        """Raise InputError if the folder holds a run, which a new one would overwrite."""
+        # A run that was killed before its first state was written has nothing to lose.
         if self.config.exists() and self.has_state():
             raise InputError(
-                f"{self.path}: holds a run already; add --resume to go on with it, or choose another --out"
+                f"{self.path}: holds a run already; add `resume` to go on with it, or choose another `out`"
             )
         if self.is_finished():
-            raise InputError(f"{self.path}: holds a finished run; choose another --out")
+            raise InputError(f"{self.path}: holds a finished run; choose another `out`")
 
     def require_resumable(self) -> None:
         """Raise InputError unless there is a run to go on with."""
         if self.is_finished() and not self.has_state():
             raise InputError(
-                f"{self.path}: a finished run whose state was dropped (efnet experiment does so); start "
-                f"another from its weights with --init {self.path} and another --out"
+                f"{self.path}: a finished run whose state was dropped (experiments do so); start "
+                f"another from its weights with `init` {self.path} and another `out`"
             )
         for needed, there in ((self.config, self.config.is_file()), (self.state, self.has_state())):
             if not there:
                 raise InputError(
                     f"{needed}: not there, so there is no run to resume in {self.path}; "
-                    "start it without --resume"
+                    "start it without `resume`"
                 )
         for leftover in self.state.parent.glob(".state-*"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
 
     def is_finished(self) -> bool:
-        """Whether it has its best checkpoint and says what it came to."""
+        """Whether the folder has a best checkpoint and a result."""
         return self.best.is_dir() and "result" in self.read_facts()
 
     def has_state(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is a state to resume from."""
         return self.state.is_file() or previous(self.state).is_file()
 
     def drop_state(self) -> None:
-        """Forget what a run would go on from; its best checkpoint stays."""
+        """Delete the states; the best checkpoint stays."""
         for path in (self.state, previous(self.state), *self.state.parent.glob(".state-*")):
             path.unlink(missing_ok=True)
 
     def write_config(self, config: TrainConfig) -> None:
-        """Write the configuration as YAML that `--config` reads."""
-        values = json.loads(json.dumps(dataclasses.asdict(config)))
-        write_text(self.config, yaml.safe_dump(values, sort_keys=False))
+        """Write the configuration as YAML."""
+        write_text(self.config, yaml.safe_dump(to_values(config), sort_keys=False))
+
+    def describe_changes(self, config: TrainConfig, free: tuple[str, ...]) -> str:
+        """List the options that differ from the folder's, but those whose place begins with `free`."""
+        # An option that is newer than the run had its default.
+        before = flatten(to_values(TrainConfig()))
+        before |= flatten(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        return ", ".join(
+            f"{place} was {before.get(place)}, now {value}"
+            for place, value in flatten(to_values(config)).items()
+            if before.get(place) != value and not place.startswith(free)
+        )
 
     def write_facts(self, facts: dict[str, Any]) -> None:
-        """Write what is known about the run."""
+        """Write `run.json`."""
         write_json(self.facts, facts)
 
     def read_facts(self) -> dict[str, Any]:
-        """Read what `write_facts` wrote; empty if there is none."""
+        """Read `run.json`; empty if there is none."""
         if not self.facts.is_file():
             return {}
         try:
             facts = parse_json(self.facts.read_text(encoding="utf-8"))
             if not isinstance(facts, dict):
-                raise ValueError("it holds no facts")
+                raise ValueError("it is not a JSON object")
         except ValueError as error:
             raise InputError(f"{self.facts}: damaged ({error}); delete it to go on without it") from error
         return facts
 
 
 def environment() -> dict[str, str]:
-    """Versions of what computes."""
+    """Return the versions of the software, and the GPU."""
     versions = {
         "efnet": __version__,
         "python": platform.python_version(),
@@ -136,62 +134,41 @@ def environment() -> dict[str, str]:
 
 
 def fingerprint(**splits: PairSet) -> dict[str, Any]:
-    """What tells one state of a data set from another.
+    """Identify the data of the splits.
 
-    Returns:
-        for each keyword the split's name, its number of pairs, and the SHA-256 over their names and the
-        bytes of all their files.
+    Returns for each keyword the split's name, its number of pairs, and the SHA-256 over the names and the
+    bytes of all its files.
     """
-    return {
-        role: {"split": split.split, "pairs": len(split), "sha256": _digest(split)}
-        for role, split in splits.items()
-    }
-
-
-def _digest(split: PairSet) -> str:
-    digest = hashlib.sha256()
-    for pair in split.pairs:
-        digest.update(pair.name.encode())
-        for path in (pair.rgb, pair.thermal, pair.label):
-            if path is not None:
-                digest.update(file_bytes(path))
-    return digest.hexdigest()
+    facts = {}
+    for role, split in splits.items():
+        digest = hashlib.sha256()
+        for pair in split.pairs:
+            digest.update(pair.name.encode())
+            for path in (pair.rgb, pair.thermal, pair.label):
+                if path is not None:
+                    digest.update(file_bytes(path))
+        facts[role] = {"split": split.split, "pairs": len(split), "sha256": digest.hexdigest()}
+    return facts
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a finished run says of itself.
+    """Result of a finished run."""
 
-    Attributes:
-        out: the run folder.
-        epochs: finished.
-        best_miou: best validation mIoU, a fraction.
-        best_epoch: epoch of it, counted from 1.
-        seconds: spent training and validating, over all resumptions.
-        skipped: steps that changed nothing, because loss or gradient was not finite.
-    """
-
-    out: Path
-    epochs: int
-    best_miou: float
-    best_epoch: int
-    seconds: float
-    skipped: int = 0
+    out: Path  # the run folder
+    epochs: int  # finished
+    best_miou: float  # best validation mIoU, a fraction
+    best_epoch: int  # epoch of it, counted from 1
+    seconds: float  # spent training and validating, over all resumptions
+    skipped: int = 0  # steps skipped because loss or gradient was not finite
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C after the state was saved; the message says how to go on."""
+    """Ctrl-C or SIGTERM, after the state was saved."""
 
 
 def describe_training(config: TrainConfig, pairs: int, epoch: int, report: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its training.
-
-    Args:
-        config: the recipe.
-        pairs: number of them in the training split.
-        epoch: the one that ended, counted from 1.
-        report: of the validation.
-    """
+    """Return a checkpoint's facts about its training on so many pairs up to an epoch, counted from 1."""
     data = config.data
     facts = {
         "recipe": config.recipe,
@@ -211,22 +188,3 @@ def describe_training(config: TrainConfig, pairs: int, epoch: int, report: dict[
     if config.ema.decay is not None:
         facts["ema"] = config.ema.decay
     return facts
-
-
-def describe_stop(config: TrainConfig, epoch: int, out: Path) -> str:
-    """Where a run stands that was asked to stop, and how it goes on."""
-    return (
-        f"stopped in epoch {epoch} of {config.schedule.epochs}; everything is saved. Go on with: "
-        f"efnet train --out {out} --resume"
-    )
-
-
-def describe_processes(config: TrainConfig, processes: int) -> str:
-    """How several processes share a batch, for the opening line; nothing for one."""
-    if processes == 1:
-        return ""
-    size, passes = config.data.batch_size, config.data.accumulate
-    return (
-        f", {processes} processes ({config.parallel.strategy}); a step has {processes * passes * size} "
-        f"pairs: {processes} processes x {passes} passes x {size}"
-    )

@@ -1,29 +1,19 @@
-"""In which order an epoch visits the pairs.
-
-The loader of a run's batches.
-"""
+"""The order in which an epoch visits the pairs, and the loader of the batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from efnet.core.errors import InputError
-from efnet.data.dataset import (
-    Item,
-    ItemsOrFaults,
-    PairDataset,
-    collate_or_fault,
-    leave_interrupts_to_parent,
-)
+from efnet.data.dataset import Item, ItemsOrFaults, PairDataset, collate_or_fault, leave_interrupts_to_parent
 
 
 def pass_seed(seed: int, step: int, number: int) -> int:
-    """Seed of the draws within one pass of a training step, the passes of all processes counted from 0."""
+    """Return the seed of one pass of a training step; `number` counts the passes of all processes from 0."""
     return int(np.random.SeedSequence((seed, step, number)).generate_state(1)[0])
 
 
@@ -31,23 +21,15 @@ class EpochSampler(Sampler[list[int]]):
     """Batches of shuffled indices that depend on seed and epoch alone, so that a run resumes exactly.
 
     The last, incomplete batch of an epoch is left out, unless the split is smaller than one batch.
-
-    Args:
-        length: number of pairs.
-        batch_size: pairs per batch, over all processes.
-        seed: of the order.
-        rank: of the process; it is given its part of every batch.
-        processes: that have a part, all of one size.
-
-    Raises:
-        InputError: several processes, and fewer pairs than one batch.
+    `batch_size` counts the pairs of all processes, which take equal parts of every batch. Raises InputError
+    for several processes and fewer pairs than one batch.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
         if processes > 1 and length < batch_size:
             raise InputError(
                 f"the training split has {length} pairs, but {processes} processes take {batch_size} in a "
-                "step; give a smaller --batch-size or --accumulate, or start fewer processes"
+                "step; give a smaller `batch_size` or `accumulate`, or start fewer processes"
             )
         self.length = length
         self.batch_size = min(batch_size, length)
@@ -76,33 +58,10 @@ class EpochSampler(Sampler[list[int]]):
         return max(0, self.batches_per_epoch - self.start)
 
 
-def require_same_batch(known: Mapping[str, Any], batch_size: int, processes: int) -> None:
-    """Raise InputError if a run would go on with other batches.
-
-    Args:
-        known: what is known about the run.
-        batch_size: pairs of a step now, over all processes.
-        processes: that there are now.
-    """
-    before = known.get("global_batch", batch_size)
-    if before != batch_size:
-        raise InputError(
-            f"a step of this run has {before} pairs, but now {batch_size}; choose --batch-size and "
-            f"--accumulate so that batch size x accumulate x processes ({processes}) is {before}"
-        )
-
-
 def make_loader(
     dataset: PairDataset, order: EpochSampler, workers: int, device: torch.device
 ) -> DataLoader[Item | InputError]:
-    """One for the whole run: its workers live on from epoch to epoch.
-
-    Args:
-        dataset: the training split, augmented.
-        order: which pairs come together.
-        workers: processes that read and augment; 0: this one.
-        device: where the batches go.
-    """
+    """Make the loader of a whole run: its workers (0: this process) stay from epoch to epoch."""
     return DataLoader(
         ItemsOrFaults(dataset),
         batch_sampler=order,

@@ -1,7 +1,8 @@
-"""What a run goes on from: weights, optimizer, and how far it came.
+"""The state from which a run resumes: weights, optimizer and progress.
 
-No random state: every draw of a run depends on the seed and on the epoch or step alone. A state carries its
-checksum, and the one before is kept: a file that a failing disk has changed is noticed and ends no run.
+There is no random state: every draw of a run depends only on the seed and on the epoch or step. A state file
+has a checksum, and the previous one is kept: a file that a failing disk has changed is detected, and the run
+can still resume.
 """
 
 from __future__ import annotations
@@ -19,33 +20,22 @@ from torch import nn
 
 from efnet.core.errors import InputError
 from efnet.core.files import write_bytes
+from efnet.training.optimizer import group_as_saved
 
 
 @dataclass
 class Progress:
-    """How far a run came.
+    """Progress of a run."""
 
-    Attributes:
-        epoch: finished epochs.
-        batch: finished batches of the epoch after them.
-        loss_sum: sum of the losses of these batches.
-        best_miou: best validation mIoU so far; negative before the first.
-        best_epoch: epoch of it, counted from 1; 0 before the first.
-        seconds: spent training and validating.
-        skipped: steps that changed nothing, because loss or gradient was not finite, over the whole run.
-        skipped_in_epoch: of these, in the epoch that is not finished.
-        skipped_in_row: of these, the last ones without a step that was made.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    loss_sum: float = 0.0
-    best_miou: float = -1.0
-    best_epoch: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    skipped_in_epoch: int = 0
-    skipped_in_row: int = 0
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the epoch after them
+    loss_sum: float = 0.0  # sum of the losses of these batches
+    best_miou: float = -1.0  # best validation mIoU so far; negative before the first
+    best_epoch: int = 0  # epoch of it, counted from 1; 0 before the first
+    seconds: float = 0.0  # spent training and validating
+    skipped: int = 0  # steps skipped because loss or gradient was not finite, over the whole run
+    skipped_in_epoch: int = 0  # those in the unfinished epoch
+    skipped_in_row: int = 0  # those since the last step that was made
 
 
 _MAGIC = b"efnet state 1\n"
@@ -55,7 +45,7 @@ _DAMAGES = (RuntimeError, OSError, LookupError, TypeError, ValueError, Attribute
 
 
 def previous(path: Path) -> Path:
-    """Where the state before that of `path` is kept."""
+    """Return the file of the state before that of `path`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
@@ -66,86 +56,56 @@ def save_state(
     progress: Progress,
     average: nn.Module | None = None,
 ) -> None:
-    """Write the state, whole or not at all, and keep the one before.
-
-    Args:
-        path: of the state.
-        model: the network.
-        optimizer: its optimizer.
-        progress: how far the run came.
-        average: the network of averaged weights, if there is one.
-
-    Raises:
-        InputError: the file cannot be written; the state before is still there.
-    """
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
-    }
+    """Write the state, whole or not at all, and keep the previous one; raises InputError where it cannot."""
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
     if average is not None:
         state["average"] = average.state_dict()
     content = io.BytesIO()
     torch.save(state, content)
     body = content.getbuffer()
-    _keep(path)
-    write_bytes(path, b"".join((_MAGIC, hashlib.sha256(body).digest(), body)))
-
-
-def _keep(path: Path) -> None:
-    """Give the present state a second name, so that at every moment there is a whole one."""
     before = previous(path)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(
+        OSError
+    ):  # a second name for the present state, so that a whole one always exists
         before.unlink(missing_ok=True)
         os.link(path, before)
+    write_bytes(path, b"".join((_MAGIC, hashlib.sha256(body).digest(), body)))
 
 
 def load_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
 ) -> tuple[Progress, str | None]:
-    """Restore what `save_state` wrote; if that file is damaged, what it wrote before.
+    """Restore what `save_state` wrote; if that file is damaged, the previous state.
 
-    Returns:
-        how far the run came, and what was wrong with the newer file, if anything was.
-
-    Raises:
-        InputError: both files are damaged, or of another network.
+    Returns the progress of the run, and what was wrong with the newer file, if anything. Raises InputError:
+    both files are damaged, or of another network.
     """
     faults: list[str] = []
     for candidate in (path, previous(path)):
         try:
             state = read_state(candidate)
             model.load_state_dict(state["model"])
+            group_as_saved(model, optimizer, state["optimizer"])
             optimizer.load_state_dict(state["optimizer"])
             if average is not None:
                 average.load_state_dict(state["average"])
             progress = Progress(**state["progress"])
         except _DAMAGES as error:
             if candidate == path or candidate.is_file():
-                faults.append(f"{candidate}: {_first_line(error)}")
+                faults.append(f"{candidate}: {first_line(error)}")
             continue
         if candidate != path:
-            # Else the next state to be kept as the one before would be the damaged one.
+            # Otherwise the damaged one would be kept as the previous state.
             with contextlib.suppress(OSError):
                 os.replace(candidate, path)
         return progress, faults[0] if faults else None
-    raise InputError(f"cannot be resumed ({'; '.join(faults)}); start a new run with another --out")
-
-
-def read_progress(path: Path) -> Progress | None:
-    """How far the run of a state came; None if neither the file nor the one before can be read."""
-    for candidate in (path, previous(path)):
-        with contextlib.suppress(*_DAMAGES):
-            return Progress(**read_state(candidate)["progress"])
-    return None
+    raise InputError(f"cannot be resumed ({'; '.join(faults)}); start a new run with another `out`")
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `save_state` put into one file: `model`, `optimizer`, `progress`, perhaps `average`.
+    """Read one file that `save_state` wrote: `model`, `optimizer`, `progress`, perhaps `average`.
 
-    Raises:
-        OSError: there is no such file.
-        ValueError: its checksum is wrong, or it is something else.
+    Raises OSError if there is no such file; ValueError if its checksum is wrong, or it is not a state.
     """
     content = path.read_bytes()
     start = len(_MAGIC) + hashlib.sha256().digest_size
@@ -157,11 +117,12 @@ def read_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # the unpickler's have many names, and a stranger's file may cause any
-        raise ValueError(_first_line(error)) from error
+    except Exception as error:  # unpickling raises many kinds, and a file from elsewhere may cause any
+        raise ValueError(first_line(error)) from error
     return state
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,9 +1,4 @@
-"""A run, step by step and epoch by epoch.
-
-Ctrl-C and SIGTERM, heard between steps: never in the middle of one, so that what is saved is whole.
-
-Steps that changed nothing, because the loss or the gradient was not finite: counted, named, bounded.
-"""
+"""A training run, from its configuration to its folder: step by step and epoch by epoch."""
 
 from __future__ import annotations
 
@@ -11,8 +6,10 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from types import FrameType, TracebackType
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 import torch
@@ -22,39 +19,90 @@ from torch.utils.data import DataLoader
 
 from efnet.core.distributed import Group
 from efnet.core.errors import InputError
+from efnet.core.files import write_image
 from efnet.data.dataset import Item, PairDataset
+from efnet.data.frequency import count_classes
+from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
+from efnet.data.verify import verify
 from efnet.models.base import InputSpec
-from efnet.training.class_balance import balance_classes
 from efnet.training.config import TrainConfig
 from efnet.training.logs import Reporter, Row, RunLog, Steps, read_rows
-from efnet.training.network import build_network
-from efnet.training.parallel import make_fabric
+from efnet.training.loss import Objective
+from efnet.training.parallel import start_fabric
 from efnet.training.run_folder import (
     Interrupted,
     RunFolder,
     RunSummary,
-    describe_processes,
-    describe_stop,
     describe_training,
     environment,
     fingerprint,
 )
-from efnet.training.sampler import EpochSampler, make_loader, require_same_batch
-from efnet.training.state import Progress
-from efnet.training.step import Learner, Outcome
+from efnet.training.sampler import EpochSampler, make_loader
+from efnet.training.state import Progress, first_line
+from efnet.training.step import Learner, Outcome, build_network
 from efnet.training.validation import Validator
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def train(
+    config: TrainConfig, out: str | Path, resume: bool = False, reporter: Reporter | None = None
+) -> RunSummary:
+    """Train a network and leave a run folder that describes itself.
+
+    Args:
+        config: the recipe.
+        out: folder of the run; new, unless `resume`.
+        resume: go on from the folder's last state.
+        reporter: shows the progress; by default on stderr.
+
+    Several processes, started by torchrun or srun or by the configuration, each call this. Only rank 0 writes
+    files and logs; where the run ends early the others exit with `SystemExit`.
+
+    Returns:
+        The summary, also in the folder's `run.json`.
+
+    Raises:
+        InputError: bad configuration or data (all faults at once), nothing to resume, or another process of
+            the run died.
+        Interrupted: after Ctrl-C or SIGTERM, the state saved.
+    """
+    folder = RunFolder(out)
+    reporter = reporter or Reporter()
+    if resume:
+        folder.require_resumable()
+    else:
+        folder.refuse_existing()
+    fabric = start_fabric(config)
+    group = Group(fabric.device)
+    if not group.is_main:
+        reporter = Reporter(quiet=True)
+    data = config.data
+    train_set, val_set = (
+        open_split(data.dataset, Path(data.root), name) for name in (data.train_split, data.val_split)
+    )
+    # The network first: a misspelt option shows before thousands of files are read.
+    trainer = Trainer(config, folder, (train_set, val_set), reporter, fabric)
+    for split in (train_set, val_set):
+        reporter.say(f"checking {len(split)} pairs of {split.dataset} {split.split}")
+        group.once(partial(verify, split))
+    try:
+        trainer.begin(resume)
+        return trainer.run()
+    except RuntimeError as error:
+        if not group.lost(error):
+            raise
+        raise InputError(
+            f"another of the {group.size} processes died or did not answer for {config.parallel.timeout} s "
+            f"({first_line(error)}); its own message says why, if it had time for one. Go on with `resume` "
+            f"and `out` {folder.path}"
+        ) from error
 
 
 class StopSignal:
-    """While entered, the first signal only sets `requested`; a second Ctrl-C interrupts at once.
+    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second Ctrl-C interrupts at once.
 
-    Outside the main thread, where Python hands out no signals, it does nothing.
-
-    Args:
-        announce: told once that the run will stop.
+    A run checks it between steps, so that what it saves is whole; `announce` gets the message that the run
+    will stop. Outside the main thread, where Python delivers no signals, it does nothing.
     """
 
     def __init__(self, announce: Callable[[str], None]) -> None:
@@ -64,17 +112,16 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+            stops = (signal.SIGINT, signal.SIGTERM)
+            self._before = {number: signal.signal(number, self._receive) for number in stops}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            if signal.getsignal(number) == self._hear:  # not where the end of a group has changed it
+            if signal.getsignal(number) == self._receive:  # unless the end of a group has changed it
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, _: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt("interrupted at once; the last saved state stays")
         if not self.requested:
@@ -82,77 +129,50 @@ class StopSignal:
             self.announce("stopping after this step (once more Ctrl-C: at once, without saving)")
 
     def check(self) -> None:
-        """Raise Stopped if a signal has come."""
+        """Raise Stopped if a signal was received."""
         if self.requested:
             raise Stopped
 
 
 class Stopped(Exception):  # noqa: N818  (not an error)
-    """The run was asked to stop and stands between two steps."""
+    """The run was asked to stop and is between two steps."""
 
 
-_SHOWN = 16
+_PAIRS_SHOWN = 16
 
 
-def count_step(progress: Progress, outcome: Outcome) -> None:
-    """Enter a step into the progress of its run; the mean loss is over the steps that were made."""
-    progress.batch += 1
-    if outcome.fault is None:
-        progress.loss_sum += outcome.loss
-        progress.skipped_in_row = 0
-        return
-    progress.skipped += 1
-    progress.skipped_in_epoch += 1
-    progress.skipped_in_row += 1
+def balance_classes(
+    config: TrainConfig, split: PairSet, dataset: PairDataset, learner: Learner
+) -> dict[str, Any]:
+    """Count the classes of the training split, if the recipe needs it, for loss weights and odds of crops.
 
-
-def describe_skip(progress: Progress, outcome: Outcome, names: Sequence[str], bound: int) -> str:
-    """A line for a step that was skipped."""
-    return (
-        f"epoch {progress.epoch + 1}, batch {progress.batch}: {outcome.fault}, step skipped "
-        f"({progress.skipped_in_row} in succession, the run ends at {bound}; pairs {_listed(names)})"
-    )
-
-
-def too_many_skipped(
-    progress: Progress, outcome: Outcome, names: Sequence[str], folder: RunFolder
-) -> InputError:
-    """The error that ends a run after too many in succession."""
-    start = f"; --init {folder.path} starts from its best checkpoint" if folder.best.is_dir() else ""
-    return InputError(
-        f"{outcome.fault} in {progress.skipped_in_row} steps in succession, up to epoch {progress.epoch + 1} "
-        f"(pairs {_listed(names)}). If other pairs fail too, start again with a lower --lr, --optimizer.clip "
-        f"1 or --precision 32{start}. If it is always these, look at them. The last good state is in "
-        f"{folder.state}"
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    Returns pixels and weights of each class for the run's facts, or nothing. Raises InputError if a label
+    cannot be read.
+    """
+    rule = config.loss.class_weights
+    if rule is None and not config.augment.rare_crop:
+        return {}
+    frequency, names = learner.group.once(lambda: count_classes(split)), split.classes.names
+    facts: dict[str, Any] = {"class_pixels": dict(zip(names, frequency.pixels.tolist(), strict=True))}
+    if config.augment.rare_crop:
+        dataset.class_odds = frequency.odds()
+    if rule is not None:
+        weights = frequency.weights(rule)
+        learner.objective = Objective(config.loss, split.unscored, torch.tensor(weights, dtype=torch.float32))
+        facts["class_weights"] = dict(zip(names, weights.round(4).tolist(), strict=True))
+    return facts
 
 
 class Trainer:
-    """A run: learner, data and logs, and the loop over them.
-
-    Args:
-        config: the recipe.
-        folder: of the run.
-        splits: to learn from, and to choose the best checkpoint on.
-        reporter: told of the progress.
-        fabric: what it runs on; None: what the recipe says.
-
-    Attributes:
-        group: the processes of the run; the main one writes the folder.
-    """
+    """A run: learner, data and logs, and the loop over them."""
 
     def __init__(
         self,
         config: TrainConfig,
         folder: RunFolder,
-        splits: tuple[PairSet, PairSet],
+        splits: tuple[PairSet, PairSet],  # to train on, and to choose the best checkpoint on
         reporter: Reporter,
-        fabric: Fabric | None = None,
+        fabric: Fabric | None = None,  # what it runs on; None: as the recipe says
     ) -> None:
         self.config = config
         self.folder = folder
@@ -160,8 +180,8 @@ class Trainer:
         self.reporter = reporter
         self.progress = Progress()
         self.stop = StopSignal(reporter.say)
-        fabric = fabric or make_fabric(config.device, config.precision, config.parallel)
-        self.group = group = Group(fabric.device)
+        fabric = fabric or start_fabric(config)
+        self.group = group = Group(fabric.device)  # the processes of the run; only rank 0 writes the folder
         torch.manual_seed(config.seed)
         data = config.data
         scale = data.thermal_scale or self.train_set.thermal_scale
@@ -180,20 +200,34 @@ class Trainer:
         self.log: RunLog | None = None
 
     def begin(self, resume: bool) -> None:
-        """Restore the last state or write down a new run, and say what this run is."""
+        """Restore the last state or start the folder of a new run, and describe the run."""
         config = self.config
         data = self.group.once(lambda: fingerprint(train=self.train_set, val=self.val_set))
         known = self.group.once(self.folder.read_facts) if resume else {}
         if known.get("data", data) != data:
             raise InputError(
                 f"{self.config.data.root}: the data is not what this run began with; restore it, or start "
-                "a new run with another --out"
+                "a new run with another `out`"
             )
         if resume:
-            require_same_batch(known, self.order.batch_size, self.group.size)
-            self._restore(finished="result" in known)
-            known.pop("result", None)  # that of fewer epochs
-        self.group.once(lambda: self.folder.write_config(self.config))
+            before, now = known.get("global_batch", self.order.batch_size), self.order.batch_size
+            if before != now:
+                raise InputError(
+                    f"a step of this run has {before} pairs, but now {now}; choose `batch_size` and "
+                    f"`accumulate` so that batch size x accumulate x processes ({self.group.size}) is "
+                    f"{before}"
+                )
+            self.progress, fault = self.learner.restore(self.folder.state)
+            if fault:
+                done = self.progress.epoch
+                self.reporter.say(f"{fault}; going on from the state before (epoch {done} done)")
+            # A run that died after its last epoch still has to write its result.
+            if known.pop("result", None) and self.progress.epoch >= config.schedule.epochs:
+                raise InputError(
+                    f"{self.folder.path}: all {config.schedule.epochs} epochs are done; give a larger "
+                    "`epochs` to go on"
+                )
+        self.group.once(lambda: self.folder.write_config(config))
         balance = balance_classes(config, self.train_set, self.dataset, self.learner)
         parameters = sum(parameter.numel() for parameter in self.learner.network.parameters())
         facts = {"environment": environment(), "data": data, "parameters": parameters, **balance}
@@ -202,55 +236,58 @@ class Trainer:
         self.group.once(lambda: self.folder.write_facts({"init": init, **known, **facts}))
         if not resume:
             self._save()  # from here on the run can be resumed, whatever happens
-        network = self.config.network
+        shared, count = "", self.group.size
+        if count > 1:
+            size, passes = config.data.batch_size, config.data.accumulate
+            shared = (
+                f", {count} processes ({config.parallel.strategy}); a step has {count * passes * size} "
+                f"pairs: {count} processes x {passes} passes x {size}"
+            )
         self.reporter.say(
-            f"{network.name} ({parameters / 1e6:.2f} M parameters, {network.modality}), "
-            f"{self.config.schedule.epochs} epochs of {self.order.batches_per_epoch} batches on "
-            f"{self.learner.fabric.device}{describe_processes(self.config, self.group.size)}"
+            f"{config.network.name} ({parameters / 1e6:.2f} M parameters, {config.network.modality}), "
+            f"{config.schedule.epochs} epochs of {self.order.batches_per_epoch} batches on "
+            f"{self.learner.fabric.device}{shared}"
         )
         if init and not resume:
             self.reporter.say(init)
 
-    def _restore(self, finished: bool) -> None:
-        self.progress, fault = self.learner.restore(self.folder.state)
-        if fault:
-            self.reporter.say(f"{fault}; going on from the state before (epoch {self.progress.epoch} done)")
-        # A run that died after its last epoch may still have to say what came of it.
-        if finished and self.progress.epoch >= self.config.schedule.epochs:
-            raise InputError(
-                f"{self.folder.path}: all {self.config.schedule.epochs} epochs are done; "
-                "give a larger --epochs to go on"
-            )
-
     def run(self) -> RunSummary:
-        """All epochs that are left."""
+        """Run the epochs that are left."""
         if self.group.is_main:
             self.log = RunLog(self.folder, read_rows(self.folder, self.progress.epoch))
         try:
             with self.stop:
                 try:
-                    self._epochs()
+                    total = self.config.schedule.epochs * self.order.batches_per_epoch
+                    with self.reporter.steps(total, self._step_number()) as steps:
+                        if self.config.data.cache:
+                            self.dataset.preload()
+                        workers = self.config.data.workers
+                        loader = make_loader(self.dataset, self.order, workers, self.group.device)
+                        while self.progress.epoch < self.config.schedule.epochs:
+                            self._epoch(loader, steps)
                 except Stopped:
-                    self._save()  # still deaf to a second SIGTERM, which torchrun adds to that of srun
-                    told = describe_stop(self.config, self.progress.epoch + 1, self.folder.path)
-                    self.group.end(Interrupted(told), 130)
+                    self._save()  # a second SIGTERM, which torchrun adds to srun's, is still ignored
+                    place = f"epoch {self.progress.epoch + 1} of {self.config.schedule.epochs}"
+                    message = f"stopped in {place}; everything is saved. Go on with `resume`"
+                    self.group.end(Interrupted(message), 130)
         finally:
             if self.log is not None:
                 self.log.close()
-        return self._finish()
-
-    def _epochs(self) -> None:
-        epochs, batches = self.config.schedule.epochs, self.order.batches_per_epoch
-        done = self.progress.epoch * batches + self.progress.batch
-        with self.reporter.steps(epochs * batches, done) as steps:
-            if self.config.data.cache:
-                self.dataset.preload()
-            loader = make_loader(self.dataset, self.order, self.config.data.workers, self.group.device)
-            while self.progress.epoch < epochs:
-                self._epoch(loader, steps)
+        progress = self.progress
+        if progress.best_epoch == 0:
+            raise InputError(
+                f"{self.config.data.root}: no class of split {self.config.data.val_split} counts under its "
+                "protocol, so no checkpoint could be chosen; give another `val_split`"
+            )
+        best = progress.best_miou, progress.best_epoch
+        summary = RunSummary(self.folder.path, progress.epoch, *best, progress.seconds, progress.skipped)
+        result = {key: value for key, value in dataclasses.asdict(summary).items() if key != "out"}
+        self.group.once(lambda: self.folder.write_facts({**self.folder.read_facts(), "result": result}))
+        return summary
 
     def _epoch(self, loader: DataLoader[Item | InputError], steps: Steps) -> None:
-        """One pass over the training split, then validation, logs and checkpoints."""
+        """Pass over the training split once, then validate, log and save."""
         progress, epochs = self.progress, self.config.schedule.epochs
         started, first = time.monotonic(), progress.batch
         self._train_batches(loader, steps)
@@ -284,7 +321,7 @@ class Trainer:
             self.log.add(row)
 
     def _agree(self, fault: InputError | None = None) -> None:
-        """End in all processes what a signal or a fault in one of them ends."""
+        """End the run in all processes if one of them received a signal or met a fault."""
         stop, faults = self.group.sum([float(self.stop.requested), float(fault is not None)])
         if stop:
             raise Stopped
@@ -293,7 +330,7 @@ class Trainer:
             self.group.raise_first(fault)
 
     def _train_batches(self, loader: DataLoader[Item | InputError], steps: Steps) -> None:
-        """The batches that are left of an epoch."""
+        """Train on the batches that are left of an epoch."""
         progress, config = self.progress, self.config
         self.learner.model.train()
         self.order.set_epoch(progress.epoch, progress.batch)
@@ -302,23 +339,42 @@ class Trainer:
             self._agree(batch if isinstance(batch, InputError) else None)
             assert not isinstance(batch, InputError)
             outcome = self.learner.step(batch, self._step_number())
-            count_step(progress, outcome)
-            if outcome.fault:
-                self._skip(outcome)
+            self._count(outcome)
             steps.advance(progress.epoch + 1, config.schedule.epochs, outcome.loss, self.order.batch_size)
         self._agree()
 
     def _step_number(self) -> int:
-        """The step that comes next, counted from 0 over the whole run."""
+        """The next step, counted from 0 over the whole run."""
         return self.progress.epoch * self.order.batches_per_epoch + self.progress.batch
 
-    def _skip(self, outcome: Outcome) -> None:
-        """Name the pairs of a step that changed nothing; end the run after too many."""
+    def _count(self, outcome: Outcome) -> None:
+        """Count a step; log a skipped one with its pairs, and end the run after too many in succession."""
+        progress, folder = self.progress, self.folder
+        progress.batch += 1
+        if outcome.fault is None:
+            progress.loss_sum += outcome.loss  # the mean is over the steps that were made
+            progress.skipped_in_row = 0
+            return
+        progress.skipped += 1
+        progress.skipped_in_epoch += 1
+        progress.skipped_in_row += 1
         names = [self.train_set.pairs[index].name for index in outcome.pairs]
+        more = f" and {len(names) - _PAIRS_SHOWN} more" if len(names) > _PAIRS_SHOWN else ""
+        pairs = f"pairs {', '.join(names[:_PAIRS_SHOWN])}{more}"
         bound = min(self.config.optimizer.max_skipped, self.order.batches_per_epoch)
-        if self.progress.skipped_in_row >= bound:
-            self.group.end(too_many_skipped(self.progress, outcome, names, self.folder), 2)
-        self.reporter.say(describe_skip(self.progress, outcome, names, bound))
+        if progress.skipped_in_row >= bound:
+            start = f"; `init` {folder.path} starts from its best checkpoint" if folder.best.is_dir() else ""
+            error = InputError(
+                f"{outcome.fault} in {progress.skipped_in_row} steps in succession, up to epoch "
+                f"{progress.epoch + 1} ({pairs}). If other pairs fail too, start again with a lower `lr`, "
+                f"`optimizer.clip` 1 or `precision` 32{start}. If it is always these, look at them. The last "
+                f"good state is in {folder.state}"
+            )
+            self.group.end(error, 2)
+        self.reporter.say(
+            f"epoch {progress.epoch + 1}, batch {progress.batch}: {outcome.fault}, step skipped "
+            f"({progress.skipped_in_row} in succession, the run ends at {bound}; {pairs})"
+        )
 
     def _validate(self, epoch: int) -> Row:
         """Score the validation split; keep the network if it is the best so far."""
@@ -329,34 +385,15 @@ class Trainer:
         if miou is not None and miou > self.progress.best_miou:
             network.training_summary = describe_training(self.config, len(self.train_set), epoch, report)
             self.group.once(lambda: network.write(self.folder.best))
-            # After the files: a run that dies between the two finds this epoch best once more.
+            # After the files: a run that dies between the two will find this epoch best again.
             self.progress.best_miou, self.progress.best_epoch = miou, epoch
         row: Row = {"val_miou": miou, "val_macc": report["macc"], "val_iou": report["iou"]}
         return row | {f"val_{part}": report[part]["miou"] for part in ("day", "night") if part in report}
 
     def _show(self, sheet: Image.Image | None, epoch: int) -> None:
         if sheet is not None and self.log is not None:
-            self.validator.write_sheet(sheet, self.folder.samples / f"epoch_{epoch:04d}.jpg")
+            write_image(self.folder.samples / f"epoch_{epoch:04d}.jpg", sheet)
             self.log.picture(sheet, epoch)
 
     def _save(self) -> None:
         self.learner.save(self.folder.state, self.progress)
-
-    def _finish(self) -> RunSummary:
-        progress = self.progress
-        if progress.best_epoch == 0:
-            raise InputError(
-                f"{self.config.data.root}: no class of split {self.config.data.val_split} counts under its "
-                "protocol, so no checkpoint could be chosen; give another --val-split"
-            )
-        summary = RunSummary(
-            self.folder.path,
-            progress.epoch,
-            progress.best_miou,
-            progress.best_epoch,
-            progress.seconds,
-            progress.skipped,
-        )
-        result = {key: value for key, value in dataclasses.asdict(summary).items() if key != "out"}
-        self.group.once(lambda: self.folder.write_facts({**self.folder.read_facts(), "result": result}))
-        return summary

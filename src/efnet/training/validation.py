@@ -1,15 +1,13 @@
-"""Validation within a run: the evaluation that anyone can repeat with `efnet evaluate`, plus pictures."""
+"""Validation within a run: an evaluation as the command makes it, plus a picture sheet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from PIL import Image
 
 from efnet.core.distributed import Group
-from efnet.core.files import write_image
 from efnet.data.dataset import PairDataset
 from efnet.data.pairs import Pair, PairSet, ThermalScale
 from efnet.data.sample import read_sample
@@ -18,19 +16,13 @@ from efnet.evaluation.metrics import LabelMap
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import Report, build_report
 from efnet.evaluation.sheet import SheetRow, draw_sheet
+from efnet.inference.engine import Engine
 from efnet.models.base import SegmentationModel
 from efnet.training.config import TrainConfig
 
 
 class Validator:
-    """Scores a network on the validation split.
-
-    Args:
-        config: the recipe.
-        pairs: the split.
-        scale: how thermal values are read.
-        group: the processes that share the work; None: this one alone.
-    """
+    """Scores a network on the validation split, shared by the processes of `group` (None: this one alone)."""
 
     def __init__(
         self, config: TrainConfig, pairs: PairSet, scale: ThermalScale, group: Group | None = None
@@ -46,23 +38,18 @@ class Validator:
     def __call__(
         self, network: SegmentationModel, device: torch.device, check: Callable[[], None]
     ) -> tuple[Report, Image.Image | None]:
-        """The report of an evaluation, and a picture sheet of a few pairs.
-
-        `check` is called after every batch, equally often in every process; what it raises ends the
-        validation.
-        """
+        """Return report and picture sheet of an evaluation; `check`, called after each batch, may end it."""
         maps: dict[str, tuple[LabelMap, LabelMap]] = {}
 
         def keep(pair: Pair, prediction: LabelMap, truth: LabelMap) -> None:
             if pair in self.shown:
                 maps[pair.name] = (prediction, truth)
 
+        pairs = self.dataset.pairset
         tally = evaluate(
-            network,
+            Engine(network, pairs.classes, device, self.config.precision, self.config.data.size),
             self.dataset,
             self.protocol,
-            device=device,
-            precision=self.config.precision,
             batch_size=self.config.data.batch_size,
             # A cache lives in this process; workers would each fill their own.
             workers=0 if self.config.data.cache else self.config.data.workers,
@@ -71,7 +58,6 @@ class Validator:
             group=self.group,
         )
         maps = {name: both for part in self.group.gather(maps) for name, both in part.items()}
-        pairs = self.dataset.pairset
         circumstances = {"dataset": pairs.dataset, "split": pairs.split, "input_size": self.config.data.size}
         return build_report(tally, circumstances), self.group.once(lambda: self._draw(maps))
 
@@ -84,11 +70,6 @@ class Validator:
             sample = read_sample(pair, classes, self.scale)
             rows.append(SheetRow(pair.name, sample.rgb, sample.thermal, *maps[pair.name]))
         return draw_sheet(rows, classes, self.protocol)
-
-    @staticmethod
-    def write_sheet(sheet: Image.Image, path: Path) -> None:
-        """Write the pictures of one validation."""
-        write_image(path, sheet)
 
 
 def _spread(pairs: PairSet, count: int) -> tuple[Pair, ...]:

@@ -3,11 +3,8 @@
 Needs PyAV: `pip install "efnet[video]"`.
 """
 
-from efnet.video.matching import Moment, match
-from efnet.video.options import VideoOptions, VideoSummary
-from efnet.video.segment import predict_video
-from efnet.video.source import Frame, Source, is_video
-from efnet.video.writer import VideoWriter
+from efnet.video.segment import VideoOptions, VideoSummary, VideoWriter, predict_video
+from efnet.video.source import Frame, Moment, Source, is_video, match
 
 __all__ = [
     "Frame",

@@ -1,104 +1,161 @@
-"""A camera that goes on sending one and the same picture.
-
-Two videos through one predictor, frame by frame, to one video; memory does not grow with their length.
-"""
+"""Two videos through one predictor, frame by frame, to one video; memory does not grow with their length."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from efnet.core.errors import InputError
+from efnet.core.errors import InputError, one_of
 from efnet.core.files import replacing, write_image
 from efnet.inference.missing_cameras import NOT_GIVEN, Camera
-from efnet.inference.postprocess import Prediction
+from efnet.inference.postprocess import Prediction, thermal_pixels
 from efnet.inference.predictor import Predictor
-from efnet.inference.preprocess import Prepared
+from efnet.inference.preprocess import Prepared, resize
 from efnet.inference.stream import run_in_memory
-from efnet.video.matching import Moment, match
-from efnet.video.options import VideoOptions, VideoSummary, compose
-from efnet.video.source import Reader, Source
-from efnet.video.writer import VideoWriter, check_container
+from efnet.video.source import Clock, Frame, FrozenWatch, Moment, Reader, Source, match
 
-FREEZE_SECONDS = 2.0
-"""How long a picture stands still before it counts as frozen: thermal shutters take less than a second."""
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
-STILL_STEPS = 0.5
-"""Greatest mean difference of a still picture, in steps of 255 of its range; sensor noise alone is more."""
-
-MOVED_STEPS = 2.0
-"""Least mean difference of the other camera's picture meanwhile; else the scene itself may stand still."""
-
-_EVERY = 4
+VideoStyle = Literal["overlay", "map", "side-by-side"]
+"""Class colours over the image; class colours alone; or image, thermal as the network saw it, and overlay."""
 
 
-class FrozenWatch:
-    """Tells which of two cameras is frozen, from pictures that come in the order of their times."""
+@dataclass(frozen=True)
+class VideoOptions:
+    """Options of matching, smoothing and drawing videos; a wrong value raises an `InputError`."""
 
-    def __init__(self) -> None:
-        self._anchors: dict[Camera, tuple[float, dict[Camera, NDArray[np.float32]]]] = {}
+    style: VideoStyle = "overlay"
+    opacity: float = 0.5  # of the class colours in the overlay, 0..1
+    smooth: float = 0.0  # weight of the past in the exponential mean of probabilities, 0 (none) to below 1
+    offset: float = 0.0  # seconds added to thermal times
+    max_gap: float | None = None  # greatest time difference of a pair, seconds; None: one thermal frame
+    clock: Clock = "start"
+    maps: Path | None = None  # folder for an index PNG of each frame (`000000.png`, ...); None: none
+    batch_size: int = 1  # frames in one pass of the network
 
-    def update(self, time: float, images: dict[Camera, NDArray[Any]]) -> set[Camera]:
-        """The cameras that are frozen at `time`.
-
-        Args:
-            time: in seconds.
-            images: colour uint8 (H, W, 3), raw thermal (H, W); one camera alone is never called frozen.
-        """
-        if len(images) < 2:
-            self._anchors.clear()
-            return set()
-        now = {camera: _sketch(image) for camera, image in images.items()}
-        frozen: set[Camera] = set()
-        for camera in now:
-            other: Camera = "thermal" if camera == "rgb" else "rgb"
-            since, first = self._anchors.get(camera, (time, now))
-            if _difference(first[camera], now[camera]) > STILL_STEPS:
-                since, first = time, now
-            self._anchors[camera] = (since, first)
-            moved = _difference(first[other], now[other]) > MOVED_STEPS
-            if time - since >= FREEZE_SECONDS and moved:
-                frozen.add(camera)
-        return frozen
+    def __post_init__(self) -> None:
+        one_of(self.style, get_args(VideoStyle), f"`style` {self.style} is unknown; choose")
+        one_of(self.clock, get_args(Clock), f"`clock` {self.clock} is unknown; choose")
+        if not 0.0 <= self.smooth < 1.0:
+            raise InputError(f"`smooth` {self.smooth}: give a number from 0 to below 1")
+        if self.max_gap is not None and self.max_gap < 0:
+            raise InputError(f"`max_gap` {self.max_gap}: give seconds, 0 or more")
+        if self.batch_size < 1:
+            raise InputError(f"`batch_size` {self.batch_size} is below 1")
 
 
-def _sketch(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Every fourth pixel of every fourth row, one channel, in steps of 255 of 8 bits or of its own range."""
-    small = image[::_EVERY, ::_EVERY]
-    if small.ndim == 3:
-        small = small[..., 1]
-    small = small.astype(np.float32)
-    if image.dtype != np.uint8:
-        low, high = np.percentile(small, (1, 99))
-        small = small * np.float32(255 / max(float(high - low), 1.0))
-    return small
+@dataclass
+class VideoSummary:
+    """The outcome of a video."""
 
+    frames: int = 0  # frames written
+    seconds: float = 0.0  # time taken
+    missing: dict[Camera, Counter[str]] = field(default_factory=dict)  # frames without content, by reason
+    dropped: int = 0  # frames of live sources that the network was too slow for
+    damaged: int = 0  # packets that could not be decoded
+    interrupted: bool = False  # by Ctrl-C; the file is whole up to there
 
-def _difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Mean absolute difference; endless where the sizes differ."""
-    return float(np.abs(one - other).mean()) if one.shape == other.shape else float("inf")
+    def count(self, missing: Mapping[Camera, str]) -> list[Camera]:
+        """Add a frame; return the cameras that show nothing for the first time."""
+        self.frames += 1
+        new = [
+            camera for camera, reason in missing.items() if camera not in self.missing and reason != NOT_GIVEN
+        ]
+        for camera, reason in missing.items():
+            self.missing.setdefault(camera, Counter())[reason.split(" (")[0]] += 1
+        return new
 
 
 Progress = Callable[[int, int | None], None]
-"""Called with the frames done and about how many there are; None: without end."""
-
-Tell = Callable[[str], None]
-"""Called with a line for the user."""
+Warn = Callable[[str], None]
 
 RECORD = "frames.jsonl"
 """File beside the maps: a line for each frame, with its times and the cameras that showed nothing."""
 
 _FORGET = 1.0
 """Seconds without a frame after which smoothing starts anew."""
+
+CONTAINERS = (".mp4", ".mkv", ".mov")
+
+_TICKS = 90000
+"""Time stamps per second: a whole number of them fits a frame at every usual rate."""
+
+_BT709 = 1
+
+
+class VideoWriter:
+    """H.264, yuv420p, BT.709, the index in front (`faststart`), frames at their own times.
+
+    Sides are made even by repeating the last row or column, as yuv420p asks. Close it, after an interrupt
+    too: until then the file cannot be played. The rate is nominal, for players and encoders.
+
+    Raises:
+        InputError: another suffix, or a file that cannot be written.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], rate: Fraction) -> None:
+        import av
+
+        check_container(path)
+        self.path = path
+        self.size = size
+        self._last = -1
+        try:
+            self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
+            stream: VideoStream = self._container.add_stream(
+                "libx264", rate=rate, options={"crf": "20", "preset": "fast"}
+            )
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(f"{path}: video cannot be written there ({error})") from error
+        stream.height, stream.width = size[0] + size[0] % 2, size[1] + size[1] % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = Fraction(1, _TICKS)
+        context.color_range = 1  # limited
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        self._stream = stream
+
+    def add(self, picture: NDArray[np.uint8], time: float) -> None:
+        """Append a picture (H, W, 3), resized to the first one's size, at a time in seconds.
+
+        A time not after the last one is moved there.
+        """
+        import av
+
+        if picture.shape[:2] != self.size:
+            resized = Image.fromarray(picture).resize(self.size[::-1], Image.Resampling.BILINEAR)
+            picture = np.asarray(resized)
+        even = np.pad(picture, ((0, self.size[0] % 2), (0, self.size[1] % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        self._last = max(self._last + 1, round(time * _TICKS))
+        frame.pts = self._last
+        frame.time_base = Fraction(1, _TICKS)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Write what the encoder still holds, and the index."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+def check_container(path: Path) -> None:
+    """Raise an `InputError` for a suffix that is not in `CONTAINERS`."""
+    if path.suffix.lower() not in CONTAINERS:
+        raise InputError(f"`out` {path}: give a video file, {', '.join(CONTAINERS)}")
 
 
 def predict_video(
@@ -107,28 +164,25 @@ def predict_video(
     thermal: str | None,
     out: Path,
     options: VideoOptions | None = None,
-    progress: Progress | None = None,
-    tell: Tell | None = None,
+    progress: Progress = lambda done, total: None,
+    warn: Warn = lambda line: None,
 ) -> VideoSummary:
     """Segment a video, or a pair of them, and write the result as one video.
 
     Args:
-        predictor: the model, with its tiling, homography and policy for dead cameras.
+        predictor: with its tiling, homography and policy for dead cameras.
         rgb: colour video, URL or device; None for thermal alone.
-        thermal: likewise; None for colour alone. A model of both sees grey in the place of an absent one.
+        thermal: likewise; None for colour alone. A model of both sees grey in place of an absent one.
         out: `.mp4`, `.mkv` or `.mov`; written under a temporary name, and kept on Ctrl-C.
-        options: see there.
-        progress: told how far it is, after every frame.
-        tell: told once of each camera that shows nothing.
-
-    Returns:
-        the summary; on Ctrl-C, up to there.
+        options: matching, smoothing and drawing.
+        progress: called with the frames done and about how many there are, None without end.
+        warn: called once with a line on each camera that shows nothing.
 
     Raises:
         InputError: a source cannot be opened or holds no frame, or a frame cannot be predicted.
     """
     options = options or VideoOptions()
-    check_container("--out", out)
+    check_container(out)
     with contextlib.ExitStack() as stack:
         readers: dict[Camera, Reader] = {}
         cameras: tuple[tuple[Camera, str | None], ...] = (("rgb", rgb), ("thermal", thermal))
@@ -137,29 +191,23 @@ def predict_video(
                 readers[camera] = Reader(Source(where, camera, options.clock))
                 stack.callback(readers[camera].close)
         if not readers:
-            raise InputError("nothing to predict: give --rgb, --thermal, or both")
-        return _Run(predictor, readers, out, options, progress, tell).run()
+            raise InputError("nothing to predict: give `rgb`, `thermal`, or both")
+        return _Run(predictor, readers, out, options, progress, warn).run()
 
 
+@dataclass(eq=False)
 class _Run:
-    """One video on its way."""
+    """One video during its prediction."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        readers: dict[Camera, Reader],
-        out: Path,
-        options: VideoOptions,
-        progress: Progress | None,
-        tell: Tell | None,
-    ) -> None:
-        self.predictor = predictor
-        self.readers = readers
-        self.out = out
-        self.options = options
-        self.progress = progress
-        self.tell = tell
-        self.leader = next(iter(readers.values())).source
+    predictor: Predictor
+    readers: dict[Camera, Reader]
+    out: Path
+    options: VideoOptions
+    progress: Progress
+    warn: Warn
+
+    def __post_init__(self) -> None:
+        self.leader = next(iter(self.readers.values())).source
         self.summary = VideoSummary()
         self._watch = FrozenWatch()
         self._mean: NDArray[np.float32] | None = None
@@ -211,21 +259,17 @@ class _Run:
                 "missing": dict(prepared.missing),
             }
             self._record.write(json.dumps(line) + "\n")
-        new = self.summary.count(dict(prepared.missing))
-        if self.tell is not None:
-            for camera in new:
-                reason = prepared.missing[camera]
-                self.tell(
-                    f"warning: frame {moment.number} ({moment.time:.2f} s): {camera} is {reason}, here and "
-                    "in others like it (--missing error stops at them)"
-                )
-        if self.progress is not None:
-            self.progress(self.summary.frames, self.leader.expected)
+        for camera in self.summary.count(prepared.missing):
+            at = f"frame {moment.number} ({moment.time:.2f} s)"
+            self.warn(f"{at}: {camera} is {prepared.missing[camera]}, here and in others like it")
+        self.progress(self.summary.frames, self.leader.expected)
 
     def _predictions(self) -> Iterator[tuple[Moment, Prepared, Prediction]]:
-        moments = match(
-            self.readers.get("rgb"), self.readers.get("thermal"), self.options.offset, self._max_gap()
-        )
+        rgb, thermal = self.readers.get("rgb"), self.readers.get("thermal")
+        max_gap = self.options.max_gap
+        if max_gap is None:
+            max_gap = 0.0 if thermal is None else 1.0 / float(thermal.source.rate)
+        moments = match(rgb, thermal, self.options.offset, max_gap)
         smooth = self.options.smooth > 0
         while batch := list(islice(moments, self.options.batch_size)):
             prepared = [self._prepare(moment) for moment in batch]
@@ -233,24 +277,15 @@ class _Run:
             for moment, pair, prediction in zip(batch, prepared, predictions, strict=True):
                 yield moment, pair, self._smoothed(prediction, moment.time) if smooth else prediction
 
-    def _max_gap(self) -> float:
-        if self.options.max_gap is not None or "thermal" not in self.readers:
-            return self.options.max_gap or 0.0
-        return 1.0 / float(self.readers["thermal"].source.rate)
-
     def _prepare(self, moment: Moment) -> Prepared:
-        """The pair of a moment, a missing or frozen camera replaced by grey."""
-        images: dict[Camera, NDArray[Any]] = {}
-        if moment.rgb is not None:
-            images["rgb"] = moment.rgb.image
-        if moment.thermal is not None:
-            images["thermal"] = moment.thermal.image
+        """Return the pair of a moment, a missing or frozen camera replaced with grey."""
+        frames: dict[Camera, Frame | None] = {"rgb": moment.rgb, "thermal": moment.thermal}
+        images = {camera: frame.image for camera, frame in frames.items() if frame is not None}
         absent: dict[Camera, str] = {}
         if self.predictor.modality == "rgbt":
-            for camera in ("rgb", "thermal"):
-                if camera not in images:
-                    unmatched = camera in self.readers
-                    absent[camera] = "without a frame near in time" if unmatched else NOT_GIVEN
+            unmatched = "without a frame near in time"
+            for camera in (camera for camera in frames if camera not in images):
+                absent[camera] = unmatched if camera in self.readers else NOT_GIVEN
             if self.predictor.missing != "ignore":
                 absent |= dict.fromkeys(self._watch.update(moment.time, images), "frozen")
         try:
@@ -261,7 +296,7 @@ class _Run:
             ) from error
 
     def _smoothed(self, prediction: Prediction, at: float) -> Prediction:
-        """The prediction from the exponential mean of the frames' probabilities."""
+        """Return the prediction from the exponential mean of the frames' probabilities."""
         now = prediction.probabilities
         assert now is not None
         if self._mean is None or self._mean.shape != now.shape or at - self._time > _FORGET:
@@ -271,3 +306,18 @@ class _Run:
         self._time = at
         index = self._mean.argmax(axis=0).astype(np.uint8)
         return Prediction(index=index, classes=prediction.classes, probabilities=self._mean)
+
+
+def compose(
+    prediction: Prediction, prepared: Prepared, style: VideoStyle, opacity: float
+) -> NDArray[np.uint8]:
+    """Draw the prediction of a pair, uint8 (H, W, 3), or (H, 2W or 3W, 3) side by side."""
+    if style == "map":
+        return prediction.classes.colorize(prediction.index)
+    overlay = np.asarray(prediction.overlay(prepared.original, opacity))
+    if style == "overlay":
+        return overlay
+    panels = [prepared.original, overlay]
+    if prepared.rgb is not None and prepared.thermal is not None:
+        panels.insert(1, thermal_pixels(resize(prepared.thermal, prepared.size)))
+    return np.concatenate(panels, axis=1)

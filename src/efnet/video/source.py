@@ -1,23 +1,19 @@
-"""Frames of a video file, a network stream or a camera, each with its time.
-
-A source read ahead in a thread, so that decoding and the network work at the same time.
-"""
+"""Frames of videos, streams and cameras: read ahead, matched in time, and checked for a frozen camera."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from efnet.core.errors import InputError, one_of
+from efnet.core.errors import InputError
 from efnet.data.images import grey_of_three
 from efnet.inference.inputs import VIDEO_SUFFIXES
 from efnet.inference.missing_cameras import Camera
@@ -39,49 +35,25 @@ _TIMEOUTS = (20.0, 5.0)
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame.
+    """One frame."""
 
-    Attributes:
-        time: in seconds.
-        image: colour uint8 (H, W, 3), or raw thermal uint8 or uint16 (H, W).
-    """
-
-    time: float
-    image: NDArray[Any]
+    time: float  # in seconds
+    image: NDArray[Any]  # colour uint8 (H, W, 3), or raw thermal uint8 or uint16 (H, W)
 
 
 def is_video(where: str | None) -> bool:
-    """Whether an option names a video file, a stream (`rtsp://...`) or a camera (`/dev/video0`)."""
+    """Return whether a text names a video file, a stream (`rtsp://...`) or a camera (`/dev/video0`)."""
     if where is None:
         return False
     return where.lower().endswith(VIDEO_SUFFIXES) or "://" in where or where.startswith(DEVICES)
 
 
-def check_clock(clock: str) -> Clock:
-    """The clock of that name.
-
-    Raises:
-        InputError: there is none.
-    """
-    known: tuple[Clock, ...] = get_args(Clock)
-    return one_of(clock, known, f"--clock {clock} is unknown; choose")
-
-
 class Source:
     """A video opened for reading; iterate it once, and close it.
 
-    Thermal video is read as what it is: grey in 8 to 16 bits as stored, or colour that is grey in truth.
-
-    Args:
-        where: a file, a URL that FFmpeg opens, or a Video4Linux device.
-        camera: what it shows.
-        clock: see `Clock`.
-
-    Attributes:
-        size: (H, W).
-        rate: frames per second, as the container says; 25 where it does not.
-        live: whether frames come when they come: a stream without an end.
-        damaged: packets that could not be decoded so far.
+    It is a file, a URL that FFmpeg opens, or a Video4Linux device. Thermal video may be grey in 8 to 16 bits,
+    or colour whose channels are equal. `size` is (H, W), `rate` the frames per second of the container or 25,
+    `live` true for a stream without an end, and `damaged` the number of packets that could not be decoded.
 
     Raises:
         InputError: PyAV is not installed, nothing there, or no video in it.
@@ -101,22 +73,18 @@ class Source:
         self._stream: VideoStream = stream
         self.size = (stream.codec_context.height, stream.codec_context.width)
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-        self.live = not os.path.isfile(where) and self._seconds() is None  # noqa: PTH113 - a URL is no path
+        self.live = not os.path.isfile(where) and self._seconds() is None  # noqa: PTH113 - it may be a URL
 
     @property
     def expected(self) -> int | None:
-        """About how many frames it has; None for a live one."""
+        """The approximate number of frames; None for a live source."""
         seconds = self._seconds()
         if self._stream.frames:
             return int(self._stream.frames)
         return None if seconds is None else max(1, round(seconds * self.rate))
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames in the order of their times.
-
-        Raises:
-            InputError: a thermal video in false colours.
-        """
+        """Yield frames in order of time; raise an `InputError` for thermal video in false colours."""
         first: float | None = None
         last = -1.0 / float(self.rate)
         for frame in self._decoded():
@@ -124,20 +92,18 @@ class Source:
             if stamp is not None and self.clock == "start":
                 first = stamp if first is None else first
                 stamp -= first
-            # Without a stamp, or with one that goes back: a frame after the one before.
+            # A frame without a stamp, or with one that goes back, follows the one before.
             last = stamp if stamp is not None and stamp > last else last + 1.0 / float(self.rate)
             yield Frame(last, self._pixels(frame))
 
     def close(self) -> None:
-        """Let the file or camera go."""
+        """Close the file or camera."""
         self._container.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _decoded(self) -> Iterator[VideoFrame]:
@@ -191,14 +157,8 @@ def _open(where: str) -> InputContainer:
 class Reader(Iterator[Frame]):
     """Frames of a source, a few of them decoded ahead; memory does not grow with the video.
 
-    A file waits for its reader. A live source does not: when it is ahead, its oldest frames are dropped.
-
-    Args:
-        source: closed when the reader is.
-        ahead: frames kept ready.
-
-    Attributes:
-        dropped: frames of a live source that came too fast.
+    A file waits for its reader. A live source does not: when it is ahead, its oldest frames are dropped, and
+    counted as `dropped`. Closing the reader closes the source.
     """
 
     def __init__(self, source: Source, ahead: int = 4) -> None:
@@ -214,14 +174,10 @@ class Reader(Iterator[Frame]):
         self._thread.start()
 
     def __next__(self) -> Frame:
-        """The next frame; waits for it.
-
-        Raises:
-            InputError: what the source raised, after the frames before it.
-        """
+        """Wait for the next frame; raise an `InputError` of the source after the frames before it."""
         with self._change:
             while not self._frames and not self._finished:
-                self._change.wait(0.2)  # not for ever: Ctrl-C is heard between two waits
+                self._change.wait(0.2)  # Ctrl-C is handled between two waits
             if self._frames:
                 self._change.notify_all()
                 return self._frames.popleft()
@@ -245,7 +201,7 @@ class Reader(Iterator[Frame]):
             for frame in self.source:
                 if not self._put(frame):
                     return
-        except Exception as fault:  # handed to whoever asks for the next frame
+        except Exception as fault:  # raised again by `__next__`
             self._fault = fault
         finally:
             with self._change:
@@ -253,7 +209,7 @@ class Reader(Iterator[Frame]):
                 self._change.notify_all()
 
     def _put(self, frame: Frame) -> bool:
-        """Make a frame ready; False: nobody wants any more."""
+        """Add a frame to the queue; return False if the reader was closed."""
         with self._change:
             while len(self._frames) >= self._ahead and not self._stopped:
                 if self.source.live:
@@ -264,3 +220,97 @@ class Reader(Iterator[Frame]):
             self._frames.append(frame)
             self._change.notify_all()
             return not self._stopped
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """The frames of both cameras at one time. The colour frame leads, or the thermal one without colour."""
+
+    number: int  # of the leading frame, from 0
+    time: float  # of the leading frame, in seconds
+    rgb: Frame | None  # None without such a camera
+    thermal: Frame | None  # the nearest in time; None without one within the bound or without such a camera
+
+
+def match(
+    rgb: Iterable[Frame] | None, thermal: Iterable[Frame] | None, offset: float = 0.0, max_gap: float = 0.1
+) -> Iterator[Moment]:
+    """Give every colour frame the thermal frame nearest in time.
+
+    Frames come in the order of their times; thermal frames lead if `rgb` is None. A thermal frame may serve
+    several colour frames (a slower camera) or none (a faster one). Only two thermal frames are held at once.
+    `offset` seconds are added to thermal times. Beyond `max_gap` seconds a colour frame has no partner.
+    """
+    if rgb is None:
+        for number, frame in enumerate(thermal or ()):
+            yield Moment(number, frame.time, None, frame)
+        return
+    waiting = iter(thermal or ())
+    before: Frame | None = None
+    after = next(waiting, None)
+    for number, frame in enumerate(rgb):
+        while after is not None and after.time + offset <= frame.time:
+            before, after = after, next(waiting, None)
+        near = [other for other in (before, after) if other is not None]
+        partner = min(near, key=lambda other: abs(other.time + offset - frame.time), default=None)
+        # A thousandth more: time stamps are rounded to the containers' ticks.
+        if partner is not None and abs(partner.time + offset - frame.time) > max_gap + 1e-3:
+            partner = None
+        yield Moment(number, frame.time, frame, partner)
+
+
+FREEZE_SECONDS = 2.0
+"""How long a picture stands still before it counts as frozen: thermal shutters take less than a second."""
+
+STILL_STEPS = 0.5
+"""Greatest mean difference of a still picture, in steps of 255 of its range; sensor noise alone is more."""
+
+MOVED_STEPS = 2.0
+"""Least mean difference of the other camera's picture meanwhile; else the scene itself may stand still."""
+
+_EVERY = 4
+
+
+class FrozenWatch:
+    """Finds which of two cameras is frozen, from pictures that come in the order of their times."""
+
+    def __init__(self) -> None:
+        self._anchors: dict[Camera, tuple[float, dict[Camera, NDArray[np.float32]]]] = {}
+
+    def update(self, time: float, images: dict[Camera, NDArray[Any]]) -> set[Camera]:
+        """Return the cameras that are frozen at `time` in seconds.
+
+        Images are colour uint8 (H, W, 3) and raw thermal (H, W); one camera alone never counts as frozen.
+        """
+        if len(images) < 2:
+            self._anchors.clear()
+            return set()
+        now = {camera: _sketch(image) for camera, image in images.items()}
+        frozen: set[Camera] = set()
+        for camera in now:
+            other: Camera = "thermal" if camera == "rgb" else "rgb"
+            since, first = self._anchors.get(camera, (time, now))
+            if _difference(first[camera], now[camera]) > STILL_STEPS:
+                since, first = time, now
+            self._anchors[camera] = (since, first)
+            moved = _difference(first[other], now[other]) > MOVED_STEPS
+            if time - since >= FREEZE_SECONDS and moved:
+                frozen.add(camera)
+        return frozen
+
+
+def _sketch(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Return every fourth pixel of every fourth row, one channel, in steps of 255 of 8 bits or its range."""
+    small = image[::_EVERY, ::_EVERY]
+    if small.ndim == 3:
+        small = small[..., 1]
+    small = small.astype(np.float32)
+    if image.dtype != np.uint8:
+        low, high = np.percentile(small, (1, 99))
+        small = small * np.float32(255 / max(float(high - low), 1.0))
+    return small
+
+
+def _difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the mean absolute difference; infinite for different sizes."""
+    return float(np.abs(one - other).mean()) if one.shape == other.shape else float("inf")

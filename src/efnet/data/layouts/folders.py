@@ -1,11 +1,10 @@
 """Your own pairs: `rgb/ thermal/ labels/` matched by stem, and a `dataset.yaml` that names the classes.
 
-Splits are those that `dataset.yaml` gives (see `description`). Without `splits` there, these are tried in
-turn: folders `train/ val/ test/` that hold the three folders, lists `train.txt val.txt test.txt` beside
-them, and else all pairs are `trainval`. Where no validation split is found, `splits.held_out` takes one
-out of train.
+Splits are those that `dataset.yaml` gives. Without `splits` there, these are tried in turn: folders
+`train/ val/ test/` that hold the three folders, lists `train.txt val.txt test.txt` beside them, and else all
+pairs are `trainval`. Without a validation split, `held_out` takes one out of train.
 
-What a `dataset.yaml` says of a data set of your own.
+The keys of a `dataset.yaml`:
 
 names: [background, person, car]      # value 0, 1, 2 of the labels
 palette: [[0, 0, 0], [220, 20, 60], [0, 0, 142]]    # optional
@@ -30,16 +29,9 @@ from typing import Any, get_args
 from efnet.core.classes import ClassSet, spread_colors
 from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_yaml
-from efnet.data.layouts.listing import (
-    TripleFolders,
-    find_file,
-    read_list,
-    require_root,
-    unknown_split,
-    wrong_folders,
-)
+from efnet.data.layouts import listing
+from efnet.data.layouts.listing import TripleFolders, find_file, read_list, split_off
 from efnet.data.pairs import FLIP_SUFFIX, Condition, Pair, PairSet, ThermalScale
-from efnet.data.splits import held_out
 
 FILE_NAME = "dataset.yaml"
 _FOLDER_KEYS = ("rgb", "thermal", "labels", "rgbt")
@@ -48,30 +40,31 @@ _KEYS = ("names", "palette", "splits", "thermal_scale", "conditions", *_FOLDER_K
 
 @dataclass(frozen=True)
 class Description:
-    """What a `dataset.yaml` says.
-
-    Attributes:
-        classes: names and palette.
-        splits: split to the list file or folder that holds it; empty: by what lies under the root.
-        thermal_scale: see `images.scale_thermal`.
-        conditions: day and night to a pattern of names.
-        folders: `rgb`, `thermal`, `labels`, `rgbt` to the folder's name.
-    """
+    """The content of a `dataset.yaml`."""
 
     classes: ClassSet
-    splits: dict[str, str] = field(default_factory=dict)
-    thermal_scale: ThermalScale = "auto"
-    conditions: dict[Condition, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)  # list file or folder; empty: as the root shows
+    thermal_scale: ThermalScale = "auto"  # see `efnet.data.images.scale_thermal`
+    conditions: dict[Condition, str] = field(default_factory=dict)  # day and night to a pattern of names
+    # `rgb`, `thermal`, `labels`, `rgbt` to the folder's name
     folders: dict[str, str] = field(default_factory=lambda: {key: key for key in _FOLDER_KEYS})
 
     @classmethod
     def read(cls, path: Path) -> Description:
-        """Read a YAML file.
-
-        Raises:
-            InputError: missing, no YAML, an unknown key, or a value of the wrong kind.
-        """
-        values = _read_yaml(path)
+        """Read a YAML file; an `InputError` if it is missing, not YAML, or has a wrong key or value."""
+        try:
+            values = parse_yaml(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{path}: no such file; write one with 'names: [background, person, ...]', the classes in "
+                "the order of the label values"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise InputError(f"{path}: is not valid YAML ({error}); correct it there") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: holds no keys; write at least 'names: [background, person, ...]'")
         for key in values:
             if key not in _KEYS:
                 close = difflib.get_close_matches(str(key), _KEYS, n=1)
@@ -86,27 +79,10 @@ class Description:
         )
 
     def condition(self, name: str) -> Condition | None:
-        """Day or night, by the patterns; a mirrored copy is what its original is."""
+        """Return day or night, by the patterns; a mirrored copy has the condition of its original."""
         name = name.removesuffix(FLIP_SUFFIX)
         matching = (key for key, pattern in self.conditions.items() if fnmatch.fnmatchcase(name, pattern))
         return next(matching, None)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such file; write one with 'names: [background, person, ...]', the classes in the "
-            "order of the label values"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid YAML ({error}); correct it there") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: holds no keys; write at least 'names: [background, person, ...]'")
-    return values
 
 
 def _classes(values: dict[str, Any], path: Path) -> ClassSet:
@@ -153,71 +129,44 @@ def _conditions(values: dict[str, Any], path: Path) -> dict[Condition, str]:
     return {condition: patterns[condition] for condition in get_args(Condition) if condition in patterns}
 
 
-_USUAL_SPLITS = ("train", "val", "test")
+USUAL_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The layout that a `dataset.yaml` describes.
+    """The layout that a `dataset.yaml` describes."""
 
-    Attributes:
-        path: of the YAML file; None: `dataset.yaml` under the root.
-        name: of the layout.
-    """
-
-    path: Path | None = None
+    path: Path | None = None  # of the YAML file; None: `dataset.yaml` under the root
     name: str = "folders"
 
     def describe(self, root: Path) -> Description:
-        """Read the YAML file that goes with `root`.
-
-        Raises:
-            InputError: see `Description.read`.
-        """
-        require_root(root)
+        """Read the YAML file of the data set at `root`; errors as `Description.read`."""
+        listing.require_root(root)
         return Description.read(self.path or root / FILE_NAME)
 
     def class_set(self, root: Path) -> ClassSet:
-        """The classes that the YAML file names."""
+        """Return the classes that the YAML file names."""
         return self.describe(root).classes
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """The splits found under `root`, `val` and `trainval` included where they can be made."""
+        """Return the splits found under `root`, and `val` and `trainval` where they can be made."""
         return self._known(root, self.describe(root))
 
     def open(self, root: Path, split: str) -> PairSet:
-        """The pairs of `split`.
-
-        Raises:
-            InputError: the YAML is wrong, no image folders, or no such split.
-        """
+        """Return the pairs of `split`; an `InputError` if YAML, image folders or split are wrong."""
         description = self.describe(root)
         if not self._homes(root, description):
-            wanted = description.folders
-            raise wrong_folders(
-                root,
-                "folders",
-                [
-                    f"{wanted['rgb']}/ and {wanted['thermal']}/",
-                    f"{wanted['rgbt']}/",
-                    "these under train/ val/ test/",
-                ],
-            )
+            rgb, thermal, _, rgbt = (f"{description.folders[key]}/" for key in _FOLDER_KEYS)
+            expected = [f"{rgb} and {thermal}", rgbt, "these under train/ val/ test/"]
+            raise listing.wrong_folders(root, "folders", expected)
         known = self._known(root, description)
         if split not in known:
-            raise unknown_split(split, known, root)
-        return PairSet(
-            dataset=self.name,
-            root=root,
-            split=split,
-            pairs=self._pairs(root, description, split),
-            classes=description.classes,
-            protocol="native",
-            thermal_scale=description.thermal_scale,
-        )
+            raise listing.unknown_split(split, known, root)
+        pairs, scale = self._pairs(root, description, split), description.thermal_scale
+        return PairSet(self.name, root, split, pairs, description.classes, "native", thermal_scale=scale)
 
     def image_folders(self, root: Path) -> tuple[Path, ...]:
-        """The image folders present under `root`."""
+        """Return the image folders present under `root`."""
         description = self.describe(root)
         folders = (_triple(home, description) for home in self._homes(root, description))
         return tuple(path for triple in folders if triple is not None for path in triple.paths())
@@ -227,12 +176,11 @@ class Folders:
         if description.splits:
             return {split: root / where for split, where in description.splits.items()}
         found = {}
-        for split in _USUAL_SPLITS:
-            folder, names = root / split, find_file(root, f"{split}.txt")
-            if _triple(folder, description) is not None:
-                found[split] = folder
-            elif names is not None:
-                found[split] = names
+        for split in USUAL_SPLITS:
+            folder = root / split
+            source = folder if _triple(folder, description) else find_file(root, f"{split}.txt")
+            if source is not None:
+                found[split] = source
         return found
 
     def _homes(self, root: Path, description: Description) -> tuple[Path, ...]:
@@ -245,7 +193,7 @@ class Folders:
         if not sources:
             return ("train", "val", "trainval")
         made = {"val", "trainval"} if "train" in sources else set()
-        order = [*_USUAL_SPLITS, *sorted(set(sources) - set(_USUAL_SPLITS)), "trainval"]
+        order = [*USUAL_SPLITS, *sorted(set(sources) - set(USUAL_SPLITS)), "trainval"]
         return tuple(dict.fromkeys(split for split in order if split in sources or split in made))
 
     def _pairs(self, root: Path, description: Description, split: str) -> tuple[Pair, ...]:
@@ -258,10 +206,7 @@ class Folders:
             everything = _from_source(root, sources["train"], description)
             if split == "trainval" and "val" in sources:
                 return everything + _from_source(root, sources["val"], description)
-        if split == "trainval":
-            return everything
-        val = held_out([pair.name for pair in everything])
-        return tuple(pair for pair in everything if (pair.name in val) == (split == "val"))
+        return split_off(everything, split)
 
 
 def _triple(home: Path, description: Description) -> TripleFolders | None:
@@ -283,7 +228,7 @@ def _from_source(root: Path, source: Path, description: Description) -> tuple[Pa
         raise InputError(f"{source}: no such list or folder; correct 'splits' in {FILE_NAME}")
     triple = _triple(root, description)
     if triple is None:
-        raise wrong_folders(root, "folders", [f"{description.folders['rgb']}/ beside {source.name}"])
+        raise listing.wrong_folders(root, "folders", [f"{description.folders['rgb']}/ beside {source.name}"])
     return tuple(triple.pair(name, description.condition(name)) for name in read_list(source))
 
 
@@ -291,10 +236,6 @@ def _from_folder(home: Path, description: Description) -> tuple[Pair, ...]:
     """All pairs under `home`."""
     triple = _triple(home, description)
     if triple is None:
-        raise wrong_folders(
-            home, "folders", [f"{description.folders['rgb']}/ and {description.folders['thermal']}/"]
-        )
+        names = description.folders
+        raise listing.wrong_folders(home, "folders", [f"{names['rgb']}/ and {names['thermal']}/"])
     return tuple(triple.pair(stem, description.condition(stem)) for stem in triple.stems())
-
-
-LAYOUT = Folders()

@@ -1,10 +1,17 @@
-"""What the layouts share: image folders looked up by stem, split lists, and pairs made from both."""
+"""Parts of all layouts: image folders looked up by stem, split lists, pairs made from both, held-out splits.
+
+Neighbouring frames of a drive are nearly the same picture: frames held out one by one would measure memory.
+So `held_out` takes whole sequences, or contiguous blocks where names do not show sequences.
+"""
 
 from __future__ import annotations
 
 import re
+import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -21,7 +28,7 @@ class Layout(Protocol):
 
     @property
     def name(self) -> str:
-        """The name that `--dataset` takes."""
+        """The layout's name, `dataset` elsewhere."""
 
     def class_set(self, root: Path) -> ClassSet:
         """The classes of the labels."""
@@ -38,23 +45,14 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of one folder by stem (hidden files left out).
-
-    Attributes:
-        path: the folder, existing or not.
-        files: stem to file.
-    """
+    """The images of one folder, existing or not, by stem; hidden files are left out."""
 
     path: Path
     files: dict[str, Path] = field(repr=False)
 
     @classmethod
     def read(cls, path: Path) -> ImageFolder:
-        """List the folder; one that does not exist has no files.
-
-        Raises:
-            InputError: two images of one stem, or the folder cannot be listed.
-        """
+        """List a folder, absent or not; an `InputError` if two stems are the same or it cannot be listed."""
         files: dict[str, Path] = {}
         faults = []
         for entry in _listed(path):
@@ -65,7 +63,7 @@ class ImageFolder:
                 faults.append(f"{path / entry}: has the same stem as {files[stem].name}; keep one of them")
             files.setdefault(stem, path / entry)
         if faults:
-            raise ManyInputsError(f"{path}: images that cannot be told apart", faults)
+            raise ManyInputsError(f"{path}: images with the same stem", faults)
         return cls(path, files)
 
     @property
@@ -74,31 +72,21 @@ class ImageFolder:
         return self.path.is_dir()
 
     def find(self, stem: str) -> Path:
-        """The file of that stem, whatever its suffix and case; if there is none, where it should be."""
+        """Return the file of that stem, of any suffix and case; without one, the path it should have."""
         found = self.files.get(stem) or self._by_folded_stem.get(stem.casefold())
         return found or self.path / f"{stem}.png"
 
     def __contains__(self, stem: str) -> bool:
         return stem in self.files or stem.casefold() in self._by_folded_stem
 
-    @property
+    @cached_property
     def _by_folded_stem(self) -> dict[str, Path]:
-        folded: dict[str, Path] | None = self.__dict__.get("_folded")
-        if folded is None:
-            folded = {stem.casefold(): file for stem, file in self.files.items()}
-            self.__dict__["_folded"] = folded
-        return folded
+        return {stem.casefold(): file for stem, file in self.files.items()}
 
 
 @dataclass(frozen=True)
 class TripleFolders:
-    """The folders of one set of pairs.
-
-    Attributes:
-        rgb: colour images, or four-channel files if `thermal` is None.
-        thermal: thermal images.
-        labels: label maps.
-    """
+    """The folders of one set of pairs; `rgb` holds four-channel files if `thermal` is None."""
 
     rgb: ImageFolder
     thermal: ImageFolder | None
@@ -106,25 +94,18 @@ class TripleFolders:
 
     @classmethod
     def read(cls, rgb: Path, thermal: Path | None, labels: Path) -> TripleFolders:
-        """List the folders.
-
-        Raises:
-            InputError: see `ImageFolder.read`.
-        """
-        return cls(
-            ImageFolder.read(rgb),
-            None if thermal is None else ImageFolder.read(thermal),
-            ImageFolder.read(labels),
-        )
+        """List the folders; errors as `ImageFolder.read`."""
+        heat = None if thermal is None else ImageFolder.read(thermal)
+        return cls(ImageFolder.read(rgb), heat, ImageFolder.read(labels))
 
     def stems(self) -> list[str]:
-        """Stems of all images, colour or thermal, sorted; labels without an image do not count."""
+        """Return the stems of all images, colour or thermal, sorted; labels without an image do not count."""
         thermal = self.thermal.files if self.thermal else {}
         only_thermal = (stem for stem in thermal if stem not in self.rgb)
         return sorted([*self.rgb.files, *only_thermal], key=natural_key)
 
     def pair(self, name: str, condition: Condition | None = None) -> Pair:
-        """The pair of that name; `_flip` names without files of their own mirror the file without it."""
+        """Return the pair of that name; a `_flip` name without files of its own mirrors the original."""
         stem, flip = name, False
         if name.endswith(FLIP_SUFFIX) and name not in self.rgb:
             stem, flip = name.removesuffix(FLIP_SUFFIX), True
@@ -138,7 +119,7 @@ class TripleFolders:
         )
 
     def paths(self) -> tuple[Path, ...]:
-        """The folders that exist."""
+        """Return the folders that exist."""
         folders = (self.rgb, self.thermal, self.labels)
         return tuple(folder.path for folder in folders if folder is not None and folder.exists)
 
@@ -174,7 +155,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def read_list(path: Path) -> tuple[str, ...]:
-    """Names of a split list: one per line; blank lines, carriage returns and image suffixes are ignored.
+    """Return the names of a split list: one per line, without blanks and image suffixes.
 
     Raises:
         InputError: unreadable, not text, empty, or with a name that leads out of the data set.
@@ -198,30 +179,90 @@ def read_list(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def require_root(root: Path) -> None:
-    """Refuse a data root that is no folder.
+VAL_FRACTION = 0.1  # share of the training pairs held out, at least
 
-    Raises:
-        InputError: it does not exist, or is a file.
+_MAX_FRACTION = 0.25  # a sequence that would take more than this stays in training
+_BLOCK = 8  # frames per block, where sequences are unknown
+_MAX_BLOCKS = 10
+_FRAME_NUMBER = re.compile(r"(.*?)[\W_]*\d+[A-Za-z]?")
+
+
+def sequence_of(name: str) -> str:
+    """Return the sequence that a frame belongs to: its name without the last number.
+
+    PST900's `58_bag21_rect_rgb_frame0000000440` gives `58_bag21_rect_rgb_frame`; `00001D` and `17` give "".
     """
+    match = _FRAME_NUMBER.fullmatch(name)
+    return match[1] if match else name
+
+
+def held_out(names: Sequence[str], fraction: float = VAL_FRACTION) -> frozenset[str]:
+    """Choose the validation part of the training pairs `names`; the same names give the same choice.
+
+    `names` are in the order of recording; `fraction` is the least share to hold out. A mirrored copy
+    (`_flip`) goes where its original goes. Of two pairs or more, at least one is chosen and never all.
+    """
+    originals = list(dict.fromkeys(name.removesuffix(FLIP_SUFFIX) for name in names))
+    if len(originals) < 2:
+        return frozenset()
+    sequences: dict[str, list[str]] = defaultdict(list)
+    for name in originals:
+        sequences[sequence_of(name)].append(name)
+    chosen: frozenset[str] = frozenset()
+    # With as many sequences as names, the names do not show which frames are neighbours.
+    if 3 <= len(sequences) < len(originals):
+        chosen = _whole_sequences(sequences, len(originals), fraction)
+    chosen = chosen or _blocks(originals, fraction)
+    return frozenset(name for name in names if name.removesuffix(FLIP_SUFFIX) in chosen)
+
+
+def split_off(pairs: Sequence[Pair], split: str) -> tuple[Pair, ...]:
+    """Return the pairs of `train`, `val` or `trainval` from a training set without a validation set."""
+    if split == "trainval":
+        return tuple(pairs)
+    val = held_out([pair.name for pair in pairs])
+    return tuple(pair for pair in pairs if (pair.name in val) == (split == "val"))
+
+
+def _whole_sequences(sequences: dict[str, list[str]], total: int, fraction: float) -> frozenset[str]:
+    """Sequences, in an order that no naming scheme favours, until enough is held out."""
+    chosen: set[str] = set()
+    for key in sorted(sequences, key=lambda key: (zlib.crc32(key.encode()), key)):
+        if len(chosen) >= fraction * total:
+            break
+        if len(chosen) + len(sequences[key]) <= _MAX_FRACTION * total:
+            chosen.update(sequences[key])
+    return frozenset(chosen)
+
+
+def _blocks(names: Sequence[str], fraction: float) -> frozenset[str]:
+    """Contiguous blocks from the middle of equal stretches of `names`."""
+    count = min(max(1, round(fraction * len(names))), len(names) - 1)
+    blocks = min(max(1, count // _BLOCK), _MAX_BLOCKS)
+    chosen: set[str] = set()
+    for block in range(blocks):
+        start, stop = (len(names) * edge // blocks for edge in (block, block + 1))
+        size = count * (block + 1) // blocks - count * block // blocks
+        first = start + (stop - start - size) // 2
+        chosen.update(names[first : first + size])
+    return frozenset(chosen)
+
+
+def require_root(root: Path) -> None:
+    """Raise an `InputError` if the data root does not exist or is a file."""
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
-        raise InputError(f"{root}: {what}; give the data set's folder with --root")
+        raise InputError(f"{root}: {what}; give the data set's folder as `root`")
 
 
 def unknown_split(split: str, known: Iterable[str], root: Path) -> InputError:
     """The error for a split that the data set does not have."""
-    listed = ", ".join(known)
-    return InputError(
-        f"{root}: has no split '{split}'; " + (f"it has {listed}" if listed else "it has no split at all")
-    )
+    listed = ", ".join(known) or "no split at all"
+    return InputError(f"{root}: has no split '{split}'; it has {listed}")
 
 
 def wrong_folders(root: Path, layout: str, expected: Sequence[str]) -> InputError:
     """The error for a root without the layout's folders."""
     present = [entry for entry in _listed(root) if not entry.startswith(".")][:8]
-    found = ", ".join(present) if present else "nothing"
-    return InputError(
-        f"{root}: not the {layout} layout: expected {' or '.join(expected)}, found {found}; "
-        "check --root and --dataset"
-    )
+    found = f"expected {' or '.join(expected)}, found {', '.join(present) or 'nothing'}"
+    return InputError(f"{root}: not the {layout} layout: {found}; check `root` and `dataset`")

@@ -1,1 +1,1 @@
-"""What goes wrong with cameras, made to order: one named fault of one image, at five severities."""
+"""Faults of cameras made to order: each changes one image of a pair, at five severities."""

@@ -1,4 +1,4 @@
-"""What corruptions share: lengths that scale with the image, light, blur, and smooth random fields."""
+"""Lengths that scale with the image, light, blur and smooth random fields, for the faults."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[np.float32]
-"""An image with values in [0, 1]: colour (H, W, 3) or thermal (H, W)."""
+Array = NDArray[np.float32]  # an image with values in [0, 1]: colour (H, W, 3) or thermal (H, W)
 
-REFERENCE_SIDE = 480
-"""Shorter side of the images in whose pixels lengths are given: MFNet's."""
+REFERENCE_SIDE = 480  # shorter side of the images in whose pixels lengths are given: MFNet's
 
 _FINER = 8
 _GRID = 64
 
 
 def pixels(length: float, image: Array) -> float:
-    """A length in pixels of an image whose shorter side is 480, in pixels of `image` (H, W, ...).
-
-    The same angle of view, so that a fault is as strong at any resolution.
-    """
+    """Scale pixels of an image whose shorter side is 480 to `image` (H, W, ...): the same angle of view."""
     return length * int(min(image.shape[:2])) / REFERENCE_SIDE
 
 
@@ -50,12 +45,7 @@ def disk(radius: float) -> Array:
 
 
 def line(length: float, angle: float) -> Array:
-    """The track of a point while the camera turns evenly: a line (n, n) of sum 1.
-
-    Args:
-        length: in pixels.
-        angle: to the horizontal, in radians.
-    """
+    """The track (n, n) of a point while the camera turns, of sum 1; length in pixels, angle in radians."""
     reach = math.ceil(length / 2)
     along = np.linspace(-length / 2, length / 2, 2 * _FINER * (2 * reach + 1) + 1)
     x, y = reach + along * math.cos(angle), reach + along * math.sin(angle)
@@ -86,19 +76,15 @@ def convolve(image: Array, kernel: Array) -> Array:
     padded = np.pad(image, margin, mode="edge")
     size = [-(-side // _GRID) * _GRID for side in padded.shape[:2]]
     shape = kernel.shape + (1,) * (image.ndim - 2)
-    spectrum = np.fft.rfft2(padded, size, axes=(0, 1)) * np.fft.rfft2(
-        kernel.reshape(shape), size, axes=(0, 1)
-    )
+    spectrum = np.fft.rfft2(padded, size, axes=(0, 1))
+    spectrum *= np.fft.rfft2(kernel.reshape(shape), size, axes=(0, 1))
     full = np.fft.irfft2(spectrum, size, axes=(0, 1))
     result: Array = full[rows - 1 : rows - 1 + height, columns - 1 : columns - 1 + width].astype(np.float32)
     return result
 
 
 def clouds(size: tuple[int, int], rng: np.random.Generator, octaves: int = 5) -> Array:
-    """A smooth random field of `size` (H, W) that spans [0, 1], coarse structures the strongest.
-
-    Drawn on grids that do not depend on the size: the same field at any resolution.
-    """
+    """A smooth random field (H, W) in [0, 1], coarse structures the strongest, the same at any resolution."""
     field: Array = np.zeros(size, dtype=np.float32)
     for octave in range(octaves):
         side = 2 ** (octave + 1) + 1

@@ -1,4 +1,4 @@
-"""The corruptions by name, with their parameters by severity, and how one is done to a sample."""
+"""The corruptions by name, with their parameters by severity, and their application to a sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from efnet.core.errors import InputError
 from efnet.data.sample import Sample
-from efnet.evaluation.corruptions import misregistration, rgb, thermal
+from efnet.evaluation.corruptions import faults
 from efnet.evaluation.corruptions.fields import Array
 from efnet.models.config import Modality
 
@@ -24,23 +24,14 @@ Apply = Callable[[Array, float, np.random.Generator], Array]
 
 @dataclass(frozen=True)
 class Corruption:
-    """A fault of one of the two images.
+    """A fault of one of the two images."""
 
-    Attributes:
-        name: as users type it.
-        group: what it concerns: a camera, how the two lie on each other, or the lack of one.
-        image: which of the two changes.
-        apply: image in [0, 1], parameter and generator to image.
-        levels: the parameter at each severity; one alone: the fault is there or not, and has no severities.
-        unit: of the parameter.
-    """
-
-    name: str
-    group: Group
-    image: Literal["rgb", "thermal"]
-    apply: Apply
-    levels: tuple[float, ...]
-    unit: str = ""
+    name: str  # as users type it
+    group: Group  # what it concerns: a camera, how the two lie on each other, or the lack of one
+    image: Literal["rgb", "thermal"]  # which of the two changes
+    apply: Apply  # image in [0, 1], parameter and generator to image
+    levels: tuple[float, ...]  # the parameter at each severity; one alone: a fault without severities
+    unit: str = ""  # of the parameter
 
     @property
     def graded(self) -> bool:
@@ -48,37 +39,33 @@ class Corruption:
         return len(self.levels) > 1
 
 
-def _rgb(apply: Apply, levels: tuple[float, ...], unit: str) -> Corruption:
-    return Corruption(apply.__name__, "rgb", "rgb", apply, levels, unit)
-
-
-def _thermal(apply: Apply, levels: tuple[float, ...], unit: str) -> Corruption:
-    return Corruption(apply.__name__, "thermal", "thermal", apply, levels, unit)
+def _of(camera: Literal["rgb", "thermal"], apply: Apply, levels: tuple[float, ...], unit: str) -> Corruption:
+    return Corruption(apply.__name__, camera, camera, apply, levels, unit)
 
 
 SUITE: tuple[Corruption, ...] = (
-    _rgb(rgb.gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38), "deviation"),
-    _rgb(rgb.shot_noise, (60, 25, 12, 5, 3), "photons of white"),
-    _rgb(rgb.defocus_blur, (3, 4, 6, 8, 10), "radius"),
-    _rgb(rgb.motion_blur, (8, 14, 22, 32, 44), "length"),
-    _rgb(rgb.darkness, (1, 2, 3, 4, 5), "stops"),
-    _rgb(rgb.overexposure, (0.5, 1, 1.5, 2, 3), "stops"),
-    _rgb(rgb.glare, (0.2, 0.4, 0.8, 1.6, 3.2), "of white"),
-    _rgb(rgb.fog, (0.2, 0.4, 0.7, 1.1, 1.6), "optical depth"),
-    _rgb(rgb.jpeg, (25, 18, 15, 10, 7), "quality"),
-    _thermal(thermal.thermal_noise, (0.02, 0.04, 0.07, 0.11, 0.16), "deviation"),
-    _thermal(thermal.thermal_stripes, (0.02, 0.04, 0.07, 0.11, 0.16), "deviation"),
-    _thermal(thermal.thermal_blur, (1.5, 2.5, 4, 6, 8), "deviation"),
-    _thermal(thermal.thermal_drift, (0.05, 0.1, 0.17, 0.26, 0.38), "of the range"),
-    _thermal(thermal.dead_lines, (0.005, 0.01, 0.02, 0.04, 0.08), "share"),
-    _thermal(thermal.dead_pixels, (0.002, 0.005, 0.01, 0.025, 0.06), "share"),
-    _thermal(thermal.thermal_contrast, (0.6, 0.4, 0.25, 0.15, 0.08), "contrast left"),
-    _thermal(thermal.thermal_steps, (6, 5, 4, 3, 2), "bits"),
-    _thermal(thermal.thermal_crossover, (0.5, 0.0, -0.3, -0.6, -1.0), "contrast"),
-    Corruption("shift", "between", "thermal", misregistration.shift, (4, 8, 16, 24, 32), "length"),
-    Corruption("rotation", "between", "thermal", misregistration.rotation, (1, 2, 4, 7, 10), "degrees"),
-    Corruption("missing_rgb", "missing", "rgb", misregistration.missing_rgb, (1,)),
-    Corruption("missing_thermal", "missing", "thermal", misregistration.missing_thermal, (1,)),
+    _of("rgb", faults.gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38), "deviation"),
+    _of("rgb", faults.shot_noise, (60, 25, 12, 5, 3), "photons of white"),
+    _of("rgb", faults.defocus_blur, (3, 4, 6, 8, 10), "radius"),
+    _of("rgb", faults.motion_blur, (8, 14, 22, 32, 44), "length"),
+    _of("rgb", faults.darkness, (1, 2, 3, 4, 5), "stops"),
+    _of("rgb", faults.overexposure, (0.5, 1, 1.5, 2, 3), "stops"),
+    _of("rgb", faults.glare, (0.2, 0.4, 0.8, 1.6, 3.2), "of white"),
+    _of("rgb", faults.fog, (0.2, 0.4, 0.7, 1.1, 1.6), "optical depth"),
+    _of("rgb", faults.jpeg, (25, 18, 15, 10, 7), "quality"),
+    _of("thermal", faults.thermal_noise, (0.02, 0.04, 0.07, 0.11, 0.16), "deviation"),
+    _of("thermal", faults.thermal_stripes, (0.02, 0.04, 0.07, 0.11, 0.16), "deviation"),
+    _of("thermal", faults.thermal_blur, (1.5, 2.5, 4, 6, 8), "deviation"),
+    _of("thermal", faults.thermal_drift, (0.05, 0.1, 0.17, 0.26, 0.38), "of the range"),
+    _of("thermal", faults.dead_lines, (0.005, 0.01, 0.02, 0.04, 0.08), "share"),
+    _of("thermal", faults.dead_pixels, (0.002, 0.005, 0.01, 0.025, 0.06), "share"),
+    _of("thermal", faults.thermal_contrast, (0.6, 0.4, 0.25, 0.15, 0.08), "contrast left"),
+    _of("thermal", faults.thermal_steps, (6, 5, 4, 3, 2), "bits"),
+    _of("thermal", faults.thermal_crossover, (0.5, 0.0, -0.3, -0.6, -1.0), "contrast"),
+    Corruption("shift", "between", "thermal", faults.shift, (4, 8, 16, 24, 32), "length"),
+    Corruption("rotation", "between", "thermal", faults.rotation, (1, 2, 4, 7, 10), "degrees"),
+    Corruption("missing_rgb", "missing", "rgb", faults.missing_rgb, (1,)),
+    Corruption("missing_thermal", "missing", "thermal", faults.missing_thermal, (1,)),
 )
 """All of them, in the order of tables."""
 
@@ -86,17 +73,10 @@ GROUPS: tuple[Group, ...] = ("rgb", "thermal", "between", "missing")
 
 
 def choose(names: Sequence[str], modality: Modality = "rgbt") -> tuple[Corruption, ...]:
-    """Corruptions by name, by group, or `all` that concern a network.
+    """Return the corruptions of these names or groups (or `all`), in the order of the suite, each once.
 
-    Args:
-        names: of corruptions or groups, or `all`.
-        modality: of the network; one that looks at one image knows that camera's faults alone.
-
-    Returns:
-        in the order of the suite, each once.
-
-    Raises:
-        InputError: an unknown name, or one that does not concern the network.
+    A network that uses one image (`modality`) knows the faults of that camera alone. Raises InputError for an
+    unknown name, or one that does not concern the network.
     """
     fitting = [entry for entry in SUITE if modality in ("rgbt", entry.group)]
     chosen: set[str] = set()
@@ -120,20 +100,11 @@ def choose(names: Sequence[str], modality: Modality = "rgbt") -> tuple[Corruptio
 
 
 def corrupt(image: Array, corruption: Corruption, severity: int, pair_name: str, seed: int = 0) -> Array:
-    """One image with one fault.
+    """Return an image, colour (H, W, 3) or thermal (H, W) in [0, 1], with one fault, float32 in [0, 1].
 
-    The same arguments give the same image, in whatever order, batch or process. The severity is not part of
-    what is drawn: the noise of severity 5 is that of severity 1, stronger.
-
-    Args:
-        image: colour (H, W, 3) or thermal (H, W), as `corruption.image` says, in [0, 1].
-        corruption: which fault.
-        severity: 1 to 5; of no account where the fault has none.
-        pair_name: names the draw: every pair has its own.
-        seed: likewise, for all pairs.
-
-    Returns:
-        float32 in [0, 1], of the same shape.
+    The same arguments give the same image, in whatever order, batch or process. Pair name and seed decide
+    what is drawn, the severity (1 to 5, ignored by faults without severities) does not: the noise of severity
+    5 is that of severity 1, stronger.
     """
     check_severities([severity])
     digest = hashlib.sha256(f"{corruption.name}\0{pair_name}".encode()).digest()
@@ -143,10 +114,10 @@ def corrupt(image: Array, corruption: Corruption, severity: int, pair_name: str,
 
 
 def corrupt_sample(sample: Sample, corruption: Corruption, severity: int, seed: int = 0) -> Sample:
-    """A sample with one fault in one of its images; the other and the label are the very same arrays.
+    """Return a sample with one fault in one of its images; the other and the label are the same arrays.
 
-    To be done before any resizing: it is the camera that fails. Colour is rounded to 8 bits again, thermal is
-    not: it may come from 16.
+    Call it before any resizing: it is the camera that fails. Colour is rounded to 8 bits again; thermal is
+    not, it may come from 16.
     """
     if corruption.image == "thermal":
         return replace(sample, thermal=corrupt(sample.thermal, corruption, severity, sample.name, seed))
@@ -156,11 +127,7 @@ def corrupt_sample(sample: Sample, corruption: Corruption, severity: int, seed: 
 
 
 def check_severities(severities: Sequence[int]) -> tuple[int, ...]:
-    """Severities in rising order, each once.
-
-    Raises:
-        InputError: none, or one that is not 1 to 5.
-    """
+    """Return severities in rising order, each once. Raises InputError: none, or one that is not 1 to 5."""
     wrong = [severity for severity in severities if severity not in SEVERITIES]
     if wrong or not severities:
         given = ", ".join(map(str, wrong)) or "none"

@@ -1,7 +1,5 @@
 """CMX (Zhang 2023, arXiv 2203.04838): two MiT encoders that rectify each other, fused at every stage.
 
-The modules of CMX (arXiv 2203.04838): rectification (section III-B) and fusion (section III-C).
-
 Widths of hidden layers are not in the text: those here give the parameter count and the multiply-adds of
 the published network for B0 and B2, which fixes their sum, not each of them.
 """
@@ -9,37 +7,28 @@ the published network for B0 and B2, which fixes their sum, not each of them.
 from __future__ import annotations
 
 import math
-import os
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from efnet.core.classes import ClassSet
-from efnet.models.baselines.base import Rival, RivalConfig
-from efnet.models.baselines.mit import HEADS, MIT, MiT, MiTConfig, load_mit
-from efnet.models.baselines.segformer import SegFormerDecoder
+from efnet.models.baselines.base import Baseline
+from efnet.models.baselines.segformer import HEADS, MIT, MiT, MiTConfig, SegFormerDecoder, load_mit
 from efnet.models.layers import Linear, init_weights
-from efnet.models.tcformer_weights import LoadReport
 
-LAMBDA = 0.5
-"""Weight of either rectification (section III-B)."""
+LAMBDA = 0.5  # weight of either rectification (section III-B)
 
 
 class FeatureRectification(nn.Module):
-    """CM-FRM: each modality's map plus what the other one's says, weighted by channel and by cell.
+    """CM-FRM (section III-B): each modality's map plus the other one's, weighted by channel and by cell.
 
     Our reading where the text is silent: 4C channels in the MLP's hidden layer, C between the convolutions.
-
-    Args:
-        width: channels C of a map.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.channels = nn.Sequential(
-            nn.Linear(4 * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, 2 * width)
-        )
+        hidden = 4 * width
+        self.channels = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 2 * width))
         self.cells = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.ReLU(), nn.Conv2d(width, 2, 1))
 
     def forward(self, rgb: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,18 +46,13 @@ class FeatureRectification(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """The first stage of FFM: either modality reads a global context of the other one.
+    """The first stage of FFM: each modality reads a global context of the other one.
 
     A map is embedded into a residual and an interactive vector per cell. Interactive vectors make keys and
     values, and these the context G = K^T V, a square matrix per head; the other modality's interactive
     vectors times softmax(G) are what it reads. Both vectors are then joined, embedded and added to the map.
 
-    Open in the paper: the axis of the softmax (here the rows, over which the product sums), whether G is
-    scaled (here by 1/sqrt(C/heads)), the number of heads (here the encoder's), activations (here none).
-
-    Args:
-        width: channels C.
-        heads: number of heads.
+    Open in the paper, see `docs/rivals.md`: axis of the softmax, scale of G, number of heads, activations.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -82,22 +66,16 @@ class CrossAttention(nn.Module):
     def forward(self, rgb: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor]:
         """Both (B, N, C); returns both (B, N, C)."""
         features = (rgb, thermal)
-        residual, interactive = zip(
-            *(embed(part).chunk(2, dim=-1) for embed, part in zip(self.embed, features, strict=True)),
-            strict=True,
-        )
-        contexts = [self._context(kv(part)) for kv, part in zip(self.kv, interactive, strict=True)]
-        outputs = []
-        for index in range(2):
-            read = self._split_heads(interactive[index]) @ contexts[1 - index]
-            joined = torch.cat([residual[index], read.transpose(1, 2).flatten(2)], dim=-1)
+        parts = [embed(part).chunk(2, dim=-1) for embed, part in zip(self.embed, features, strict=True)]
+        contexts, outputs = [], []
+        for kv, (_, interactive) in zip(self.kv, parts, strict=True):
+            keys, values = (self._split_heads(half) for half in kv(interactive).chunk(2, dim=-1))
+            contexts.append((keys.transpose(-2, -1) @ values / math.sqrt(keys.shape[-1])).softmax(dim=-2))
+        for index, (residual, interactive) in enumerate(parts):
+            read = self._split_heads(interactive) @ contexts[1 - index]
+            joined = torch.cat([residual, read.transpose(1, 2).flatten(2)], dim=-1)
             outputs.append(self.norm[index](features[index] + self.proj[index](joined)))
         return outputs[0], outputs[1]
-
-    def _context(self, keys_values: Tensor) -> Tensor:
-        """(B, N, 2C) to softmax(K^T V), (B, heads, C/heads, C/heads)."""
-        keys, values = (self._split_heads(part) for part in keys_values.chunk(2, dim=-1))
-        return (keys.transpose(-2, -1) @ values / math.sqrt(keys.shape[-1])).softmax(dim=-2)
 
     def _split_heads(self, features: Tensor) -> Tensor:
         """(B, N, C) to (B, heads, N, C/heads)."""
@@ -105,13 +83,9 @@ class CrossAttention(nn.Module):
 
 
 class ChannelMixing(nn.Module):
-    """The second stage of FFM: two maps to one, with a look at surrounding cells.
+    """The second stage of FFM: two maps to one, with the context of surrounding cells.
 
-    1x1 convolutions and, between them, a depthwise 3x3 one, beside a 1x1 convolution as skip. Where the
-    normalisations and the ReLU stand is not in the text.
-
-    Args:
-        width: channels C of a map.
+    Two 1x1 convolutions with a depthwise 3x3 one between them, beside a 1x1 one as skip; norms, ReLU: ours.
     """
 
     def __init__(self, width: int) -> None:
@@ -133,12 +107,7 @@ class ChannelMixing(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """FFM: exchange between both modalities' maps, then one map of both.
-
-    Args:
-        width: channels C of a map.
-        heads: of the exchange.
-    """
+    """FFM (section III-C): exchange between both modalities' maps, then one map of both."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -154,7 +123,7 @@ class FeatureFusion(nn.Module):
         return fused
 
 
-class CMX(Rival):
+class CMX(Baseline):
     """Two encoders, four rectifications and fusions, SegFormer's decoder (section III-A).
 
     ::
@@ -170,23 +139,29 @@ class CMX(Rival):
 
     encoder_config: ClassVar[MiTConfig]
     decoder_width: ClassVar[int]
+    load_encoder = load_mit
 
-    def __init__(self, config: RivalConfig, name: str = "", classes: ClassSet | None = None) -> None:
-        super().__init__(config, name, classes)
-        encoder, both = self.encoder_config, config.modality == "rgbt"
-        self.rgb = MiT(encoder) if config.modality != "thermal" else None
-        self.thermal = MiT(encoder) if config.modality != "rgb" else None
+    def _build(self) -> None:
+        encoder, both = self.encoder_config, self.config.modality == "rgbt"
+        self.rgb = MiT(encoder) if self.config.modality != "thermal" else None
+        self.thermal = MiT(encoder) if self.config.modality != "rgb" else None
         self.rectify = nn.ModuleList(FeatureRectification(width) for width in encoder.widths if both)
         self.fuse = nn.ModuleList(
             FeatureFusion(width, heads) for width, heads in zip(encoder.widths, HEADS, strict=True) if both
         )
-        self.decoder = SegFormerDecoder(encoder.widths, config.num_classes, self.decoder_width)
+        self.decoder = SegFormerDecoder(encoder.widths, self.config.num_classes, self.decoder_width)
         self.apply(init_weights)
 
     def score_cells(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Normalised images to logits (B, K, H/4, W/4)."""
         if rgb is not None and thermal is not None:
-            maps = self._fuse_stages(rgb, thermal)
+            assert self.rgb is not None
+            assert self.thermal is not None
+            maps = []
+            stages = zip(self.rgb.stages, self.thermal.stages, self.rectify, self.fuse, strict=True)
+            for rgb_stage, thermal_stage, rectify, fuse in stages:
+                rgb, thermal = rectify(rgb_stage(rgb), thermal_stage(thermal))
+                maps.append(fuse(rgb, thermal))
         else:
             encoder, image = (self.rgb, rgb) if thermal is None else (self.thermal, thermal)
             assert encoder is not None
@@ -194,38 +169,10 @@ class CMX(Rival):
         logits: Tensor = self.decoder(maps)
         return logits
 
-    def _fuse_stages(self, rgb: Tensor, thermal: Tensor) -> list[Tensor]:
-        """Normalised images to the fused maps of four stages, (B, C, h, w) each."""
-        assert self.rgb is not None
-        assert self.thermal is not None
-        fused = []
-        for rgb_stage, thermal_stage, rectify, fuse in zip(
-            self.rgb.stages, self.thermal.stages, self.rectify, self.fuse, strict=True
-        ):
-            rgb, thermal = rectify(rgb_stage(rgb), thermal_stage(thermal))
-            fused.append(fuse(rgb, thermal))
-        return fused
 
-    def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Start both encoders from published weights: `mit_b2.pth`, or `nvidia/mit-b2` of the hub.
-
-        Raises:
-            InputError: the file cannot be read, is no MiT, or is one of another size.
-        """
-        return load_mit(self, path)
-
-
-class CMXB0(CMX):
+class CMXB0(CMX, architecture="cmx_b0", encoder_config=MIT["b0"], decoder_width=256):
     """CMX with MiT-B0 and a decoder of width 256."""
 
-    architecture = "cmx_b0"
-    encoder_config = MIT["b0"]
-    decoder_width = 256
 
-
-class CMXB2(CMX):
+class CMXB2(CMX, architecture="cmx_b2", encoder_config=MIT["b2"], decoder_width=512):
     """CMX with MiT-B2 and a decoder of width 512."""
-
-    architecture = "cmx_b2"
-    encoder_config = MIT["b2"]
-    decoder_width = 512

@@ -1,49 +1,30 @@
 """LASNet (Li 2022, arXiv 2210.14530): ResNet-152 on both images, three kinds of fusion, one decoder.
 
 Of five levels the deepest is fused by location, the middle three by activation, the first by sharpening; a
-decoder restores the size level by level. One ResNet-152 serves both modalities: two of them alone would
-have 116 M parameters, the official code has 93.6 M in all. The decoder is inferred from the same count: a
-3x3 convolution per level from its channels to those of the level above. Training here has one loss, on the
-logits; the paper adds supervision of location, of edges and, twice, of the classes within the decoder.
-
-LASNet's three fusions (Li 2022, arXiv 2210.14530): location, activation, sharpening.
-
-The abstract gives each its levels and its purpose; the layers here are our reading of that
-(`docs/rivals.md`).
+decoder restores the size level by level. One ResNet-152 serves both modalities: two of them alone would have
+116 M parameters, the official code has 93.6 M in all. Layers within the fusions and the decoder are our
+reading (`docs/rivals.md`); the paper's supervision within the network is left out.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.core.classes import ClassSet
-from efnet.models.baselines.base import PaddedRival, RivalConfig
-from efnet.models.baselines.resnet import (
-    ConvNorm,
-    ResNet,
-    encode_alone,
-    enlarge,
-    init_convolution,
-    load_resnets,
-)
-from efnet.models.tcformer_weights import LoadReport
+from efnet.models.baselines.base import PaddedBaseline
+from efnet.models.baselines.resnet import ResNet, enlarge, init_convolution, load_resnets
+from efnet.models.layers import ConvNorm
 
 
 class CollaborativeLocation(nn.Module):
     """CLM, deepest level: where both modalities together see an object.
 
     Every cell of either modality gathers what corresponds to it in the other one (a softmax over similarities
-    Q K^T / sqrt(d)); both results are fused, and a location map in (0, 1) raises the cells of objects.
-
-    Args:
-        channels: C.
-        width: d, of queries and keys.
+    Q K^T / sqrt(d), d the `width`); both are fused, and a location map in (0, 1) raises the cells of objects.
     """
 
     def __init__(self, channels: int, width: int = 256) -> None:
@@ -138,40 +119,27 @@ class LASNetDecoder(nn.Module):
         return logits
 
 
-class LASNet(PaddedRival):
-    """Of one modality alone: the encoder and the decoder."""
+class LASNet(PaddedBaseline):
+    """Encoder, fusions and decoder; with one modality, no fusions."""
 
     architecture = "lasnet"
+    load_encoder = load_resnets
 
-    def __init__(self, config: RivalConfig, name: str = "", classes: ClassSet | None = None) -> None:
-        super().__init__(config, name, classes)
+    def _build(self) -> None:
         self.encoder = ResNet(152)
         first, *middle, last = self.encoder.widths
-        fusions: list[nn.Module] = []
-        if config.modality == "rgbt":
-            fusions = [
-                EdgeSharpening(first),
-                *map(ComplementaryActivation, middle),
-                CollaborativeLocation(last),
-            ]
-        self.fuse = nn.ModuleList(fusions)
-        self.decoder = LASNetDecoder(self.encoder.widths, config.num_classes)
+        self.fuse = nn.ModuleList()
+        if self.config.modality == "rgbt":
+            self.fuse.extend((EdgeSharpening(first), *map(ComplementaryActivation, middle)))
+            self.fuse.append(CollaborativeLocation(last))
+        self.decoder = LASNetDecoder(self.encoder.widths, self.config.num_classes)
         self.fuse.apply(init_convolution)
         self.decoder.apply(init_convolution)
 
     def score_padded(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Normalised images to logits (B, K, H / 2, W / 2)."""
-        maps = [encode_alone(self.encoder, images) for images in (rgb, thermal) if images is not None]
-        fused = maps[0]
-        if self.fuse:
-            fused = [fuse(*level) for fuse, *level in zip(self.fuse, *maps, strict=True)]
+        maps = [self.encoder(images) for images in (rgb, thermal) if images is not None]
+        both = len(maps) == 2
+        fused = [fuse(*level) for fuse, *level in zip(self.fuse, *maps, strict=True)] if both else maps[0]
         logits: Tensor = self.decoder(fused)
         return logits
-
-    def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Start the encoder from a published ResNet-152.
-
-        Raises:
-            InputError: the file cannot be read, is no ResNet, or is one of another depth.
-        """
-        return load_resnets(self, path)

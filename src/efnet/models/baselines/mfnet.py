@@ -1,10 +1,8 @@
 """MFNet (Ha 2017, IROS, "MFNet: towards real-time semantic segmentation..."): two small encoders.
 
 A colour encoder and a narrower thermal one, each of plain convolutions and, from 1/8 on, mini-inception
-blocks; a decoder that enlarges by two and adds both encoders' maps of that size. What we leave as the
-simplest: nearest-neighbour enlargement; no bias before batch normalisation, where it would do nothing;
-logits straight from the last convolution. The widths are those that give the official code's parameter
-count.
+blocks; a decoder that enlarges by two (nearest neighbour) and adds both encoders' maps of that size. The
+widths give the official code's parameter count. Batch normalisation makes a bias before it superfluous.
 """
 
 from __future__ import annotations
@@ -15,12 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.core.classes import ClassSet
-from efnet.models.baselines.base import PaddedRival, RivalConfig
+from efnet.models.baselines.base import PaddedBaseline
 
 RGB_WIDTHS = (16, 48, 48, 96, 96)
-THERMAL_WIDTHS = (16, 16, 16, 36, 36)
-"""Channels at strides 1, 2, 4, 8, 16."""
+THERMAL_WIDTHS = (16, 16, 16, 36, 36)  # channels at strides 1, 2, 4, 8, 16
 
 
 class LeakyConv(nn.Sequential):
@@ -55,6 +51,7 @@ class MFNetEncoder(nn.Module):
 
     def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
         super().__init__()
+        self.widths = tuple(widths)
         first, second, third, fourth, fifth = widths
         self.levels = nn.ModuleList(
             (
@@ -80,44 +77,36 @@ class MFNetDecoder(nn.Module):
     def __init__(self, widths: Sequence[int], num_classes: int) -> None:
         super().__init__()
         first, second, third, fourth, _ = widths
-        self.steps = nn.ModuleList(
-            (LeakyConv(fourth, third), LeakyConv(third, second), LeakyConv(second, first))
-        )
+        pairs = ((fourth, third), (third, second), (second, first))
+        self.steps = nn.ModuleList(LeakyConv(deep, shallow) for deep, shallow in pairs)
         self.classify = nn.Conv2d(first, num_classes, 3, padding=1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Five maps, of both encoders concatenated, to logits (B, K, H, W)."""
         features = maps[4]
-        for step, shortcut in zip(self.steps, (maps[3], maps[2], maps[1]), strict=True):
+        for step, shortcut in zip(self.steps, maps[3:0:-1], strict=True):
             features = step(F.interpolate(features, scale_factor=2.0, mode="nearest") + shortcut)
         logits: Tensor = self.classify(F.interpolate(features, scale_factor=2.0, mode="nearest"))
         return logits
 
 
-class MFNet(PaddedRival):
+class MFNet(PaddedBaseline):
     """Both encoders and the decoder; of one modality alone, its encoder and a decoder of that width."""
 
     architecture = "mfnet"
     stride = 16
 
-    def __init__(self, config: RivalConfig, name: str = "", classes: ClassSet | None = None) -> None:
-        super().__init__(config, name, classes)
-        modality = config.modality
+    def _build(self) -> None:
+        modality = self.config.modality
         self.rgb = MFNetEncoder(3, RGB_WIDTHS) if modality != "thermal" else None
         self.thermal = MFNetEncoder(1, THERMAL_WIDTHS) if modality != "rgb" else None
-        used = [
-            widths
-            for encoder, widths in ((self.rgb, RGB_WIDTHS), (self.thermal, THERMAL_WIDTHS))
-            if encoder is not None
-        ]
-        self.decoder = MFNetDecoder([sum(level) for level in zip(*used, strict=True)], config.num_classes)
+        used = [encoder.widths for encoder in (self.rgb, self.thermal) if encoder is not None]
+        widths = [sum(level) for level in zip(*used, strict=True)]
+        self.decoder = MFNetDecoder(widths, self.config.num_classes)
 
     def score_padded(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Normalised images to logits (B, K, H, W)."""
-        maps = []
-        if self.rgb is not None:
-            maps.append(self.rgb(rgb))
-        if self.thermal is not None and thermal is not None:
-            maps.append(self.thermal(thermal[:, :1]))
+        seen = ((self.rgb, rgb), (self.thermal, None if thermal is None else thermal[:, :1]))
+        maps = [encoder(images) for encoder, images in seen if encoder is not None]
         logits: Tensor = self.decoder([torch.cat(level, dim=1) for level in zip(*maps, strict=True)])
         return logits

@@ -1,13 +1,9 @@
 """PSTNet (Shivakumar 2020, arXiv 1909.10980): a colour stream that works alone, and one that refines it.
 
-The colour stream is an encoder and decoder with skip connections in the manner of U-Net, its encoder a
-ResNet-18; the fusion stream, of ERFNet's kind, sees its per-pixel confidences together with the thermal and
-the colour image. Our reading of the rest: U-Net's two 3x3 convolutions per step, 256, 128, 64, 64 and 32
-channels wide; confidences are the softmax; both streams train together, where the authors train one after
-the other. Of colour alone it is the first stream; of thermal alone the second, which then sees nothing
-else.
-
-ERFNet (Romera 2018, IEEE T-ITS 19(1)): residual blocks of factorised convolutions; a stream of PSTNet.
+The colour stream is a ResNet-18 with skip connections as in U-Net. The fusion stream is an ERFNet that sees
+the colour stream's softmax together with the thermal and the colour image. Colour alone uses the first
+stream, thermal alone the second, which then sees nothing else. `docs/rivals.md` lists our readings of the
+paper.
 """
 
 from __future__ import annotations
@@ -19,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.core.classes import ClassSet
-from efnet.models.baselines.base import PaddedRival, RivalConfig
-from efnet.models.baselines.resnet import ConvNorm, ResNet, init_convolution, load_resnets
-from efnet.models.tcformer_weights import LoadReport
+from efnet.models.baselines.base import PaddedBaseline
+from efnet.models.baselines.resnet import ResNet, init_convolution, load_resnets
+from efnet.models.layers import ConvNorm
+from efnet.models.weights import LoadReport
 
 
 class Factorized(nn.Module):
@@ -67,16 +63,14 @@ class Upsampler(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
-            nn.ConvTranspose2d(
-                in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False
-            ),
+            nn.ConvTranspose2d(in_channels, out_channels, 3, 2, padding=1, output_padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(),
         )
 
 
 class ERFNet(nn.Module):
-    """Table I of the paper: 16, 64 and 128 channels at strides 2, 4 and 8, and back.
+    """ERFNet (Romera 2018, IEEE T-ITS 19(1)), table I: 16, 64, 128 channels at strides 2, 4, 8, and back.
 
     The first layer convolves only. ERFNet's keeps a pooled copy of its three input channels among the 16;
     here there are 4 + K of them, which leave no room.
@@ -108,12 +102,7 @@ class ERFNet(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """Five times: enlarge by two, append the encoder's map of that size, convolve twice.
-
-    Args:
-        widths: channels of the encoder's maps, strides 2 to 32.
-        num_classes: K.
-    """
+    """Five times: enlarge by two, append the encoder's map of that size, convolve twice."""
 
     step_widths = (256, 128, 64, 64, 32)
 
@@ -150,17 +139,15 @@ class ColourStream(nn.Module):
         return logits
 
 
-class PSTNet(PaddedRival):
-    """Both streams, or the one that looks at the modality."""
+class PSTNet(PaddedBaseline):
+    """Both streams, or the one of the modality."""
 
     architecture = "pstnet"
 
-    def __init__(self, config: RivalConfig, name: str = "", classes: ClassSet | None = None) -> None:
-        super().__init__(config, name, classes)
-        classes_ = config.num_classes
-        self.rgb = ColourStream(classes_) if config.modality != "thermal" else None
-        seen = 1 if self.rgb is None else 4 + classes_
-        self.fusion = ERFNet(seen, classes_) if config.modality != "rgb" else None
+    def _build(self) -> None:
+        count, modality = self.config.num_classes, self.config.modality
+        self.rgb = ColourStream(count) if modality != "thermal" else None
+        self.fusion = ERFNet(1 if self.rgb is None else 4 + count, count) if modality != "rgb" else None
         self.apply(init_convolution)
 
     def score_padded(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
@@ -177,11 +164,7 @@ class PSTNet(PaddedRival):
         return refined
 
     def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Start the colour stream's encoder from a published ResNet-18; there is none for thermal alone.
-
-        Raises:
-            InputError: the file cannot be read, is no ResNet, or is one of another depth.
-        """
+        """Start the colour stream's encoder from a published ResNet-18; for thermal alone there is none."""
         if self.rgb is None:
             return super().load_encoder(path)
         return load_resnets(self, path)

@@ -1,7 +1,4 @@
-"""ResNet (He 2016, arXiv 1512.03385) as an encoder of five maps, named as in torchvision's files.
-
-Published ResNet weights (`resnet18-*.pth`, `resnet50-*.pth`, `resnet152-*.pth`) into our encoders.
-"""
+"""ResNet (He 2016, arXiv 1512.03385) as an encoder of five maps, named as in torchvision's weight files."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.errors import InputError
-from efnet.models.tcformer_weights import LoadReport
-from efnet.models.weights import read_state_dict
+from efnet.models.weights import LoadReport, describe_misfit, fill_encoders, read_state_dict
 
 
 class BasicBlock(nn.Module):
@@ -29,15 +25,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _shortcut(in_channels, width, stride)
 
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The one before the sum."""
-        return self.bn2
-
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_channels, h, w) to (B, width, h / stride, w / stride)."""
-        inner = F.relu(self.bn1(self.conv1(features)))
-        inner = self.bn2(self.conv2(inner))
+        inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(features)))))
         return F.relu(inner + (features if self.downsample is None else self.downsample(features)))
 
 
@@ -57,15 +47,9 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.downsample = _shortcut(in_channels, out_channels, stride)
 
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The one before the sum."""
-        return self.bn3
-
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_channels, h, w) to (B, 4 * width, h / stride, w / stride)."""
-        inner = F.relu(self.bn1(self.conv1(features)))
-        inner = F.relu(self.bn2(self.conv2(inner)))
+        inner = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(features))))))
         inner = self.bn3(self.conv3(inner))
         return F.relu(inner + (features if self.downsample is None else self.downsample(features)))
 
@@ -87,15 +71,7 @@ _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
 
 
 class ResNet(nn.Module):
-    """Five levels at strides 2, 4, 8, 16, 32, without pooling and classifier.
-
-    Args:
-        depth: 18, 50 or 152.
-        in_channels: of the images.
-
-    Attributes:
-        widths: channels of each level.
-    """
+    """Five levels at strides 2, 4, 8, 16, 32, of `widths` channels; `depth` is 18, 50 or 152."""
 
     levels = 5
 
@@ -108,20 +84,20 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         channels = 64
         for level, count in enumerate(counts, 1):
-            blocks = []
-            for index in range(count):
-                blocks.append(block(channels, 32 << level, 2 if level > 1 and index == 0 else 1))
-                channels = self.widths[level]
-            self.add_module(f"layer{level}", nn.Sequential(*blocks))
+            first = block(channels, 32 << level, 2 if level > 1 else 1)
+            channels = self.widths[level]
+            rest = (block(channels, 32 << level, 1) for _ in range(count - 1))
+            self.add_module(f"layer{level}", nn.Sequential(first, *rest))
         self.apply(init_convolution)
         for module in self.modules():
-            # A fresh block starts as its shortcut (arXiv 1706.02677, section 5.1): dozens of sums that start
-            # as noise grow beyond all bounds before training has normalised them.
+            # A fresh block starts as its shortcut (arXiv 1706.02677, section 5.1): dozens of sums of noise
+            # would overflow before training has normalised them.
             if isinstance(module, BasicBlock | Bottleneck):
-                nn.init.zeros_(module.last_norm.weight)
+                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+                nn.init.zeros_(last.weight)
 
     def level(self, index: int, features: Tensor) -> Tensor:
-        """One level: 0 takes images (B, in_channels, H, W), every other the map of the level before it."""
+        """Compute a level: 0 takes images (B, in_channels, H, W), every other the map of the level before."""
         if index == 0:
             return F.relu(self.bn1(self.conv1(features)))
         if index == 1:
@@ -145,32 +121,12 @@ def init_convolution(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution that keeps the size, batch normalisation, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> None:
-        padding = dilation * (kernel // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-        )
-
-
-def encode_alone(encoder: ResNet, images: Tensor | None) -> list[Tensor]:
-    """The five maps of a network that looks at one modality alone."""
-    assert images is not None
-    maps: list[Tensor] = encoder(images)
-    return maps
-
-
 def enlarge(features: Tensor, size: torch.Size) -> Tensor:
     """Bilinear interpolation of (B, C, h, w) to `size`."""
     return F.interpolate(features, size, mode="bilinear", align_corners=False)
 
 
-_COUNTER = ".num_batches_tracked"
-"""Older files lack it, and nothing depends on it."""
+_COUNTER = ".num_batches_tracked"  # older files lack this buffer, on which nothing depends
 
 
 def load_resnets(network: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
@@ -180,29 +136,18 @@ def load_resnets(network: nn.Module, path: str | os.PathLike[str]) -> LoadReport
     image repeated three times.
 
     Raises:
-        InputError: the file cannot be read, is no ResNet, or is one of another depth.
+        InputError: the file cannot be read, is not a ResNet, or is one of another depth.
     """
     state = read_state_dict(path)
     if "conv1.weight" not in state or "layer1.0.conv1.weight" not in state:
         raise InputError(f"{path}: not a ResNet checkpoint (no conv1.weight and layer1.0.conv1.weight in it)")
-    filled: dict[str, Tensor] = {}
-    known: set[str] = set()
-    for prefix, encoder in network.named_modules():
-        if isinstance(encoder, ResNet):
-            values = _fit(path, encoder, state)
-            filled.update({f"{prefix}.{name}": value for name, value in values.items()})
-            known.update(values)
-    network.load_state_dict(filled, strict=False)
-    fresh = tuple(name for name in network.state_dict() if name not in filled)
-    return LoadReport(str(path), tuple(filled), fresh, tuple(name for name in state if name not in known))
+    encoders = [module for module in network.modules() if isinstance(module, ResNet)]
+    left_over = [name for name in state if not any(name in encoder.state_dict() for encoder in encoders)]
+    return fill_encoders(network, path, ResNet, lambda encoder: _fit(path, encoder, state), left_over)
 
 
 def _fit(path: str | os.PathLike[str], encoder: ResNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The file's entries as the encoder takes them.
-
-    Raises:
-        InputError: not every one fits.
-    """
+    """Return the file's entries for an encoder; raise InputError unless all fit."""
     own = encoder.state_dict()
     values = {name: value for name, value in state.items() if name in own}
     stem = values["conv1.weight"]
@@ -210,13 +155,8 @@ def _fit(path: str | os.PathLike[str], encoder: ResNet, state: dict[str, Tensor]
         values["conv1.weight"] = stem.sum(1, keepdim=True)
     missing = [name for name in own if name not in values and not name.endswith(_COUNTER)]
     surplus = [name for name in state if name.startswith("layer") and name not in own]
-    reshaped = [name for name, value in values.items() if value.shape != own[name].shape]
-    if missing or surplus:
-        detail = f"{(missing or surplus)[0]} is only {'here' if missing else 'there'}"
-    elif reshaped:
-        name = reshaped[0]
-        detail = f"{name} is {tuple(values[name].shape)} there and {tuple(own[name].shape)} here"
-    else:
+    detail = describe_misfit(own, {} if missing or surplus else values, missing, surplus)
+    if detail is None:
         return values
     raise InputError(
         f"{path}: weights of another network ({detail}); a ResNet-{encoder.depth} is needed, "

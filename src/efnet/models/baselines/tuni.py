@@ -1,14 +1,8 @@
 """TUNI (Guo 2025, arXiv 2509.10005): one encoder whose blocks extract from both images and fuse them at once.
 
-What the authors tell in the abstract and beside their code, and what is DFormer's or ours, stands in
-`docs/rivals.md`; the modules of a block are in `efnet.models.baselines.tuni`. Depths are DFormer-B's for
-`tuni_b`; the decoder is SegFormer's, of a width that meets the published counts.
-
-The three modules of a TUNI block (Guo 2025, arXiv 2509.10005) on maps of cells (B, h, w, C).
-
-The authors name them and say what they are for; the layers here are DFormer's (Yin 2024, arXiv
-2309.09668), on which they built, and otherwise our reading (`docs/rivals.md`). C are the channels of the
-RGB branch, C_T those of the slimmer thermal one.
+The authors name the three modules of a block and their purpose; the layers here are DFormer's (Yin 2024,
+arXiv 2309.09668), on which they built, and otherwise our reading (`docs/rivals.md`). Maps are (B, h, w, C): C
+are the channels of the RGB branch, C_T those of the narrower thermal one.
 """
 
 from __future__ import annotations
@@ -22,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.core.classes import ClassSet
-from efnet.models.baselines.base import Rival, RivalConfig
+from efnet.models.baselines.base import Baseline
 from efnet.models.baselines.segformer import SegFormerDecoder
 from efnet.models.layers import Linear, init_weights, layer_norm
-from efnet.ops.attention import attention
+from efnet.ops.linear import attention
+from efnet.ops.precision import at_least_float32
 
-REACH = 7
-"""Side of the depthwise convolutions and of the pooled queries, DFormer's best."""
+REACH = 7  # side of the depthwise convolutions and of the pooled queries, DFormer's best
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -59,7 +52,7 @@ class RGBLocalModule(nn.Module):
 
 
 class RGBTLocalModule(nn.Module):
-    """RGB-T local module: what both modalities share and where they differ, weighed by their similarity.
+    """RGB-T local module: the common and the different part of both modalities, weighted by similarity.
 
     With r, t both maps brought to C channels and s_c = <r_c, t_c> / (|r_c| |t_c|) the cosine similarity of a
     channel over the map: a = sigmoid(slope * s + offset), slope and offset learned per channel, and the
@@ -85,37 +78,22 @@ class RGBTLocalModule(nn.Module):
 
 
 def channel_similarity(one: Tensor, other: Tensor) -> Tensor:
-    """Cosine similarity of each channel over all cells.
-
-    Taken of means, not of sums, which half precision could not hold.
-
-    Args:
-        one: (B, h, w, C).
-        other: (B, h, w, C).
-
-    Returns:
-        (B, 1, 1, C) from -1 to 1, float32 (float64 for maps of that type).
-    """
-    one, other = (cells if cells.dtype == torch.float64 else cells.float() for cells in (one, other))
+    """Cosine similarity (B, 1, 1, C) of each channel of two maps (B, h, w, C), in float32 at least."""
+    one, other = at_least_float32(one), at_least_float32(other)
+    # Means, not sums, which half precision could not hold.
     product, first, second = (
         (left * right).mean((1, 2), keepdim=True)
         for left, right in ((one, other), (one, one), (other, other))
     )
-    # A floor under the norms: a channel of zeros is similar to nothing.
+    # With a floor under the norms a channel of zeros is similar to nothing.
     return product * (first.clamp_min(1e-8) * second.clamp_min(1e-8)).rsqrt()
 
 
 class RGBTGlobalModule(nn.Module):
-    """RGB-T global module: few queries of both modalities look at all cells, DFormer's global awareness.
+    """RGB-T global module: few queries of both modalities attend to all cells, DFormer's global awareness.
 
-    Queries are both maps pooled to 7 x 7, keys and values the RGB map's; what they gather is enlarged to the
-    map again.
-
-    Args:
-        width: C.
-        query_width: C + C_T; C where there is one modality.
-        out_width: channels of queries, keys, values and result.
-        heads: of attention.
+    Queries (of `query_width`, C + C_T) are both maps pooled to 7 x 7, keys and values the RGB map's; the
+    result, of `out_width` channels, is enlarged to the map.
     """
 
     def __init__(self, width: int, query_width: int, out_width: int, heads: int) -> None:
@@ -157,25 +135,16 @@ def bins(length: int, count: int, like: Tensor) -> Tensor:
 class TUNIConfig:
     """One size: a value per stage. The thermal branch has half of each width."""
 
-    depths: tuple[int, int, int, int]
-    """Blocks."""
-    widths: tuple[int, int, int, int]
-    """Channels of the RGB branch."""
-    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
-    """Of the global module."""
-    mlp_ratios: tuple[int, int, int, int] = (8, 8, 4, 4)
-    """Hidden width of the feed-forward part over the width."""
+    depths: tuple[int, int, int, int]  # blocks
+    widths: tuple[int, int, int, int]  # channels of the RGB branch
+    heads: tuple[int, int, int, int] = (1, 2, 4, 8)  # attention heads of the global module
+    mlp_ratios: tuple[int, int, int, int] = (8, 8, 4, 4)  # hidden width of the feed-forward over the width
 
 
 class TUNIBlock(nn.Module):
-    """Three modules side by side, concatenated; each branch goes on with a projection of all of them.
+    """Three modules side by side, concatenated; each branch continues with a projection of all of them.
 
-    Args:
-        width: channels C of the RGB branch.
-        thermal_width: channels C_T of the thermal one; 0: there is none, and no RGB-T local module.
-        heads: of the global module.
-        ratio: of the feed-forward parts.
-        last: whether the thermal branch ends here: nobody reads it after the last block.
+    A `thermal_width` of 0: no thermal branch, no RGB-T local module. The last block ends the thermal branch.
     """
 
     def __init__(self, width: int, thermal_width: int, heads: int, ratio: int, last: bool) -> None:
@@ -192,7 +161,7 @@ class TUNIBlock(nn.Module):
         self.mlps = nn.ModuleList(FeedForward(channels, ratio) for channels in after)
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
-        """One map (B, h, w, C), or two of them, the second (B, h, w, C_T), to those that go on."""
+        """One map (B, h, w, C), or a second (B, h, w, C_T) too, to those that continue."""
         normed = [norm(cells) for norm, cells in zip(self.norms, branches, strict=True)]
         parts = [self.rgb_local(normed[0]), self.rgbt_global(*normed)]
         if self.rgbt_local is not None:
@@ -206,9 +175,8 @@ class FeedForward(nn.Sequential):
     """Norm and two linear layers, cell by cell."""
 
     def __init__(self, width: int, ratio: int) -> None:
-        super().__init__(
-            layer_norm(width), Linear(width, ratio * width), nn.GELU(), Linear(ratio * width, width)
-        )
+        hidden = ratio * width
+        super().__init__(layer_norm(width), Linear(width, hidden), nn.GELU(), Linear(hidden, width))
 
 
 class Downsampling(nn.Sequential):
@@ -224,13 +192,7 @@ class Downsampling(nn.Sequential):
 
 
 class TUNIStage(nn.Module):
-    """Both branches at a half of the size (the first stage: a quarter), then blocks.
-
-    Args:
-        config: depths and widths.
-        stage: 0 to 3.
-        channels: of the branches that come in.
-    """
+    """Both branches at half the size (in stage 0 a quarter), then blocks; `channels` are the input's."""
 
     def __init__(self, config: TUNIConfig, stage: int, channels: Sequence[int]) -> None:
         super().__init__()
@@ -244,19 +206,13 @@ class TUNIStage(nn.Module):
             for before, middle, after in zip(channels, between, self.widths, strict=True)
         )
         self.blocks = nn.ModuleList(
-            TUNIBlock(
-                width,
-                thermal_width,
-                config.heads[stage],
-                config.mlp_ratios[stage],
-                last=stage == len(config.depths) - 1 and index == depth - 1,
-            )
-            for index in range(depth)
+            TUNIBlock(width, thermal_width, config.heads[stage], config.mlp_ratios[stage], last)
+            for last in (*[False] * (depth - 1), stage == len(config.depths) - 1)
         )
         self.norm = layer_norm(width)
 
     def forward(self, branches: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Maps (B, C, H, W) of the branches to theirs, and to the normalised one for the decoder."""
+        """Maps (B, C, H, W) of the branches to this stage's, and to the normalised one for the decoder."""
         maps = [shrink(features) for shrink, features in zip(self.downsample, branches, strict=True)]
         cells = [features.permute(0, 2, 3, 1) for features in maps]
         for block in self.blocks:
@@ -265,30 +221,30 @@ class TUNIStage(nn.Module):
         return [branch.permute(0, 3, 1, 2) for branch in cells], seen.permute(0, 3, 1, 2)
 
 
-class TUNI(Rival):
-    """Four stages, and a decoder that reads the RGB branch alone, which holds both by then.
+class TUNI(Baseline):
+    """Four stages, and a decoder that reads the RGB branch alone, into which both are fused.
 
-    Of one modality alone, thermal too, it is the wide branch with the RGB-RGB local and the global module:
-    the slim one has no modules of its own. A subclass names its size.
+    With one modality, thermal too, it is the wide branch with the RGB-RGB local and the global module. A
+    subclass names its size.
     """
 
     encoder_config: ClassVar[TUNIConfig]
-    decoder_width: ClassVar[int]
+    decoder_width: ClassVar[int] = 256
 
-    def __init__(self, config: RivalConfig, name: str = "", classes: ClassSet | None = None) -> None:
-        super().__init__(config, name, classes)
-        channels: Sequence[int] = {"rgbt": (3, 1), "rgb": (3,), "thermal": (1,)}[config.modality]
+    def _build(self) -> None:
+        channels: Sequence[int] = {"rgbt": (3, 1), "rgb": (3,), "thermal": (1,)}[self.config.modality]
         stages: list[TUNIStage] = []
         for index in range(len(self.encoder_config.widths)):
             stages.append(TUNIStage(self.encoder_config, index, channels))
             channels = stages[-1].widths
         self.stages = nn.ModuleList(stages)
-        self.decoder = SegFormerDecoder(self.encoder_config.widths, config.num_classes, self.decoder_width)
+        widths, classes = self.encoder_config.widths, self.config.num_classes
+        self.decoder = SegFormerDecoder(widths, classes, self.decoder_width)
         self.apply(init_weights)
 
     def score_cells(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Normalised images to logits (B, K, H/4, W/4)."""
-        # Of the thermal image's three equal channels one is enough.
+        # One of the thermal image's three equal channels is enough.
         branches = [] if rgb is None else [rgb]
         if thermal is not None:
             branches.append(thermal[:, :1])
@@ -300,17 +256,9 @@ class TUNI(Rival):
         return logits
 
 
-class TUNIS(TUNI):
+class TUNIS(TUNI, architecture="tuni_s", encoder_config=TUNIConfig((2, 2, 4, 2), (48, 96, 192, 384))):
     """TUNI-S."""
 
-    architecture = "tuni_s"
-    encoder_config = TUNIConfig((2, 2, 4, 2), (48, 96, 192, 384))
-    decoder_width = 256
 
-
-class TUNIB(TUNI):
+class TUNIB(TUNI, architecture="tuni_b", encoder_config=TUNIConfig((3, 3, 12, 2), (64, 128, 256, 512))):
     """TUNI-B, with the depths and widths of DFormer-B."""
-
-    architecture = "tuni_b"
-    encoder_config = TUNIConfig((3, 3, 12, 2), (64, 128, 256, 512))
-    decoder_width = 256

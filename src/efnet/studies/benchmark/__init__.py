@@ -1,1 +1,1 @@
-"""Speed and memory on the machine at hand: `efnet benchmark`."""
+"""Speed and memory of networks and clusterings on this machine."""

@@ -1,7 +1,4 @@
-"""The dense formulation of clustering, for comparison: distance matrix, top-k, masked minimum, arg-minimum.
-
-What the public token-clustering code does, in float32 and, unlike ours, not exact.
-"""
+"""The dense formulation of clustering, as in the public token-clustering code: float32 and not exact."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ import torch
 from torch import Tensor
 
 from efnet.models import dbtc
-from efnet.ops.dpc_knn import Clusters
+from efnet.ops.clustering.dpc_knn import Clusters
 
 MATRICES = 3.25
-"""N x N float32 matrices that `dense_dpc_knn` holds at its peak; a little more than was measured."""
+"""N x N float32 matrices that `dense_dpc_knn` holds at its peak; slightly more than was measured."""
 
 
 @torch.no_grad()
@@ -28,7 +25,7 @@ def dense_dpc_knn(
     spatial_weight: float = 0.0,
     grid: tuple[int, int] | None = None,
 ) -> Clusters:
-    """Equations 1-3 with N x N matrices; arguments and result as of `efnet.ops.dpc_knn`."""
+    """Compute equations 1-3 with N x N matrices; arguments and result as of `efnet.ops.dpc_knn`."""
     features = features.float()
     with torch.autocast(features.device.type, enabled=False):
         distance = torch.cdist(features, features) / math.sqrt(features.shape[-1])
@@ -47,18 +44,18 @@ def dense_dpc_knn(
 
 
 def dense_bytes(batch: int, tokens: int) -> int:
-    """Estimated peak of one `dense_dpc_knn` of (batch, tokens, C)."""
+    """Estimate the peak of one `dense_dpc_knn` of (batch, tokens, C)."""
     return int(MATRICES * 4 * batch * tokens * tokens)
 
 
 def dense_bytes_of_network(batch: int, size: tuple[int, int]) -> int:
-    """Of a forward pass on images (H, W): its first clustering, of all cells, is the largest."""
+    """Estimate the peak of a forward pass on images (H, W): the first clustering, of all cells."""
     return dense_bytes(batch, math.ceil(size[0] / 4) * math.ceil(size[1] / 4))
 
 
 @contextlib.contextmanager
 def clustering_by(function: Callable[..., Clusters]) -> Iterator[None]:
-    """Let the networks of this process cluster by `function` within the block."""
+    """Make the networks of this process cluster by `function` within the block."""
     before = vars(dbtc)["dpc_knn"]
     vars(dbtc)["dpc_knn"] = function
     try:

@@ -1,84 +1,124 @@
-"""Whether contestants see the same classes in the user's pairs as their network in PyTorch and float32.
-
-Accuracy of the models that are measured, from the reports of other commands.
-
-`--mode forward` and `--mode train`: networks against each other, with their limits and their parts.
-"""
+"""Networks against each other (modes forward and train): time, limits, parts, agreement, exported files."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from efnet.core.errors import InputError
-from efnet.export.agreement import shares
-from efnet.inference.runtime import is_exported
+from efnet.core.errors import InputError, one_of
+from efnet.core.progress import Progress, count_steps, no_progress
+from efnet.export.export import shares
+from efnet.export.formats import PRECISIONS, SUFFIX, Precision
+from efnet.inference.runtime import SUFFIXES, Runtime, check_runtime, is_exported
 from efnet.models.base import SegmentationModel
 from efnet.models.complexity import count
 from efnet.models.registry import ARCHITECTURES
+from efnet.reporting.tables import Quantiles
 from efnet.studies.benchmark.measure import (
-    Progress,
-    Spread,
+    Step,
     Work,
     describe,
     gemm_contestants,
     gemm_rates,
     interleave,
     peak_of,
+    run_python,
 )
 from efnet.studies.benchmark.parts import breakdown
 from efnet.studies.benchmark.subject import Network, Subject, make_work, named_shortage, open_model
 
+Target = tuple[Runtime, Precision]
+"""A runtime (torch: the checkpoint itself), and the precision of the weights."""
+
+
+def parse_target(word: str) -> Target:
+    """Read a runtime with a precision, such as `onnx-int8`; raises InputError if there is none such."""
+    name, _, bits = word.partition("-")
+    runtime = check_runtime(name)
+    return runtime, one_of(bits or "32", PRECISIONS[runtime], f"`runtime` {word}: {runtime} comes in")
+
+
+def variant_for(target: Target) -> str:
+    """Return the variant of a `Subject` that is exported for this target."""
+    runtime, precision = target
+    return runtime if precision == "32" else f"{runtime}-{precision}"
+
+
+def variant_of(path: str) -> str:
+    """Return the variant of a `Subject` that is this exported file."""
+    runtime = SUFFIXES[Path(path).suffix.lower()]
+    return "program" if runtime == "torch" else runtime
+
+
+def export_for(
+    model: str, target: Target, size: tuple[int, int], folder: Path, checks: Sequence[str] = ()
+) -> tuple[Path, str | None]:
+    """Export a checkpoint or preset for single pairs of size (H, W), in a new folder below `folder`.
+
+    A process of its own does it: memory that tracing leaves behind would affect measurements of this one.
+    `checks` are options of `efnet export` that name pairs to check the file on; empty: generated ones.
+    Returns the file, and the reason if it could not be written. Raises InputError if there is no such model.
+    """
+    runtime, precision = target
+    # Checkpoints of two runs may have one name.
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    name = f"{Path(model).name}_{size[0]}x{size[1]}"
+    path = folder / f"{name}{SUFFIX[runtime]}"
+    network = open_model(model)
+    assert isinstance(network, SegmentationModel)
+    network.write(folder / name)
+    options = {"checkpoint": folder / name, "format": runtime, "precision": precision, "out": path}
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    ran = run_python(["efnet", "export", *words, "--size", f"{size[0]}x{size[1]}", *checks])
+    if ran.returncode == 0:
+        return path, None
+    lines = ran.stderr.strip().splitlines() or [f"it ended with status {ran.returncode}"]
+    return path, lines[-1].removeprefix("efnet: error: ")
+
 
 def reference_of(subject: Subject) -> Subject | None:
-    """The contestant that others of its model are compared with; None: an exported file alone has none."""
+    """Return the contestant that others of its model are compared with: PyTorch in float32."""
     if is_exported(subject.model):
-        return None
+        return None  # its network is not known
     return replace(subject, precision="32", variant="plain", dense=False, file=None)
 
 
 def missing_references(subjects: Sequence[Subject]) -> list[Subject]:
-    """References that are no contestants themselves."""
+    """Return the references that are not contestants themselves."""
     wanted = dict.fromkeys(map(reference_of, subjects))
     return [one for one in wanted if one is not None and one not in subjects]
 
 
-def classes_seen(subject: Subject, work: Work, progress: Progress) -> Tensor:
-    """The class of every pixel of the subject's pairs, (N, H, W) uint8, by a work that has not run yet."""
+def classes_seen(subject: Subject, work: Work, step: Step) -> Tensor:
+    """Return the class of every pixel of the subject's pairs, (N, H, W) uint8, by a work that is new."""
     found = []
     for _ in range(subject.passes):
         logits = work()
         assert isinstance(logits, Tensor)
         found.append(logits.argmax(1).to("cpu", torch.uint8))
-        progress()
+        step()
     return torch.cat(found)[: len(subject.pairs)]
 
 
 def agreements(
-    subjects: Sequence[Subject], seen: Mapping[Subject, Tensor], progress: Progress
+    subjects: Sequence[Subject], seen: Mapping[Subject, Tensor], step: Step
 ) -> dict[Subject, dict[str, Any]]:
-    """What each contestant has in common with its reference.
+    """Compare the classes that each contestant predicts for the user's pairs with those of its reference.
 
-    Args:
-        subjects: the contestants, with pairs.
-        seen: what `classes_seen` found of those that work.
-        progress: told `subject.passes` times for each of `missing_references`.
-
-    Returns:
-        `pairs` (how many), `overall` (share of all pixels with the same class) and `worst` (that of the worst
-        pair); both None where a contestant is the reference, or has none.
+    `seen` holds the results of `classes_seen`. Returns `pairs` (their number), `overall` (share of all pixels
+    with the same class) and `worst` (share in the worst pair); both None for a reference or without one.
     """
     known = dict(seen)
     for missing in missing_references(subjects):
         work = make_work(missing, open_model(missing.model))
-        known[missing] = classes_seen(missing, work, progress)
+        known[missing] = classes_seen(missing, work, step)
     found = {}
     for subject, classes in seen.items():
         reference = reference_of(subject)
@@ -90,32 +130,28 @@ def agreements(
 
 
 def read_accuracy(path: str) -> dict[str, float]:
-    """The mIoU of each model, a fraction.
+    """Read the mIoU of each model, a fraction; raises InputError if the file is unreadable or has none.
 
-    Args:
-        path: JSON of `efnet experiment` (rows of modality rgbt, mean over seeds), of `efnet evaluate`, or
-            plain values such as `{"efnet_light": 0.51}`.
-
-    Raises:
-        InputError: it cannot be read, or says nothing of any model.
+    It is the JSON of `efnet experiment` (rows of modality rgbt, mean over seeds) or `efnet evaluate`, or
+    plain values such as `{"efnet_light": 0.51}`.
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-        found = dict(_found(values))
+        found = dict(_mious(values))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"--accuracy {path}: cannot be read ({error}); give the JSON report of efnet experiment or efnet "
+            f"`accuracy` {path}: cannot be read ({error}); give the JSON report of efnet experiment or efnet "
             'evaluate, or {"model": mIoU}'
         ) from error
     for model, miou in found.items():
         if not 0 <= miou <= 1:
-            raise InputError(f"--accuracy {path}: {model} has {miou:g}; give fractions from 0 to 1")
+            raise InputError(f"`accuracy` {path}: {model} has {miou:g}; give fractions from 0 to 1")
     if not found:
-        raise InputError(f"--accuracy {path}: has the mIoU of no model")
+        raise InputError(f"`accuracy` {path}: has the mIoU of no model")
     return found
 
 
-def _found(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def _mious(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
     if "rows" in values:
         for row in values["rows"]:
             if row["model"] is not None and row["modality"] == "rgbt" and row["miou"] is not None:
@@ -128,29 +164,21 @@ def _found(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 PASSES = {False: 1, True: 3}
-"""Forward passes that a pass, or a step of training, is worth in multiply-adds: the backward pass computes
-two products for each of the forward's."""
+"""Multiply-adds of a pass, or a training step, in forward passes: backward has two products for each."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """How much is measured."""
 
-    Attributes:
-        runs: rounds that count.
-        warmup: rounds before.
-        parts: whether to break a pass down into parts.
-        memory: whether to measure peak memory.
-    """
-
-    runs: int = 10
-    warmup: int = 2
-    parts: bool = True
-    memory: bool = True
+    runs: int = 10  # rounds that count
+    warmup: int = 2  # rounds before
+    parts: bool = True  # break a pass down into parts
+    memory: bool = True  # measure peak memory
 
 
 def steps(subjects: Sequence[Subject], plan: Plan) -> int:
-    """How often `compare` tells its progress."""
+    """Return the number of steps that `compare` takes."""
     gemms = 2 if subjects[0].precision == "bf16" else 1
     plain = sum(_broken_down(subject) for subject in subjects)
     turns = (len(subjects) + gemms) * (plan.runs + plan.warmup)
@@ -162,65 +190,58 @@ def steps(subjects: Sequence[Subject], plan: Plan) -> int:
 def compare(
     subjects: Sequence[Subject],
     plan: Plan,
-    progress: Progress = lambda: None,
+    progress: Progress = no_progress,
     failed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Measure contestants of one size, batch, device and precision.
+    """Measure contestants of one size, batch, device and precision, all with the same pairs or with none.
 
-    Args:
-        subjects: at least one; all with the same pairs, or none with any.
-        plan: how much.
-        progress: told `steps(subjects, plan)` times.
-        failed: labels of contestants that are known not to work, and why.
+    `failed` holds the reasons of contestants that are known not to work, by label.
 
     Returns:
         plain values: `machine`, `gemm` (operations per second by type), and `rows`, one per contestant, with
         `error` instead of figures where a variant (compile, cuda-graph, an exported file) does not work here,
-        and with pairs `agreement`, see `efnet.studies.benchmark.networks.agreements`.
+        and with pairs `agreement`, see `agreements`.
 
     Raises:
-        InputError: a model that is not there, or too little memory.
+        InputError: a model that does not exist, or too little memory.
     """
     device = torch.device(subjects[0].device)
+    step = count_steps(progress, steps(subjects, plan))
     errors = dict(failed or {})
     models = {each.label: open_model(each.source) for each in subjects if each.label not in errors}
-    works, seen = _ready(subjects, models, errors, progress)
-    agreement = agreements(list(seen), seen, progress)
+    works, seen = _ready(subjects, models, errors, step)
+    agreement = agreements(list(seen), seen, step)
     gemms, operations = gemm_contestants(device, subjects[0].precision)
-    times = interleave({**works, **gemms}, device, plan.runs, plan.warmup, progress)
+    times = interleave({**works, **gemms}, device, plan.runs, plan.warmup, step)
     rates = gemm_rates(times, operations)
     rows = []
     for subject in subjects:
         if subject.label in errors:
             rows.append({**_head(subject), "error": errors[subject.label]})
             continue
-        row = _row(subject, models[subject.label], times[subject.label], rates)
+        model = models[subject.label]
+        row = _row(subject, model, times[subject.label], rates)
         if subject in agreement:
             row["agreement"] = agreement[subject]
         if plan.memory:
-            peak = peak_of({"kind": "network", "subject": subject.to_dict()})
-            row["memory"] = None if peak is None else peak.to_dict()
-            progress()
-        model = models[subject.label]
+            row["memory"] = peak_of({"kind": "network", "subject": subject.to_dict()})
+            step()
         if plan.parts and _broken_down(subject) and isinstance(model, SegmentationModel):
-            row["breakdown"] = breakdown(subject, model, plan.runs, progress)
+            row["breakdown"] = breakdown(subject, model, plan.runs, step)
         rows.append(row)
     _relate(rows)
     return {"machine": describe(device), "gemm": rates, "rows": rows}
 
 
 def _broken_down(subject: Subject) -> bool:
-    """Whether it shows its parts: compiled and captured networks run none of our code."""
+    """Whether parts can be timed: compiled and captured networks run none of our code."""
     return subject.variant == "plain" and not subject.dense
 
 
 def _ready(
-    subjects: Sequence[Subject], models: dict[str, Network], errors: dict[str, str], progress: Progress
+    subjects: Sequence[Subject], models: dict[str, Network], errors: dict[str, str], step: Step
 ) -> tuple[dict[str, Work], dict[Subject, Tensor]]:
-    """The contestants, each tried once or on every pair, and the classes that they see in pairs.
-
-    Why one does not work goes to `errors`.
-    """
+    """Try each contestant once, or on every pair; return works and classes. Reasons go to `errors`."""
     works: dict[str, Work] = {}
     seen: dict[Subject, Tensor] = {}
     for subject in subjects:
@@ -230,10 +251,10 @@ def _ready(
             try:
                 work = make_work(subject, models[subject.label])
                 if subject.pairs:
-                    seen[subject] = classes_seen(subject, work, progress)
+                    seen[subject] = classes_seen(subject, work, step)
                 else:
                     work()
-            # What a compiler or a capture raises is beyond counting, and plain works all the same.
+            # Compilers and captures raise all kinds of exceptions, and the plain variant works all the same.
             except Exception as error:
                 if subject.variant == "plain":
                     raise
@@ -245,12 +266,11 @@ def _ready(
 
 
 def _head(subject: Subject) -> dict[str, Any]:
-    """What a row is about; of a file its name alone, since its folder may be gone, of pairs their number."""
-    file = None if subject.file is None else Path(subject.file).name
+    file = None if subject.file is None else Path(subject.file).name  # its folder may be temporary
     return {"label": subject.label, **subject.to_dict(), "file": file, "pairs": len(subject.pairs)}
 
 
-def _row(subject: Subject, model: Network, spread: Spread, rates: dict[str, float]) -> dict[str, Any]:
+def _row(subject: Subject, model: Network, times: Quantiles, rates: dict[str, float]) -> dict[str, Any]:
     with torch.device("meta"):
         counted = count(ARCHITECTURES[model.architecture](model.config), subject.size)
     one = counted.layers + counted.attention
@@ -258,12 +278,12 @@ def _row(subject: Subject, model: Network, spread: Spread, rates: dict[str, floa
     limit = 2 * one * subject.batch * PASSES[subject.training] / rate
     return {
         **_head(subject),
-        "seconds": spread.to_dict(),
-        "pairs_per_second": subject.batch / spread.median,
+        "seconds": asdict(times),
+        "pairs_per_second": subject.batch / times.median,
         "parameters": counted.parameters,
         "multiply_adds": one,
-        "times_limit": spread.median / limit,
-        "share_of_limit": limit / spread.median,
+        "times_limit": times.median / limit,
+        "share_of_limit": limit / times.median,
     }
 
 

@@ -1,7 +1,7 @@
-"""Which part of a network takes how much of its time.
+"""Time of each part of a network.
 
-Parts nest: a stage holds its clustering. A clock runs for the innermost part that is open, so the parts'
-times add up to the whole; what belongs to none is `other`.
+Parts nest: a stage holds its clustering. The clock charges the innermost open part, so parts and `other` add
+up to the whole.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 from efnet.models import dbtc
 from efnet.models.base import SegmentationModel
 from efnet.models.efnet import EFNet
 from efnet.studies.benchmark.dense import clustering_by
-from efnet.studies.benchmark.measure import Progress, synchronize
+from efnet.studies.benchmark.measure import Step, synchronize
 from efnet.studies.benchmark.subject import Subject, TrainingStep, make_work
 
 OTHER = "other"
@@ -28,11 +27,7 @@ CLUSTERING = "clustering"
 
 
 class PartClock:
-    """Adds up the time for which each part was the innermost one.
-
-    Args:
-        device: waited for at every change of part.
-    """
+    """Add up the time for which each part was the innermost; wait for the device at every change."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -41,30 +36,39 @@ class PartClock:
         self._since = 0.0
 
     def start(self) -> None:
-        """Begin a run: forget the last one."""
+        """Begin a run, and reset the times."""
         self.seconds.clear()
         self._open = [OTHER]
         synchronize(self.device)
         self._since = time.perf_counter()
 
     def stop(self) -> dict[str, float]:
-        """End the run; seconds by part."""
+        """End the run and return seconds by part."""
         self._charge()
         return dict(self.seconds)
 
     def enter(self, part: str) -> None:
-        """A part begins."""
+        """Begin a part."""
         self._charge()
         self._open.append(part)
 
     def leave(self) -> None:
-        """The innermost part ends."""
+        """End the innermost part."""
         self._charge()
         self._open.pop()
 
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Charge the block to a part."""
+        self.enter(name)
+        try:
+            yield
+        finally:
+            self.leave()
+
     @property
     def innermost(self) -> str:
-        """The part that is open."""
+        """Name of the innermost part."""
         return self._open[-1]
 
     def _charge(self) -> None:
@@ -75,7 +79,7 @@ class PartClock:
 
 
 def named_parts(model: SegmentationModel) -> dict[str, str]:
-    """Label of each module that counts as a part, by the module's name."""
+    """Return the label of each module that counts as a part, by the module's name."""
     if not isinstance(model, EFNet):
         return {name: name for name, _ in model.named_children()}
     parts: dict[str, str] = {}
@@ -94,25 +98,33 @@ def named_parts(model: SegmentationModel) -> dict[str, str]:
 
 @contextmanager
 def watched(model: SegmentationModel, clock: PartClock) -> Iterator[None]:
-    """Let the network tell the clock where it is."""
+    """Let a forward pass charge its parts, among them normalising the images and resizing the logits."""
     modules = dict(model.named_modules())
+    parts = [(modules[name], label) for name, label in named_parts(model).items()]
+    score_cells = model.score_cells
+
+    def score(*args: Any, **options: Any) -> Any:
+        clock.leave()
+        with clock.part(OTHER):
+            scores = score_cells(*args, **options)
+        clock.enter("final resize")
+        return scores
+
+    def entering(label: str) -> Callable[..., None]:
+        return lambda *_: clock.enter(label)
+
     handles = []
-    for name, label in named_parts(model).items():
-        handles.append(modules[name].register_forward_pre_hook(_entering(clock, label)))
-        handles.append(modules[name].register_forward_hook(lambda *_: clock.leave(), always_call=True))
-    with clustering_watched(clock), _ends_watched(model, clock):
+    for module, label in [*parts, (model, "normalised input")]:
+        handles.append(module.register_forward_pre_hook(entering(label)))
+        handles.append(module.register_forward_hook(lambda *_: clock.leave(), always_call=True))
+    vars(model)["score_cells"] = score
+    with clustering_watched(clock):
         try:
             yield
         finally:
+            del vars(model)["score_cells"]
             for handle in handles:
                 handle.remove()
-
-
-def _entering(clock: PartClock, label: str) -> Callable[..., None]:
-    def enter(_module: nn.Module, _inputs: Any) -> None:
-        clock.enter(label)
-
-    return enter
 
 
 @contextmanager
@@ -122,56 +134,20 @@ def clustering_watched(clock: PartClock) -> Iterator[None]:
 
     def clustered(*args: Any, **options: Any) -> Any:
         words = clock.innermost.split()
-        clock.enter(f"{CLUSTERING} {words[1]}" if words[0] == "DBTC" else CLUSTERING)
-        try:
+        with clock.part(f"{CLUSTERING} {words[1]}" if words[0] == "DBTC" else CLUSTERING):
             return inner(*args, **options)
-        finally:
-            clock.leave()
 
     with clustering_by(clustered):
         yield
 
 
-@contextmanager
-def _ends_watched(model: SegmentationModel, clock: PartClock) -> Iterator[None]:
-    """Charge what is before and after the scores: normalised images, and logits at the images' size."""
-    inner = model.score_cells
-
-    def score(*args: Any, **options: Any) -> Any:
-        clock.leave()
-        clock.enter(OTHER)
-        try:
-            return inner(*args, **options)
-        finally:
-            clock.leave()
-            clock.enter("final resize")
-
-    handles = [
-        model.register_forward_pre_hook(_entering(clock, "normalised input")),
-        model.register_forward_hook(lambda *_: clock.leave(), always_call=True),
-    ]
-    vars(model)["score_cells"] = score
-    try:
-        yield
-    finally:
-        del vars(model)["score_cells"]
-        for handle in handles:
-            handle.remove()
-
-
 def breakdown(
-    subject: Subject, model: SegmentationModel, runs: int, progress: Progress = lambda: None
+    subject: Subject, model: SegmentationModel, runs: int, step: Step = lambda: None
 ) -> dict[str, Any]:
-    """Time of each part of a pass, or of each phase of a step.
+    """Measure each part of a pass, or each phase of a step, of a plain contestant.
 
-    Args:
-        subject: a plain contestant.
-        model: its network.
-        runs: of which the medians are taken; one more goes before.
-        progress: told after each run.
-
-    Returns:
-        `seconds` of the whole, `parts` (name, seconds, share of the whole) and `clustering_share`.
+    Returns `seconds` of the whole, `parts` (name, seconds, share of it) and `clustering_share`: medians of
+    `runs` runs, after one that does not count.
     """
     clock = PartClock(torch.device(subject.device))
     work = TrainingStep(subject, model) if subject.training else make_work(subject, model)
@@ -186,25 +162,21 @@ def breakdown(
         seconds = clock.stop()
         if turn >= 0:
             taken.append(seconds)
-        progress()
+        step()
     return _summary(taken)
 
 
 def _watched_step(step: TrainingStep, clock: PartClock) -> None:
-    """A step with its phases; clusterings computed again in the backward pass count as clusterings."""
+    """Run a step; clusterings that the backward pass computes again count as clusterings."""
     with clustering_watched(clock):
-        clock.enter("forward without clustering")
-        logits = step.forward()
-        clock.leave()
-        clock.enter("loss")
-        loss = step.loss(logits)
-        clock.leave()
-        clock.enter("backward")
-        step.backward(loss)
-        clock.leave()
-        clock.enter("optimizer")
-        step.update()
-        clock.leave()
+        with clock.part("forward without clustering"):
+            logits = step.forward()
+        with clock.part("loss"):
+            loss = step.loss(logits)
+        with clock.part("backward"):
+            step.backward(loss)
+        with clock.part("optimizer"):
+            step.update()
 
 
 def _summary(taken: list[dict[str, float]]) -> dict[str, Any]:

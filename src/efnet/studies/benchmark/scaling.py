@@ -1,23 +1,22 @@
-"""`--mode clustering`: `efnet.ops.dpc_knn` against the dense formulation.
-
-`--mode growth`: time and memory of a forward pass against image size, ours and with dense clustering.
-"""
+"""Ours against the dense formulation: clusterings (mode clustering), a network by size (mode growth)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efnet.ops.dpc_knn import dpc_knn
+from efnet.core.progress import Progress, count_steps, no_progress
+from efnet.ops.clustering.dpc_knn import dpc_knn
 from efnet.studies.benchmark.dense import dense_bytes, dense_bytes_of_network, dense_dpc_knn
 from efnet.studies.benchmark.measure import (
-    Progress,
+    Step,
     Work,
     describe,
     free_memory,
@@ -31,28 +30,21 @@ from efnet.studies.benchmark.subject import Subject, make_work, named_shortage, 
 NEIGHBORS = 5
 CONTESTANTS = {"ours": dpc_knn, "dense": dense_dpc_knn}
 
+SIZES = ((240, 320), (480, 640), (720, 1280), (1080, 1920))
+"""Default sizes of mode growth."""
+
 
 @dataclass(frozen=True)
 class Case:
-    """One clustering.
+    """One clustering."""
 
-    Attributes:
-        name: of what network stage it is typical.
-        batch: B.
-        cells: (h, w) of the tokens; N is their product.
-        channels: C.
-        tau: balance of equation 1.
-        regular: whether the tokens are known to be the cells of a regular grid, as in stage 2.
-        device: as of `torch.device`.
-    """
-
-    name: str
-    batch: int
-    cells: tuple[int, int]
-    channels: int
-    tau: float
-    regular: bool
-    device: str = "cpu"
+    name: str  # stage that it is typical of
+    batch: int  # B
+    cells: tuple[int, int]  # (h, w) of the tokens; N is their product
+    channels: int  # C
+    tau: float  # balance of equation 1
+    regular: bool  # tokens are known to be the cells of a regular grid, as in stage 2
+    device: str = "cpu"  # as of `torch.device`
 
     @property
     def tokens(self) -> int:
@@ -66,12 +58,12 @@ class Case:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Case:
-        """Read what `dataclasses.asdict` made."""
+        """Read the result of `dataclasses.asdict`."""
         return replace(cls(**values), cells=(int(values["cells"][0]), int(values["cells"][1])))
 
 
 def cases_of(size: tuple[int, int], batch: int, device: str) -> list[Case]:
-    """The clusterings of a network of TCFormer's widths on images (H, W), and the first with tau = 1."""
+    """Return the clusterings of a network of TCFormer's widths on images (H, W), the first one twice."""
     height, width = (math.ceil(side / 4) for side in size)
     at = f"{size[0]}x{size[1]}"
     half, quarter = ((math.ceil(height / n), math.ceil(width / n)) for n in (2, 4))
@@ -84,12 +76,12 @@ def cases_of(size: tuple[int, int], batch: int, device: str) -> list[Case]:
 
 
 def standard_cases(device: str) -> list[Case]:
-    """Those of 480x640, and a batch of small images."""
+    """Return the clusterings of 480x640, and one of a batch of small images."""
     return [*cases_of((480, 640), 1, device), cases_of((192, 256), 4, device)[0]]
 
 
 def clustering_inputs(case: Case) -> tuple[Tensor, Tensor]:
-    """Smooth layer-normalised features (B, N, C) with noise; positions (B, N, 2) in units of the pitch."""
+    """Make smooth layer-normalised features (B, N, C) with noise, and positions (B, N, 2) in pitches."""
     generator = torch.Generator().manual_seed(0)
     height, width = case.cells
     shape = (case.batch, case.channels, max(2, height // 6), max(2, width // 6))
@@ -102,7 +94,7 @@ def clustering_inputs(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def clustering_work(case: Case, contestant: str) -> Work:
-    """One clustering by `ours` or `dense`; it returns the clusters."""
+    """Return one clustering by `ours` or `dense`, which returns the clusters."""
     features, positions = clustering_inputs(case)
     function = CONTESTANTS[contestant]
     grid = case.cells if case.regular else None
@@ -114,55 +106,67 @@ def clustering_work(case: Case, contestant: str) -> Work:
     return work
 
 
-def steps(cases: Sequence[Case], runs: int, warmup: int, memory: bool) -> int:
-    """How often `compare_clusterings` tells its progress, if nothing is left out."""
-    return len(cases) * ((runs + warmup) * 3 + 1 + 2 * memory)
+@dataclass(frozen=True)
+class _Race:
+    """Measures `ours` and, where it fits into memory, `dense`, case by case under the same settings."""
+
+    device: torch.device
+    gemms: tuple[dict[str, Work], dict[str, float]]
+    runs: int
+    warmup: int
+    memory: bool
+    step: Step
+
+    def run(
+        self, contestants: Mapping[str, tuple[Callable[[], Work], dict[str, Any]]], estimate: int
+    ) -> tuple[dict[str, Any], dict[str, Work]]:
+        """Measure one case; return `seconds`, `gemm`, `memory` and `skipped` of its row, and the works.
+
+        Each contestant has a maker of its work and a task for `peak_of`; dense takes `estimate` bytes.
+        """
+        free = free_memory(self.device)
+        fits = free is None or estimate < 0.9 * free
+        works = {name: make() for name, (make, _) in contestants.items() if fits or name == "ours"}
+        times = interleave({**works, **self.gemms[0]}, self.device, self.runs, self.warmup, self.step)
+        memory = {}
+        for name in works if self.memory else ():
+            memory[name] = peak_of(contestants[name][1])
+            self.step()
+        return {
+            "seconds": {name: asdict(times[name]) for name in works},
+            "gemm": gemm_rates(times, self.gemms[1]),
+            "memory": memory,
+            "skipped": None if fits else f"dense left out: it would take about {estimate / 1e9:.0f} GB",
+        }, works
 
 
 def compare_clusterings(
-    cases: Sequence[Case], runs: int, warmup: int, memory: bool = True, progress: Progress = lambda: None
+    cases: Sequence[Case], runs: int, warmup: int, memory: bool = True, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Time and memory of both, case by case, and how far they agree.
+    """Measure time, memory and agreement of both formulations; return `machine`, `gemm` and `rows`.
 
-    Returns:
-        plain values: `machine`, `gemm` and `rows`. Where the dense formulation does not fit into memory its
-        figures are missing and `skipped` says so.
+    Where dense does not fit into memory, a row has no figures of it, and `skipped` names the reason.
     """
     device = torch.device(cases[0].device)
-    gemms, operations = gemm_contestants(device, "32")
-    rows, rates = [], {}
+    step = count_steps(progress, len(cases) * ((runs + warmup) * 3 + 2 * memory))
+    race = _Race(device, gemm_contestants(device, "32"), runs, warmup, memory, step)
+    rows = []
     for case in cases:
-        estimate, free = dense_bytes(case.batch, case.tokens), free_memory(device)
-        fits = free is None or estimate < 0.9 * free
-        works = {name: clustering_work(case, name) for name in CONTESTANTS if fits or name == "ours"}
-        times = interleave({**works, **gemms}, device, runs, warmup, progress)
-        rates = gemm_rates(times, operations)
-        row: dict[str, Any] = {
-            **asdict(case),
-            "tokens": case.tokens,
-            "clusters": case.clusters,
-            "seconds": {name: times[name].to_dict() for name in works},
-            "faster": times["dense"].median / times["ours"].median if fits else None,
-            "gemm": rates,
-            "skipped": None if fits else _too_large(estimate),
+        task: dict[str, Any] = {"kind": "clustering", "case": asdict(case)}
+        contestants = {
+            name: (partial(clustering_work, case, name), task | {"contestant": name}) for name in CONTESTANTS
         }
-        row["agreement"] = _agreement(works) if fits else None
-        progress()
-        row["memory"] = {}
-        for name in works if memory else ():
-            peak = peak_of({"kind": "clustering", "case": asdict(case), "contestant": name})
-            row["memory"][name] = None if peak is None else peak.to_dict()
-            progress()
-        rows.append(row)
-    return {"machine": describe(device), "gemm": rates, "rows": rows}
-
-
-def _too_large(estimate: int) -> str:
-    return f"dense left out: it would take about {estimate / 1e9:.0f} GB"
+        row, works = race.run(contestants, dense_bytes(case.batch, case.tokens))
+        row |= {"tokens": case.tokens, "clusters": case.clusters, "faster": None, "agreement": None}
+        if "dense" in works:
+            row["faster"] = row["seconds"]["dense"]["median"] / row["seconds"]["ours"]["median"]
+            row["agreement"] = _agreement(works)
+        rows.append(asdict(case) | row)
+    return {"machine": describe(device), "gemm": rows[-1]["gemm"], "rows": rows}
 
 
 def _agreement(works: dict[str, Work]) -> dict[str, float]:
-    """Shares of equal centres, and of tokens that join the same centre."""
+    """Return the shares of equal centres, and of tokens that join the same centre."""
     ours: Any = works["ours"]()
     dense: Any = works["dense"]()
     tokens = ours.assignment.shape[1]
@@ -179,85 +183,52 @@ def _agreement(works: dict[str, Work]) -> dict[str, float]:
     }
 
 
-SIZES = ((240, 320), (480, 640), (720, 1280), (1080, 1920))
-
-
-def growth_steps(subjects: Sequence[Subject], runs: int, warmup: int, memory: bool) -> int:
-    """How often `measure_growth` tells its progress, if nothing is left out."""
-    return len(subjects) * ((runs + warmup) * 3 + 2 * memory)
-
-
 def measure_growth(
     subjects: Sequence[Subject],
     runs: int,
     warmup: int,
     memory: bool = True,
-    progress: Progress = lambda: None,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Measure one network at several sizes.
+    """Measure one network at several sizes, by plain contestants that differ in size alone.
 
-    Args:
-        subjects: plain contestants that differ in size.
-        runs: rounds that count.
-        warmup: rounds before.
-        memory: whether to measure peak memory.
-        progress: told `steps(...)` times at most.
-
-    Returns:
-        plain values: `machine`, `rows` (one per size) and `slopes`: exponents of time, and of memory on
-        top of what the process takes anyway, against pixels; 1 is linear.
-
-    Raises:
-        InputError: a model that is not there, or too little memory for ours.
+    Returns `machine`, `rows` (one per size) and `slopes`: exponents of time, and of memory added to the
+    process, against pixels; 1 is linear. Raises InputError for an unknown model, or if ours lacks memory.
     """
     device = torch.device(subjects[0].device)
     model = open_model(subjects[0].model)
-    gemms, operations = gemm_contestants(device, subjects[0].precision)
+    step = count_steps(progress, len(subjects) * ((runs + warmup) * 3 + 2 * memory))
+    gemms = gemm_contestants(device, subjects[0].precision)
+    race = _Race(device, gemms, runs, warmup, memory, step)
     rows: list[dict[str, Any]] = []
     for subject in subjects:
-        contestants = {"ours": subject}
-        estimate, free = dense_bytes_of_network(subject.batch, subject.size), free_memory(device)
-        fits = free is None or estimate < 0.9 * free
-        if fits:
-            contestants["dense"] = replace(subject, dense=True)
+        contestants: dict[str, tuple[Callable[[], Work], dict[str, Any]]] = {}
+        for name, one in (("ours", subject), ("dense", replace(subject, dense=True))):
+            task = {"kind": "network", "subject": one.to_dict()}
+            contestants[name] = partial(make_work, one, model), task
         with named_shortage(subject):
-            works = {name: make_work(one, model) for name, one in contestants.items()}
-            times = interleave({**works, **gemms}, device, runs, warmup, progress)
-        row: dict[str, Any] = {
-            "size": list(subject.size),
-            "pixels": math.prod(subject.size),
-            "seconds": {name: times[name].to_dict() for name in contestants},
-            "memory": {},
-            "gemm": gemm_rates(times, operations),
-            "skipped": None if fits else f"dense left out: it would take about {estimate / 1e9:.0f} GB",
-        }
-        for name, one in contestants.items() if memory else ():
-            peak = peak_of({"kind": "network", "subject": one.to_dict()})
-            row["memory"][name] = None if peak is None else peak.to_dict()
-            progress()
-        rows.append(row)
+            row, _ = race.run(contestants, dense_bytes_of_network(subject.batch, subject.size))
+        rows.append({"size": list(subject.size), "pixels": math.prod(subject.size)} | row)
+    slopes = {}
+    for name in CONTESTANTS:
+        timed = [(row["pixels"], row["seconds"][name]["median"]) for row in rows if name in row["seconds"]]
+        held = [(row["pixels"], row["memory"][name]["added"]) for row in rows if row["memory"].get(name)]
+        slopes[name] = {"time": slope(timed), "memory": slope(held)}
     return {
         "machine": describe(device),
         "model": subjects[0].model,
         "batch": subjects[0].batch,
         "precision": subjects[0].precision,
         "rows": rows,
-        "slopes": _slopes(rows),
+        "slopes": slopes,
     }
 
 
-def _slopes(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Exponents of time and memory by contestant; None: from fewer than two sizes."""
-    found: dict[str, dict[str, float | None]] = {}
-    for name in ("ours", "dense"):
-        timed = [(row["pixels"], row["seconds"][name]["median"]) for row in rows if name in row["seconds"]]
-        held = [(row["pixels"], row["memory"][name]["added"]) for row in rows if row["memory"].get(name)]
-        found[name] = {"time": slope(timed), "memory": slope(held)}
-    return found
-
-
 def slope(points: Sequence[tuple[float, float]]) -> float | None:
-    """Exponent of the power law nearest to positive points (x, y), by least squares of logarithms."""
+    """Fit a power law to positive points (x, y) by least squares of logarithms; return its exponent.
+
+    None: fewer than two different x.
+    """
     logs = [(math.log(x), math.log(y)) for x, y in points if x > 0 and y > 0]
     if len({x for x, _ in logs}) < 2:
         return None

@@ -1,8 +1,6 @@
-"""What is measured: a network at a size, in a mode, or one clustering. Plain values, so that they travel.
+"""The contestants: networks at a size, in plain values that other processes can read, and their work.
 
-What contestants see: smooth images that are made up, or the user's own pairs.
-
-Shapes: B batch, H W size of the contestant.
+They see generated smooth images, or the user's own pairs. Shapes: B batch, (H, W) size of the contestant.
 """
 
 from __future__ import annotations
@@ -20,8 +18,7 @@ from torch import Tensor
 from efnet.core.devices import Precision, autocast
 from efnet.core.errors import InputError
 from efnet.data.images import ThermalScale
-from efnet.inference.predictor import as_tensors
-from efnet.inference.preprocess import Preparation
+from efnet.inference.preprocess import Preparation, as_tensors
 from efnet.inference.runtime import ExportedModel, is_exported, load_exported
 from efnet.models.base import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
@@ -34,11 +31,11 @@ from efnet.training.loss import cross_entropy
 from efnet.training.optimizer import make_optimizer
 
 Images = tuple[Tensor | None, Tensor | None]
-"""Colour (B, 3, H, W) and thermal (B, 1, H, W) in [0, 1]; None: the network does not look at it."""
+"""Colour (B, 3, H, W) and thermal (B, 1, H, W) in [0, 1]; None: the network does not use it."""
 
 
 def images(subject: Subject, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Smooth images with noise, the same every time: (B, 3, H, W) and (B, 1, H, W) in [0, 1]."""
+    """Make smooth images with noise, the same every time: (B, 3, H, W) and (B, 1, H, W) in [0, 1]."""
     generator = torch.Generator().manual_seed(1)
 
     def draw(channels: int) -> Tensor:
@@ -54,17 +51,10 @@ def images(subject: Subject, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def batches(subject: Subject, model: Network) -> Sequence[Images]:
-    """The images of one pass after another.
+    """Return the images of `subject.passes` batches, pairs resized as for a prediction.
 
-    Args:
-        subject: the contestant; its pairs are resized to its size, as `efnet predict` does.
-        model: its network.
-
-    Returns:
-        `subject.passes` batches; the last one of pairs is filled up from the first pair on.
-
-    Raises:
-        InputError: a pair that cannot be read, or that the network cannot be given.
+    The first pairs fill up the last batch. Raises InputError if a pair is unreadable or does not fit the
+    network.
     """
     if subject.pairs:
         plain = replace(subject, model="", precision="32", variant="plain", dense=False, file=None)
@@ -76,8 +66,8 @@ def batches(subject: Subject, model: Network) -> Sequence[Images]:
 # Contestants of one model see the same tensors: a copy for each would fill the memory.
 @functools.lru_cache(maxsize=1)
 def _given(subject: Subject, modality: Modality, scale: ThermalScale) -> list[Images]:
-    """The batches of pairs for every contestant with these pairs, size, batch and device."""
-    steps = Preparation(modality, scale, subject.size, homography=None, missing="ignore", spared=frozenset())
+    """Read the batches for every contestant with these pairs, size, batch and device."""
+    steps = Preparation(modality, scale, subject.size)
     prepared = [steps.prepare(rgb, thermal) for rgb, thermal in subject.pairs]
     turns = itertools.islice(itertools.cycle(prepared), subject.passes * subject.batch)
     device = torch.device(subject.device)
@@ -85,48 +75,34 @@ def _given(subject: Subject, modality: Modality, scale: ThermalScale) -> list[Im
 
 
 Files = tuple[str | None, str | None]
-"""Colour and thermal image of a pair; None: there is none of its own, as with a four-channel image."""
+"""Files of a pair, colour and thermal; None: it has no file of its own, as with a four-channel image."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One contestant.
+    """One contestant."""
 
-    Attributes:
-        model: name of a preset, or a checkpoint.
-        size: (H, W).
-        batch: pairs.
-        device: as of `torch.device`.
-        precision: 32 or bf16.
-        training: whether a step of training is meant; else a forward pass.
-        variant: plain, compile or cuda-graph; of an exported file program (of PyTorch), onnx or openvino,
-            with -16 or -int8 after it for weights of that precision.
-        dense: cluster by the dense formulation.
-        checkpoint_activations: compute activations again in the backward pass instead of keeping them.
-        file: an exported file, which runs in the model's place.
-        pairs: what it sees, one pass after another; empty: images that are made up.
-    """
-
-    model: str
-    size: tuple[int, int]
-    batch: int = 1
-    device: str = "cpu"
+    model: str  # preset or checkpoint
+    size: tuple[int, int]  # (H, W)
+    batch: int = 1  # pairs
+    device: str = "cpu"  # as of `torch.device`
     precision: Precision = "32"
-    training: bool = False
+    training: bool = False  # a step of training; else a forward pass
+    # plain, compile or cuda-graph; exported: program (PyTorch), onnx or openvino, perhaps with -16 or -int8
     variant: str = "plain"
-    dense: bool = False
-    checkpoint_activations: bool = False
-    file: str | None = None
-    pairs: tuple[Files, ...] = ()
+    dense: bool = False  # cluster by the dense formulation
+    checkpoint_activations: bool = False  # recompute them in the backward pass
+    file: str | None = None  # an exported file, which runs in the model's place
+    pairs: tuple[Files, ...] = ()  # its images, one pass after another; empty: generated images
 
     @property
     def source(self) -> str:
-        """What `open_model` is to open."""
+        """Name for `open_model`."""
         return self.file or self.model
 
     @property
     def label(self) -> str:
-        """For a row of a table."""
+        """Name in a table."""
         extras = [] if self.variant == "plain" else [self.variant]
         extras += ["checkpointed"] if self.checkpoint_activations else []
         extras += ["dense clustering"] if self.dense else []
@@ -134,16 +110,16 @@ class Subject:
 
     @property
     def passes(self) -> int:
-        """How many it takes to see every pair."""
+        """Number of passes over every pair."""
         return max(1, -(-len(self.pairs) // self.batch))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; `from_dict` reads them back."""
+        """Return plain values, which `from_dict` reads."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Subject:
-        """Read what `to_dict` made."""
+        """Read the result of `to_dict`."""
         size = int(values["size"][0]), int(values["size"][1])
         return replace(cls(**values), size=size, pairs=tuple((rgb, th) for rgb, th in values["pairs"]))
 
@@ -152,11 +128,7 @@ Network = SegmentationModel | ExportedModel
 
 
 def open_model(name: str) -> Network:
-    """A preset with fresh weights, a checkpoint, or an exported file.
-
-    Raises:
-        InputError: neither.
-    """
+    """Open a preset with fresh weights, a checkpoint or an exported file; raises InputError for others."""
     if is_exported(name):
         return load_exported(name)
     if name in list_models():
@@ -165,24 +137,19 @@ def open_model(name: str) -> Network:
     try:
         return load_checkpoint(name)
     except InputError as error:
-        raise InputError(f"--model {name}: no preset ({', '.join(list_models())}) and {error}") from None
+        raise InputError(f"`model` {name}: no preset ({', '.join(list_models())}) and {error}") from None
 
 
 def make_work(subject: Subject, model: Network) -> Work:
-    """What one run of a contestant is.
+    """Return one run of a contestant, whose network from `open_model` moves to the device.
 
-    Args:
-        subject: the contestant.
-        model: its network, from `open_model`; moved to the device.
-
-    Raises:
-        InputError: the network cannot checkpoint activations, or a pair cannot be read.
+    Raises InputError if the network cannot checkpoint activations, or a pair cannot be read.
     """
     device = torch.device(subject.device)
     model = model.to(device)
     if subject.training:
         assert isinstance(model, SegmentationModel)
-        return _guarded(subject, TrainingStep(subject, model))
+        return _clustering(subject, TrainingStep(subject, model))
     model.eval()
     turns = itertools.cycle(batches(subject, model))
     network = torch.compile(model, dynamic=False) if subject.variant == "compile" else model
@@ -193,11 +160,11 @@ def make_work(subject: Subject, model: Network) -> Work:
             return logits
 
     work = _captured(forward, device) if subject.variant == "cuda-graph" else forward
-    return _guarded(subject, work)
+    return _clustering(subject, work)
 
 
 class TrainingStep:
-    """Forward pass, loss, backward pass and a step of AdamW, on the same images again and again."""
+    """Forward pass, loss, backward pass and a step of AdamW, always on the same images."""
 
     def __init__(self, subject: Subject, model: SegmentationModel) -> None:
         self.device = torch.device(subject.device)
@@ -205,7 +172,7 @@ class TrainingStep:
         self.model = model.train()
         if subject.checkpoint_activations:
             if not hasattr(model, "checkpoint_activations"):
-                raise InputError("--checkpoint-activations: this network cannot; leave the option out")
+                raise InputError("`checkpoint_activations`: this network cannot; leave it out")
             setattr(model, "checkpoint_activations", True)  # noqa: B010 - a property of some networks
         self.network = torch.compile(model, dynamic=False) if subject.variant == "compile" else model
         self.optimizer = make_optimizer(model, OptimizerConfig())
@@ -216,32 +183,32 @@ class TrainingStep:
         self.labels = labels.to(self.device)
 
     def forward(self) -> Tensor:
-        """Logits (B, K, H, W)."""
+        """Return logits (B, K, H, W)."""
         with autocast(self.device, self.precision):
             logits: Tensor = self.network(*self.images)
             return logits
 
     def loss(self, logits: Tensor) -> Tensor:
-        """A scalar."""
+        """Return the cross entropy, a scalar."""
         return cross_entropy(logits, self.labels)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients."""
+        """Compute gradients."""
         loss.backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
-        """AdamW."""
+        """Take a step of AdamW."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def __call__(self) -> None:
-        """The whole step."""
+        """Run the whole step."""
         self.backward(self.loss(self.forward()))
         self.update()
 
 
-def _guarded(subject: Subject, work: Work) -> Work:
-    """Cluster densely, if that is what the contestant does."""
+def _clustering(subject: Subject, work: Work) -> Work:
+    """Return the work with the contestant's kind of clustering."""
     if not subject.dense:
         return work
 
@@ -253,7 +220,7 @@ def _guarded(subject: Subject, work: Work) -> Work:
 
 
 def _captured(forward: Work, device: torch.device) -> Work:
-    """A CUDA graph of the pass, to be replayed."""
+    """Capture the pass as a CUDA graph and return its replay."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
@@ -268,11 +235,7 @@ def _captured(forward: Work, device: torch.device) -> Work:
 
 @contextlib.contextmanager
 def named_shortage(subject: Subject) -> Iterator[None]:
-    """Turn a lack of memory into a message.
-
-    Raises:
-        InputError: the block ran out of memory.
-    """
+    """Raise InputError in place of the error of a block that runs out of memory."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -281,5 +244,5 @@ def named_shortage(subject: Subject) -> Iterator[None]:
             raise
         raise InputError(
             f"{subject.label}: {subject.batch} pairs of {subject.size[0]}x{subject.size[1]} do not fit into "
-            "memory; give a smaller --size or --batch"
+            "memory; give a smaller `size` or `batch`"
         ) from error

@@ -1,7 +1,6 @@
 """Measure one contestant in a process of its own: `python -m efnet.studies.benchmark.worker`.
 
-Reads a task as JSON from its input and writes `{"peak": bytes, "added": bytes}`, or `null` where memory is
-not measured.
+Reads a task as JSON from stdin and prints `{"peak": bytes, "added": bytes}`, or `null` where not measured.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from efnet.core.cpu_tuning import tune_process
 from efnet.core.errors import InputError
 
 _RUNS = {"forward": 3, "train": 2, "clustering": 1}
-"""More than one where the first leaves room that the next reuses, or creates state (the optimizer's)."""
+"""Runs by kind: more than one where the next reuses memory of the first, or the first creates state."""
 
 
 def main() -> int:
-    """Do the task."""
+    """Run the task and return the exit status."""
     tune_process()
     task = json.loads(sys.stdin.read())
     import torch
@@ -41,7 +40,7 @@ def main() -> int:
 
 
 def _prepare(task: dict[str, Any]) -> tuple[Any, Any, int]:
-    """The work, its device and how often to do it."""
+    """Return the work, its device and the number of runs."""
     import torch
 
     if task["kind"] == "clustering":
@@ -55,7 +54,7 @@ def _prepare(task: dict[str, Any]) -> tuple[Any, Any, int]:
 
     subject = Subject.from_dict(task["subject"])
     runs = _RUNS["train" if subject.training else "forward"]
-    # Pairs that no run comes to would only lie in memory.
+    # Pairs that no run reaches would only take memory.
     subject = replace(subject, pairs=subject.pairs[: runs * subject.batch])
     work = make_work(subject, open_model(subject.source))
     return work, torch.device(subject.device), runs

@@ -1,0 +1,89 @@
+"""Options declared as tables, and the entries that several commands share."""
+
+from __future__ import annotations
+
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from jsonargparse import ArgumentParser, Namespace
+
+from efnet.cli.options import option_name
+from efnet.core.errors import InputError
+
+if TYPE_CHECKING:
+    from efnet.inference.inputs import InputPair
+
+CHECKPOINT = (str, "run folder, checkpoint folder, or owner/name on the hub")
+DEVICE = ("auto", "auto, cpu, cuda or cuda:1")
+PRECISION = ("32", "32 or bf16 (autocast)")
+
+
+def add_options(parser: ArgumentParser, **options: str | tuple[Any, str]) -> None:
+    """Declare options: parameter name to (type or default, help).
+
+    A type (`Path`) declares a required option; `int | None` declares one that may be left out, as a help
+    text alone does for `str | None`. A `Literal` has its first word as default. A default gives its type;
+    the default False makes a flag, a list takes several values.
+    """
+    for name, entry in options.items():
+        given, text = (str | None, entry) if isinstance(entry, str) else entry
+        if given is False:
+            parser.add_argument(option_name(name), action="store_true", help=text)
+        elif isinstance(given, type):
+            parser.add_argument(option_name(name), type=given, required=True, help=text)
+        elif isinstance(given, UnionType):
+            parser.add_argument(option_name(name), type=given, default=None, help=text)
+        elif get_origin(given) is Literal:
+            parser.add_argument(option_name(name), type=given, default=get_args(given)[0], help=text)
+        elif isinstance(given, list):
+            kind = type(given[0]) if given else str
+            parser.add_argument(option_name(name), type=kind, nargs="+", default=given, help=text)
+        else:
+            parser.add_argument(option_name(name), type=type(given), default=given, help=text)
+
+
+def check_minima(args: Namespace, **minima: int) -> None:
+    """Raise an `InputError` for a number below its minimum; None passes."""
+    for name, minimum in minima.items():
+        if args[name] is not None and args[name] < minimum:
+            raise InputError(f"{option_name(name)} {args[name]} is below {minimum}")
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words that commas separate, each once."""
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+CHECKS = ("check_rgb", "check_thermal", "check_rgbt")
+"""Options that name images."""
+
+
+def add_check_arguments(parser: ArgumentParser) -> None:
+    """Declare the options that name the pairs, and how many of them to use."""
+    add_options(
+        parser,
+        check_rgb="compare on these colour images",
+        check_thermal="and these thermal images",
+        check_rgbt="or these four-channel images, thermal last",
+        check_pairs=(20, "at most so many of them"),
+    )
+
+
+def find_check_pairs(args: Namespace) -> tuple[InputPair, ...]:
+    """Find the pairs to compare on, spread over all that exist; none if no option names images."""
+    from efnet.inference.inputs import find_pairs
+
+    if all(args[name] is None for name in CHECKS):
+        return ()
+    try:
+        found = find_pairs(args.check_rgb, args.check_thermal, args.check_rgbt)
+    except InputError as error:
+        raise error.renamed({"rgb": "check_rgb", "thermal": "check_thermal", "rgbt": "check_rgbt"}) from None
+    step = -(-len(found) // args.check_pairs)
+    return found[::step]
+
+
+def check_words(args: Namespace) -> list[str]:
+    """Return the options as they were given, for another command that has them."""
+    names = [name for name in CHECKS if args[name] is not None]
+    return [word for name in (*names, "check_pairs") for word in (option_name(name), str(args[name]))]

@@ -1,0 +1,237 @@
+"""`efnet data check`, `convert`, `pack` and `synthesize`: look at, rewrite and generate data sets."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal, get_args
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from efnet.cli.arguments import add_options, check_minima, split_words
+from efnet.cli.options import check_file_writable, check_folder_writable, parse_size
+from efnet.core.classes import IGNORE_INDEX
+from efnet.core.errors import InputError
+from efnet.core.files import write_json
+from efnet.core.progress import progress_bar
+from efnet.data.check import DatasetReport, check
+from efnet.data.convert import to_folders, to_index, to_rgbt
+from efnet.data.layouts import find_layout, layout_names, open_split
+from efnet.data.pack import MEGABYTE, pack
+from efnet.scenes import SceneLayout, write_dataset
+
+LAYOUTS = f"{', '.join(layout_names())}, or the path of a dataset.yaml"
+ROOT = (Path, "the data set's folder")
+
+
+class Check:
+    """`efnet data check`: what a data set holds, and what is wrong with it."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        """Declare the options."""
+        add_options(
+            parser,
+            dataset=(str, LAYOUTS),
+            root=ROOT,
+            split="look at this split alone",
+            json=(Path | None, "write the report to this file as well"),
+        )
+
+    @staticmethod
+    def run(args: Namespace) -> int:
+        """Check the data set and print what it holds; return 0, or 1 if there are problems."""
+        check_file_writable("--json", args.json)
+        with progress_bar("reading pairs") as bar:
+            report = check(args.dataset, args.root, [args.split] if args.split else (), progress=bar)
+        print_report(report)
+        if args.json is not None:
+            write_json(args.json, report.to_dict())
+        return 1 if report.problems else 0
+
+
+class Convert:
+    """`efnet data convert`: four-channel files to folders and back, colour labels to indices."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "--to",
+            type=Literal["folders", "rgbt", "index"],
+            required=True,
+            help="folders: four-channel files to rgb/ thermal/ labels/; rgbt: back to four-channel files; "
+            "index: a folder of colour labels to palette PNGs of class indices",
+        )
+        add_options(
+            parser,
+            root=(Path, "the data set's folder; for index, the folder of labels"),
+            out=(Path, "the folder to write"),
+            dataset=("mfnet", f"for index, whose palette: {LAYOUTS}"),
+            overwrite=(False, "write into a folder that is not empty"),
+        )
+
+    @staticmethod
+    def run(args: Namespace) -> int:
+        """Convert, and print how many files were written; return 0."""
+        with progress_bar("converting") as progress:
+            if args.to == "index":
+                classes = find_layout(args.dataset).class_set(args.root)
+                written = to_index(args.root, args.out, classes, overwrite=args.overwrite, progress=progress)
+            else:
+                convert = to_folders if args.to == "folders" else to_rgbt
+                written = convert(args.root, args.out, overwrite=args.overwrite, progress=progress)
+        print(f"{written} files written to {args.out}")
+        return 0
+
+
+class Pack:
+    """`efnet data pack`: a data set as a few large tar files in the place of many small ones."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        """Declare the options."""
+        add_options(
+            parser,
+            dataset=(str, LAYOUTS),
+            root=ROOT,
+            split=(str, "which split; several separated by commas, such as train,val"),
+            out=(Path, "the folder to write"),
+            shard_size=(256, "megabytes (millions of bytes) after which a tar is full"),
+            overwrite=(False, "replace what is there of these splits"),
+        )
+
+    @staticmethod
+    def run(args: Namespace) -> int:
+        """Pack, and print what was written; return 0."""
+        check_minima(args, shard_size=1)
+        splits = split_words(args.split)
+        if not splits:
+            raise InputError("--split is empty; name at least one, such as train,val")
+        check_folder_writable("--out", args.out)
+        pairsets = [open_split(args.dataset, args.root, split) for split in splits]
+        for pairset in pairsets:
+            with progress_bar(f"packing {pairset.split}") as bar:
+                size = args.shard_size * MEGABYTE
+                packed = pack(pairset, args.out, shard_size=size, overwrite=args.overwrite, progress=bar)
+            print(
+                f"{pairset.split}: {len(pairset)} pairs, {packed.files} files in {packed.tars} tars, "
+                f"{packed.size / MEGABYTE:.1f} MB: {packed.index}"
+            )
+        return 0
+
+
+class Synthesize:
+    """`efnet data synthesize`: generated RGB-thermal street scenes, by day and by night."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        """Declare the options."""
+        add_options(
+            parser,
+            out=(Path, "the folder to write"),
+            train=(200, "scenes to train on"),
+            val=(40, "scenes to choose the checkpoint on"),
+            test=(40, "scenes to test on"),
+            size=("480x640", "height x width in pixels"),
+            night=(0.5, "share of night scenes in each split, 0 to 1"),
+            seed=(0, "other seeds give other scenes"),
+            layout=(SceneLayout, " or ".join(get_args(SceneLayout))),
+            thermal_bits=(8, "depth of the thermal files: 8, or 16 with --layout folders"),
+            workers=(min(os.cpu_count() or 1, 8), "processes; the result is the same"),
+            overwrite=(False, "replace generated scenes of another configuration"),
+        )
+
+    @staticmethod
+    def run(args: Namespace) -> int:
+        """Write the scenes, or those that an interrupted run left out; return 0."""
+        for split in ("train", "val", "test"):
+            if args[split] < 0:
+                raise InputError(f"--{split} {args[split]}: give a number of scenes, 0 or more")
+        if args.workers < 0:
+            raise InputError(f"--workers {args.workers}: give 0 or more")
+        size = parse_size(args.size)
+        with progress_bar("rendering scenes") as bar:
+            written = write_dataset(
+                args.out,
+                args.train,
+                args.val,
+                args.test,
+                size=size,
+                seed=args.seed,
+                night_share=args.night,
+                layout=args.layout,
+                workers=args.workers,
+                progress=bar,
+                thermal_bits=args.thermal_bits,
+                overwrite=args.overwrite,
+            )
+        plan = written.plan
+        kept = f" ({written.kept} were there already)" if written.kept else ""
+        print(
+            f"{written.root}: {plan.train} train, {plan.val} val, {plan.test} test scenes of "
+            f"{plan.size[0]}x{plan.size[1]}{kept}\n"
+            f"use them with --dataset {plan.layout} --root {written.root}"
+        )
+        return 0
+
+
+def print_report(report: DatasetReport) -> None:
+    """Print splits, shares of class pixels, warnings and problems."""
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(f"{report.dataset} at {report.root}", markup=False)
+    console.print(_splits_table(report))
+    if any(split.label_pixels.any() for split in report.splits):
+        console.print(_classes_table(report))
+    if report.misalignment is not None:
+        off = report.misalignment
+        print(f"thermal is off by {off.x:+.1f}, {off.y:+.1f} pixels (x, y; median of {off.pairs} pairs)")
+    for warning in report.warnings:
+        print(f"warning: {warning}")
+    for problem in report.problems:
+        print(f"problem: {problem}")
+    count = len(report.problems)
+    print(f"{count} problem{'' if count == 1 else 's'}" if count else "no problems")
+
+
+def _splits_table(report: DatasetReport) -> Table:
+    table = Table(title="Splits", title_justify="left")
+    numbers = ("pairs", "labelled", "day", "night", "problems")
+    for heading in ("split", *numbers[:4], "height x width", "thermal", "raw range", "labels", "problems"):
+        table.add_column(heading, justify="right" if heading in numbers else "left")
+    for split in report.splits:
+        table.add_row(
+            split.split,
+            str(split.pairs),
+            str(split.labelled),
+            *(str(split.conditions[key]) if key in split.conditions else "-" for key in ("day", "night")),
+            _counted({f"{height}x{width}": count for (height, width), count in split.sizes.items()}),
+            _counted(split.thermal_kinds),
+            "-" if split.thermal_range is None else "{:g} to {:g}".format(*split.thermal_range),
+            _counted(split.label_kinds),
+            str(len(split.problems)),
+        )
+    return table
+
+
+def _classes_table(report: DatasetReport) -> Table:
+    table = Table(title="Share of label pixels, %", title_justify="left")
+    table.add_column("value", justify="right")
+    table.add_column("class")
+    splits = [split for split in report.splits if split.label_pixels.any()]
+    for split in splits:
+        table.add_column(split.split, justify="right")
+    for value, name in [*enumerate(report.classes.names), (IGNORE_INDEX, "(ignored)")]:
+        shares = [100 * split.label_pixels[value] / split.label_pixels.sum() for split in splits]
+        table.add_row(str(value), name, *(f"{share:.3f}" if share else "-" for share in shares))
+    return table
+
+
+def _counted(kinds: dict[str, int]) -> str:
+    """Return the kinds; with their counts if there are several."""
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return ", ".join(f"{kind} ({count})" for kind, count in kinds.items()) or "-"

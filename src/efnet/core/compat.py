@@ -1,0 +1,66 @@
+"""The private names of PyTorch that the library uses, and what happens where a version lacks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+
+def is_exporting() -> bool:
+    """Whether `torch.export` traces; False in PyTorch 2.6, where it looks like `torch.compile`."""
+    asked: Callable[[], bool] | None = getattr(torch.compiler, "is_exporting", None)
+    return asked is not None and asked()
+
+
+def is_recording(tensor: Tensor) -> bool:
+    """Whether operators on `tensor` are traced, captured or transformed, so that values must not be read.
+
+    Without `_functorch`, which is asked about transforms, these are not recognised: reading a value raises
+    PyTorch's own error in `torch.func.vmap`.
+    """
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        return True
+    if torch.jit.is_tracing():  # type: ignore[no-untyped-call, attr-defined, unused-ignore]
+        return True
+    functorch = getattr(torch._C, "_functorch", None)
+    wrapped: Callable[[Tensor], bool] | None = getattr(functorch, "is_functorch_wrapped_tensor", None)
+    return wrapped is not None and wrapped(tensor)
+
+
+def while_loop(
+    more: Callable[..., Tensor], body: Callable[..., tuple[Tensor, ...]], start: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Repeat `body` while `more` is true, in a way that `torch.export` records as a loop.
+
+    Raises:
+        RuntimeError: this PyTorch lacks the operator; then networks that cluster cannot be exported.
+    """
+    try:
+        from torch._higher_order_ops.while_loop import while_loop as loop
+    except ImportError as error:
+        raise RuntimeError(
+            "this version of PyTorch has no while_loop operator: install 2.6 to 2.13"
+        ) from error
+    return cast(tuple[Tensor, ...], loop(more, body, start))  # type: ignore[no-untyped-call]
+
+
+def has_onednn_linear() -> bool:
+    """Whether oneDNN's matrix product can be called directly; else `torch.nn.functional.linear` is used."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def onednn_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear` by oneDNN; only where `has_onednn_linear` is true."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(features, weight, bias, "none", [], "")
+    return product
+
+
+def has_onednn_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 matrices on this CPU; False if PyTorch does not say."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return available and asked is not None and bool(asked())
