@@ -140,13 +140,101 @@ def test_twice_the_same_name(tar):
         ({"GNU.sparse.major": "1"}, "a sparse file"),
         ({"path": "../x"}, "leads out"),
         ({"size": "99999999999"}, "cut off in the middle"),
-        ({"size": "-5"}, "a size is not a number"),
+        ({"size": "-5"}, "a pax header makes no sense"),
+        ({"size": "1x"}, "a pax header makes no sense"),
         ({"comment": "x" * 70_000}, "has a header of"),
     ],
 )
 def test_pax_headers(tar, headers, what):
     tar.write_bytes(tar_bytes({"a.png": b"x"}, pax_headers=headers))
     with pytest.raises(InputError, match=what):
+        scan_tar(tar)
+
+
+def described(kind: bytes, content: bytes, size: int | None = None) -> bytes:
+    """A tar with one file, `short.png`, behind a header of `kind` with `content`."""
+    info = tarfile.TarInfo("extended")
+    info.type, info.size = kind, len(content) if size is None else size
+    padded = content + bytes(-len(content) % BLOCK)
+    return info.tobuf(tarfile.USTAR_FORMAT) + padded + tar_bytes({"short.png": b"x"}, tarfile.USTAR_FORMAT)
+
+
+PATH = b"22 path=long/name.png\n"
+MTIME = b"11 mtime=5\n"
+
+
+@pytest.mark.parametrize("content", [PATH, MTIME + PATH, b"18 comment=a=\xff\n b\n" + PATH])
+def test_pax_records(tar, content):
+    """Records with a value that is not text too, such as extended attributes."""
+    tar.write_bytes(described(tarfile.XHDTYPE, content))
+    assert list(scan_tar(tar)) == ["long/name.png"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"23" + PATH[2:],  # the length is larger than the header
+        b"21" + PATH[2:],  # and smaller than the record
+        b"3" + PATH[2:],
+        b"0" + PATH[2:],
+        b"-9" + PATH[2:],
+        PATH.replace(b"22 ", b"22"),
+        PATH.replace(b"=", b":"),
+        PATH.replace(b"path", b""),
+        b"99 mtime=5\n" + PATH,
+        MTIME[:-1] + PATH,
+        b"mtime\n" + PATH,
+        PATH + b"x",
+        PATH[:-1],
+        PATH[:9],
+        b"22 path=long/name\xff\xfeng\n",
+        b"21 hdrcharset=BINARY\n" + b"22 path=long/name\xff\xfeng\n",
+    ],
+)
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_damaged_pax_record_is_never_ignored(tar, content, kind):
+    """Else the file would get the name in the next header."""
+    tar.write_bytes(described(kind, content))
+    with pytest.raises(InputError, match=r"a\.tar: .*damaged \(.*; copy it again from its source"):
+        scan_tar(tar)
+
+
+def test_a_damaged_pax_record_of_a_later_file(tar):
+    tar.write_bytes(tar_bytes({"first.png": b"1"})[: 2 * BLOCK] + described(tarfile.XHDTYPE, PATH[:-1]))
+    with pytest.raises(InputError, match="a pax header makes no sense"):
+        scan_tar(tar)
+
+
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (b"long/name.png", None),  # no zero byte at the end
+        (b"long/name.png\0", 9),  # the name is longer than its size
+        (b"long/\0name.png\0", None),
+        (b"\0", None),
+        (b"", None),
+    ],
+)
+def test_a_damaged_long_name_is_never_shortened(tar, content, size):
+    tar.write_bytes(described(tarfile.GNUTYPE_LONGNAME, content, size))
+    with pytest.raises(InputError, match="a GNU long name makes no sense.*; copy it again from its source"):
+        scan_tar(tar)
+
+
+def test_long_names_that_are_cut_off(tar):
+    whole = described(tarfile.GNUTYPE_LONGNAME, b"long/name.png\0")
+    tar.write_bytes(whole)
+    assert list(scan_tar(tar)) == ["long/name.png"]
+    for length in (BLOCK + 5, 2 * BLOCK, 2 * BLOCK + 100):
+        tar.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="is not a tar file, or is damaged"):
+            scan_tar(tar)
+
+
+def test_two_headers_that_name_one_file(tar):
+    first = described(tarfile.XHDTYPE, PATH)[: 2 * BLOCK]
+    tar.write_bytes(first + described(tarfile.GNUTYPE_LONGNAME, b"other.png\0"))
+    with pytest.raises(InputError, match="two headers name the same file"):
         scan_tar(tar)
 
 

@@ -26,6 +26,10 @@ from efnet.data.pairs import Condition, Pair, PairSet, ThermalScale
 
 _LONGEST_HEADER = 1 << 16  # most bytes that the headers of one file may have; a name has a few hundred
 
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
+_LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_RECORD = re.compile(rb"(\d{1,9}) ([^=\n\0]+)=")
+
 
 @dataclass(frozen=True)
 class Member:
@@ -50,7 +54,12 @@ def scan_tar(path: Path) -> dict[str, Member]:
             if length < tarfile.BLOCKSIZE:
                 raise _refused(path, "ends without an end mark, it was cut off")
             with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
+                end = 0  # of the file before
                 while (info := tar.next()) is not None:
+                    file.left = _LONGEST_HEADER
+                    file.seek(end)
+                    _check_extended(file.read(info.offset_data - end), path)
+                    end = tar.offset
                     name = _checked_name(info.name, path)
                     kinds = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
                     if info.issparse() or any(key.startswith("GNU.sparse") for key in info.pax_headers):
@@ -69,7 +78,7 @@ def scan_tar(path: Path) -> dict[str, Member]:
                     file.left = _LONGEST_HEADER
                 # `tarfile` takes a damaged header for the end of the archive.
                 file.seek(tar.offset)
-                end = file.read(tarfile.BLOCKSIZE)
+                mark = file.read(tarfile.BLOCKSIZE)
     except _HeaderSizeError:
         raise _refused(path, f"has a header of more than {_LONGEST_HEADER} bytes") from None
     except InputError:
@@ -79,10 +88,10 @@ def scan_tar(path: Path) -> dict[str, Member]:
         raise _refused(path, f"is not a tar file, or is damaged ({error})") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a tar file") from error
-    if len(end) < tarfile.BLOCKSIZE:
+    if len(mark) < tarfile.BLOCKSIZE:
         raise _refused(path, "ends without an end mark, it was cut off")
-    if any(end):
-        raise _refused(path, "is damaged (a header's checksum is wrong)")
+    if any(mark):
+        raise _refused(path, "is damaged (a header or its checksum is wrong)")
     return members
 
 
@@ -100,6 +109,52 @@ class _Headers(io.BufferedReader):
             raise _HeaderSizeError
         self.left -= size
         return super().read(size)
+
+
+def _check_extended(headers: bytes, path: Path) -> None:
+    """Refuse the headers of one file if a pax header or GNU long name among them is damaged.
+
+    `tarfile` skips the rest of a pax header after a record that makes no sense, and reads a long name up to
+    the first zero byte. The file would get the short name of the next header, or a part of its name.
+    """
+    names, place = 0, 0
+    while True:
+        header = tarfile.TarInfo.frombuf(
+            headers[place : place + tarfile.BLOCKSIZE], "utf-8", "surrogateescape"
+        )
+        if header.type not in _PAX + _LONG:
+            return
+        start = place + tarfile.BLOCKSIZE
+        stop = start + header.size
+        place = start + -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        content, padding = headers[start:stop], headers[stop:place]
+        if header.type in _LONG:
+            kind, is_valid = "GNU long name", content.find(b"\0") == header.size - 1 > 0
+        else:
+            kind, is_valid = "pax header", _is_pax(content)
+        if not is_valid or any(padding):
+            raise _refused(path, f"is damaged (a {kind} makes no sense)")
+        names += header.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)
+        if names > 1:
+            raise _refused(path, "is damaged (two headers name the same file)")
+
+
+def _is_pax(content: bytes) -> bool:
+    """Whether a pax header consists of whole lines `LENGTH KEY=VALUE`, each of its length in bytes.
+
+    A size must be a number: `tarfile` would take any other text for 0.
+    """
+    place = 0
+    while place < len(content):
+        found = _RECORD.match(content, place)
+        end = place + int(found[1]) if found else 0
+        if found is None or not found.end() < end <= len(content) or content[end - 1 : end] != b"\n":
+            return False
+        value = content[found.end() : end - 1]
+        if found[2] == b"size" and re.fullmatch(rb"\d+", value) is None:
+            return False
+        place = end
+    return True
 
 
 def _checked_name(name: str, path: Path) -> str:
