@@ -217,7 +217,7 @@ def test_a_damaged_pax_record_of_a_later_file(tar):
 )
 def test_a_damaged_long_name_is_never_shortened(tar, content, size):
     tar.write_bytes(described(tarfile.GNUTYPE_LONGNAME, content, size))
-    with pytest.raises(InputError, match="a GNU long name makes no sense.*; copy it again from its source"):
+    with pytest.raises(InputError, match=r"a GNU long name makes no sense.*; copy it again from its source"):
         scan_tar(tar)
 
 

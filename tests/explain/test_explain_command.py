@@ -46,6 +46,14 @@ def explain(checkpoint: Path, out: Path, *words: object) -> int:
     )
 
 
+def test_a_network_without_clusters_is_refused(scenes, capsys):
+    make_network(merging="pool").save_pretrained(scenes / "pool")
+    assert explain(scenes / "pool", scenes / "out", *one_pair(scenes)) == 2
+    error = capsys.readouterr().err
+    assert "merges tokens by pool: it has no clusters to draw; explain a network that merges" in error
+    assert "--" not in error, "values are not options"
+
+
 def one_pair(scenes: Path, name: str = "drive/1") -> list[object]:
     return ["--rgb", scenes / "rgb" / f"{name}.png", "--thermal", scenes / "thermal" / f"{name}.png"]
 

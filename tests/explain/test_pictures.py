@@ -200,8 +200,8 @@ def test_page_holds_every_picture_and_needs_nothing_else(seen):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"fusion": "add"}, "fuses by `add`"),
-        ({"decoder": "deeplab"}, "decodes by `deeplab`"),
+        ({"fusion": "add"}, "fuses by add"),
+        ({"decoder": "deeplab"}, "decodes by deeplab"),
         ({"position": "none"}, "has no position"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from contextlib import AbstractContextManager
+from io import BytesIO
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -45,6 +47,27 @@ def while_loop(
             "this version of PyTorch has no while_loop operator: install 2.6 to 2.13"
         ) from error
     return cast(tuple[Tensor, ...], loop(more, body, start))  # type: ignore[no-untyped-call]
+
+
+def tracing_any_size() -> AbstractContextManager[object]:
+    """Let `torch.export` trace sizes that may also be 1; without the option it may refuse them."""
+    from torch.fx.experimental import _config as shapes
+
+    options = {"backed_size_oblivious": True} if hasattr(shapes, "backed_size_oblivious") else {}
+    context: AbstractContextManager[object] = shapes.patch(options)  # type: ignore[attr-defined]
+    return context
+
+
+def program_archive() -> tuple[Callable[[BytesIO], Any], Callable[[BytesIO], Any]]:
+    """Return what opens a `.pt2` archive without loading it, and what loads it (and no older format).
+
+    Raises:
+        ImportError: this PyTorch lacks them, as those before 2.8 do.
+    """
+    from torch.export.pt2_archive import PT2ArchiveReader
+    from torch.export.pt2_archive._package import load_pt2
+
+    return PT2ArchiveReader, load_pt2
 
 
 def has_onednn_linear() -> bool:

@@ -28,7 +28,8 @@ _LONGEST_HEADER = 1 << 16  # most bytes that the headers of one file may have; a
 
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-_RECORD = re.compile(rb"(\d{1,9}) ([^=\n\0]+)=")
+_RECORD = re.compile(rb"\d+ (size=\d+|(?!size=)[^=\n\0]+=.*)\n", re.DOTALL)
+"""A record of a pax header. `tarfile` would take a size that is not a number for 0."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +118,17 @@ def _check_extended(headers: bytes, path: Path) -> None:
     `tarfile` skips the rest of a pax header after a record that makes no sense, and reads a long name up to
     the first zero byte. The file would get the short name of the next header, or a part of its name.
     """
-    names, place = 0, 0
+    names, place, block = 0, 0, tarfile.BLOCKSIZE
     while True:
-        header = tarfile.TarInfo.frombuf(
-            headers[place : place + tarfile.BLOCKSIZE], "utf-8", "surrogateescape"
-        )
+        header = tarfile.TarInfo.frombuf(headers[place : place + block], "utf-8", "surrogateescape")
         if header.type not in _PAX + _LONG:
             return
-        start = place + tarfile.BLOCKSIZE
-        stop = start + header.size
-        place = start + -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        content, padding = headers[start:stop], headers[stop:place]
-        if header.type in _LONG:
-            kind, is_valid = "GNU long name", content.find(b"\0") == header.size - 1 > 0
-        else:
-            kind, is_valid = "pax header", _is_pax(content)
+        start, place = place + block, place + block + -(-header.size // block) * block
+        content, padding = headers[start : start + header.size], headers[start + header.size : place]
+        is_long = header.type in _LONG
+        is_valid = content.find(b"\0") == header.size - 1 > 0 if is_long else _is_pax(content)
         if not is_valid or any(padding):
+            kind = "GNU long name" if is_long else "pax header"
             raise _refused(path, f"is damaged (a {kind} makes no sense)")
         names += header.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)
         if names > 1:
@@ -140,20 +136,12 @@ def _check_extended(headers: bytes, path: Path) -> None:
 
 
 def _is_pax(content: bytes) -> bool:
-    """Whether a pax header consists of whole lines `LENGTH KEY=VALUE`, each of its length in bytes.
-
-    A size must be a number: `tarfile` would take any other text for 0.
-    """
-    place = 0
-    while place < len(content):
-        found = _RECORD.match(content, place)
-        end = place + int(found[1]) if found else 0
-        if found is None or not found.end() < end <= len(content) or content[end - 1 : end] != b"\n":
+    """Whether a pax header consists of whole lines `LENGTH KEY=VALUE`, each of its length in bytes."""
+    while content:
+        length = int((re.match(rb"\d{1,9}", content) or [b"0"])[0])
+        record, content = content[:length], content[length:]
+        if len(record) != length or _RECORD.fullmatch(record) is None:
             return False
-        value = content[found.end() : end - 1]
-        if found[2] == b"size" and re.fullmatch(rb"\d+", value) is None:
-            return False
-        place = end
     return True
 
 

@@ -145,12 +145,12 @@ class Explanation:
             sentences.append(f"The network looks at {config.modality} alone: there is nothing to fuse.")
         elif self.interaction is None:
             sentences.append(
-                f"The network fuses by `{config.fusion}`: there is no MIF, so no channel weights and no "
+                f"The network fuses by {config.fusion}: there is no MIF, so no channel weights and no "
                 "contribution of each modality."
             )
         if self.distances is None:
             sentences.append(
-                f"The network decodes by `{config.decoder}`: there is no MFAD, so no distances to classes."
+                f"The network decodes by {config.decoder}: there is no MFAD, so no distances to classes."
             )
         if config.position == "none":
             sentences.append("The network has no position: clusters follow features alone, whatever tau is.")
@@ -194,8 +194,8 @@ def explain_prepared(predictor: Predictor, prepared: Prepared) -> Explanation:
         raise InputError(f"{type(model).__name__}: not an EFNet; only an EFNet can be looked into")
     if model.config.merging != "dbtc":
         raise InputError(
-            f"{model.name} merges tokens by `{model.config.merging}`: it has no clusters to draw; explain a "
-            "network with merging `dbtc`"
+            f"{model.name} merges tokens by {model.config.merging}: it has no clusters to draw; explain a "
+            "network that merges them by dbtc"
         )
     dbtcs = [cast(DBTC, stage.dbtc) for stage in model.token_stages]
     watched: dict[str, nn.Module] = {f"dbtc{place}": dbtc for place, dbtc in enumerate(dbtcs)}

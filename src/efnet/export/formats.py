@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
-from torch.fx.experimental import _config as shapes
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._sympy.value_ranges import ValueRanges
 
+from efnet.core.compat import tracing_any_size
 from efnet.core.errors import InputError
 from efnet.core.files import replacing, write_bytes
 from efnet.inference.runtime import METADATA, import_silenced
@@ -115,7 +114,7 @@ def trace(deployed: Deployed, size: tuple[int, int] | None = None) -> ExportedPr
         torch.autocast("cpu", enabled=False),
         # A fused kernel would fix the memory layout of its result in the program.
         sdpa_kernel(SDPBackend.MATH),
-        shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+        tracing_any_size(),
     ):
         program = torch.export.export(
             deployed,
@@ -150,7 +149,7 @@ def _free_layouts(program: ExportedProgram) -> None:
         elif node.target in _ASSERTIONS:
             program.graph.erase_node(node)
     for size, found in list(program.range_constraints.items()):
-        program.range_constraints[size] = ValueRanges(1, found.upper)
+        program.range_constraints[size] = type(found)(1, found.upper)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
+from efnet.core import compat
 from efnet.core.errors import InputError
 
 _ENTRIES = re.compile(
@@ -58,22 +58,21 @@ _SYMBOL = re.compile(r"[a-z]{1,3}\d+")
 def load_program(path: Path, held: dict[str, str]) -> ExportedProgram:
     """Read a `.pt2` file of operators on tensors, its texts into `held`; raises InputError for others."""
     try:
-        from torch.export.pt2_archive import PT2ArchiveReader
-        from torch.export.pt2_archive._package import load_pt2
+        open_archive, load_archive = compat.program_archive()
     except ImportError as error:
         raise InputError(f"{path}: .pt2 files need PyTorch 2.8 or later; update it or use .onnx") from error
-    # Read once: what is looked at is what is loaded; `torch.export.load` would go on to older formats.
+    # Read once: what is looked at is what is loaded.
     content = path.read_bytes()
-    reader = PT2ArchiveReader(io.BytesIO(content))
-    finding = next(_findings(reader), None)
+    finding = next(_findings(open_archive(io.BytesIO(content))), None)
     if finding is not None:
         raise InputError(
             f"{path}: {finding}, which efnet export does not write and which could run code; it was not "
             "loaded: export the checkpoint again"
         )
-    contents = load_pt2(io.BytesIO(content))
+    contents = load_archive(io.BytesIO(content))
     held.update(contents.extra_files)
-    return contents.exported_programs["model"]
+    program: ExportedProgram = contents.exported_programs["model"]
+    return program
 
 
 def _findings(reader: Any) -> Iterator[str]:
@@ -122,7 +121,8 @@ def _is_plain_call(target: object) -> bool:
     found = _OPERATOR.fullmatch(target) if isinstance(target, str) else None
     if found is None or found[1] in _REFUSED_OPERATORS:
         return False
-    return isinstance(getattr(getattr(torch.ops.aten, found[1], None), found[2], None), OpOverload)
+    named = getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
+    return isinstance(named, type(torch.ops.aten.add.Tensor))
 
 
 def _is_plain_size(text: object) -> bool:
