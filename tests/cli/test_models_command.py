@@ -5,23 +5,50 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import efnet
 from efnet.cli.main import main
 from efnet.cli.models import PAPER, list_ablations
+from efnet.models.complexity import measure
+
+
+def build(*args: Any, **options: Any) -> torch.nn.Module:
+    """A network without memory."""
+    with torch.device("meta"):
+        return efnet.create_model(*args, **options)
+
+
+PRESETS = ("efnet_tiny", "efnet_light", "mfnet")
+"""Two networks of ours and one of another paper. Counting all of them takes a while."""
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """What the command writes, and what it prints."""
     path = tmp_path_factory.mktemp("models") / "models.json"
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as printed,
+    ):
+        patch.setattr("efnet.cli.models.list_models", lambda: list(PRESETS))
         assert main(["models", "--size", "64x96", "--json", str(path)]) == 0
     return json.loads(path.read_text()), printed.getvalue()
+
+
+@pytest.mark.slow
+def test_every_preset_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--size", "64x96", "--json", str(tmp_path / "models.json")]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in efnet.list_models())
+    written = json.loads((tmp_path / "models.json").read_text())["models"]
+    for name in efnet.list_models():
+        assert written[name]["parameters"] == sum(p.numel() for p in build(name, 9).parameters())
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +57,14 @@ def written(result: tuple[dict[str, Any], str]) -> dict[str, Any]:
 
 
 def test_every_row_counts_the_network_it_names(written) -> None:
-    light = sum(p.numel() for p in efnet.create_model("efnet_light", 9).parameters())
+    assert tuple(written["models"]) == PRESETS
+    light = sum(p.numel() for p in build("efnet_light", 9).parameters())
     assert written["models"]["efnet_light"]["parameters"] == light
+    tiny = asdict(measure("efnet_tiny", 9, (64, 96)))
+    assert {key: written["models"]["efnet_tiny"][key] for key in tiny} == tiny
     assert [row["label"] for row in written["ablations"]] == [row.label for row in list_ablations()]
     for row in written["ablations"]:
-        model = efnet.create_model("efnet_light", 9, **row["options"])
+        model = build("efnet_light", 9, **row["options"])
         assert row["parameters"] == sum(p.numel() for p in model.parameters())
         assert row["difference"] == row["parameters"] - light
         kind, _, value = row["label"].partition(" ")
@@ -77,7 +107,12 @@ def test_presets_beside_table_1(written) -> None:
         }
 
 
-def test_ablations_of_another_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ablations_of_another_preset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "efnet.cli.models.list_models", lambda: ["efnet_tiny", "mfnet"]
+    )  # the others take time
     path = tmp_path / "deep" / "models.json"
     words = ["--size", "32x32", "--num-classes", "2", "--model", "efnet_tiny", "--json", str(path)]
     assert main(["models", *words]) == 0
@@ -85,13 +120,13 @@ def test_ablations_of_another_preset(tmp_path: Path, capsys: pytest.CaptureFixtu
     values = json.loads(path.read_text())
     assert values["num_classes"] == 2
     (add,) = (row for row in values["ablations"] if row["label"] == "fusion add")
-    model = efnet.create_model("efnet_tiny", 2, fusion="add")
+    model = build("efnet_tiny", 2, fusion="add")
     assert (add["model"], add["parameters"]) == ("efnet_tiny", sum(p.numel() for p in model.parameters()))
 
 
 def test_printed_table(result: tuple[dict[str, Any], str]) -> None:
     printed = result[1]
-    assert all(name in printed for name in efnet.list_models())
+    assert all(name in printed for name in PRESETS)
     assert "paper, table I (480x640): 29.5 M parameters, 36.6 G" in printed
     assert "\u2026" not in printed, "no cell is cut short"
     (mlp,) = (line for line in printed.splitlines() if "decoder mlp" in line)

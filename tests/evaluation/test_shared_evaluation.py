@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import efnet
+from efnet.cli.main import main
 from efnet.core.distributed import Group
 from efnet.data.layouts import open_split
 from efnet.evaluation.evaluate import Work
@@ -51,12 +52,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def evaluate(world: Path, out: Path, *starter: str, options: str = "") -> subprocess.CompletedProcess[str]:
-    words = f"--checkpoint {world / 'checkpoint'} --dataset mfnet --root {world / 'data'} --split test"
+def words(world: Path, out: Path, options: str = "") -> list[str]:
+    """`efnet evaluate` as typed."""
+    data = f"--checkpoint {world / 'checkpoint'} --dataset mfnet --root {world / 'data'} --split test"
     files = f"--json {out}/r.json --sheet {out}/s.png --save-predictions {out}/maps --markdown {out}/r.md"
     fixed = "--protocol native --device cpu --workers 0 --batch-size 2"
+    return ["evaluate", *f"{data} {files} {fixed} {options}".split()]
+
+
+def start(processes: str, *given: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in several processes."""
     return subprocess.run(
-        [sys.executable, *starter, "-m", "efnet", "evaluate", *f"{words} {files} {fixed} {options}".split()],
+        [sys.executable, *TORCHRUN, processes, "-m", "efnet", *given],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -75,12 +82,14 @@ def evaluate(world: Path, out: Path, *starter: str, options: str = "") -> subpro
         pytest.param("4", "", marks=pytest.mark.slow),  # one of them has nothing to do
     ],
 )
-def test_processes_write_the_report_of_one(processes: str, options: str, world: Path, tmp_path: Path) -> None:
-    alone = evaluate(world, tmp_path / "one", options=options)
-    assert alone.returncode == 0, alone.stderr
-    together = evaluate(world, tmp_path / "two", *TORCHRUN, processes, options=options)
+def test_processes_write_the_report_of_one(
+    processes: str, options: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(world, tmp_path / "one", options)) == 0
+    alone = capsys.readouterr().out
+    together = start(processes, *words(world, tmp_path / "two", options))
     assert together.returncode == 0, together.stderr
-    assert together.stdout == alone.stdout.replace(str(tmp_path / "one"), str(tmp_path / "two"))
+    assert together.stdout == alone.replace(str(tmp_path / "one"), str(tmp_path / "two"))
     names = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
     assert len(names) == 8
     for name in names:
@@ -94,7 +103,7 @@ def test_a_fault_in_one_process_ends_all_with_one_message(world: Path, tmp_path:
     third = (tmp_path / "copy" / "data" / "test.txt").read_text().split()[2]  # the second process reads it
     image = tmp_path / "copy" / "data" / "images" / f"{third}.png"
     image.write_bytes(image.read_bytes()[:-200])
-    together = evaluate(tmp_path / "copy", tmp_path / "out", *TORCHRUN, "2")
+    together = start("2", *words(tmp_path / "copy", tmp_path / "out"))
     assert together.returncode != 0
     assert together.stderr.count("efnet: error: ") == 1, together.stderr
     assert image.name in together.stderr

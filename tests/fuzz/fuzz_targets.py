@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +80,18 @@ def read_state(path: Path) -> object:
     return load_state(state, *learner())
 
 
-def read_training(path: Path) -> object:
-    """A configuration as `efnet train --config` takes it; the command line words the last error so."""
+@cache
+def training_parser() -> ArgumentParser:
+    """The parser of `efnet train`, built once because that takes longer than to read a file."""
     parser = ArgumentParser(exit_on_error=False)
     add_arguments(parser)
+    return parser
+
+
+def read_training(path: Path) -> object:
+    """A configuration as `efnet train --config` takes it; the command line words the last error so."""
     try:
-        return parse(parser, ["--config", str(path), "--out", "run"])
+        return parse(training_parser(), ["--config", str(path), "--out", "run"])
     except ArgumentError as error:
         raise InputError(f"{path}: {error}") from error
 

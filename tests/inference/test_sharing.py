@@ -167,11 +167,27 @@ def test_a_rank_of_srun_takes_its_part(command, tmp_path, monkeypatch):
     assert recorded(tmp_path / "out") == NAMES
 
 
+def test_a_bad_file_in_one_part_stops_no_other(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "rgb" / "frame0.png").write_bytes(b"not an image")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, status, counts in (
+        ("0", 2, "3 of 4 images, part 1 of 2"),
+        ("1", 0, "3 of 3 images, part 2 of 2"),
+    ):
+        monkeypatch.setenv("RANK", rank)
+        assert command() == status
+        captured = capsys.readouterr()
+        assert f"predicted {counts} (7 in all)" in captured.out
+        assert ("frame0.png" in captured.err) == (status == 2)
+    assert recorded(tmp_path / "out") == NAMES[1:]
+
+
 def test_a_video_is_not_shared(command, tmp_path, capsys):
     assert command("--rgb=a.mp4", "--thermal=b.mp4", "--shard=1/2") == 2
     assert "a video is predicted by one process" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_under_torchrun(checkpoint, tmp_path):
     """A bad file in one part leaves the other processes at work; all end with its status."""
     for number in range(COUNT):

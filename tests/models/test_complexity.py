@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
 import efnet
-from efnet.cli.main import main
 from efnet.models.complexity import count, measure
 
 
@@ -40,11 +36,3 @@ def test_parts_add_up() -> None:
     windows = 2 * cells * width * width * (1 + 2 + 1)
     channels = 2 * (96 * 48 + 48 * 32)
     assert both.layers - rgb.layers == stage + windows + channels
-
-
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "--size", "64x96", "--json", str(tmp_path / "models.json")]) == 0
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in efnet.list_models())
-    written = json.loads((tmp_path / "models.json").read_text())
-    assert written["models"]["efnet_tiny"]["parameters"] == measure("efnet_tiny", 9, (64, 96)).parameters

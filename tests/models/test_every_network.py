@@ -23,6 +23,22 @@ SMALL = ("efnet_tiny", "mfnet", "pstnet", "segformer_b0", "cmx_b0", "tuni_s")
 LARGE = tuple(name for name in efnet.list_models() if name not in SMALL)
 MODALITIES: tuple[Modality, ...] = ("rgbt", "rgb", "thermal")
 
+VARIANTS = (
+    "efnet_light",
+    "efnet_base",
+    "efnet_large",
+    "segformer_b2",
+    "cmx_b2",
+    "tuni_b",
+    "eaefnet",
+    "rtfnet152",
+)
+"""Large networks with the code of another one of `create_model`; the default run takes that one."""
+
+every_code = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in VARIANTS)) for name in efnet.list_models()],
+)
 every = pytest.mark.parametrize("name", efnet.list_models())
 small = pytest.mark.parametrize("name", SMALL)
 large = pytest.mark.parametrize("name", LARGE)
@@ -44,8 +60,17 @@ def images(height: int, width: int, batch: int = 1) -> tuple[torch.Tensor, torch
 
 
 @every
-@by_modality
-def test_sketch(name: str, modality: Modality) -> None:
+def test_sketch_of_two_images(name: str) -> None:
+    check_sketch(name, "rgbt")
+
+
+@every_code
+@pytest.mark.parametrize("modality", ["rgb", "thermal"])
+def test_sketch_of_one_image(name: str, modality: Modality) -> None:
+    check_sketch(name, modality)
+
+
+def check_sketch(name: str, modality: Modality) -> None:
     """Logits have the size of the images, also where it is odd; one modality needs its image alone."""
     model = sketch(name, 7, modality)
     assert (model.name, model.num_classes, model.modality) == (name, 7, modality)
@@ -107,7 +132,7 @@ def test_the_other_image_of_one_modality_is_ignored(name: str) -> None:
             assert torch.equal(model(rgb, thermal), model(*other))
 
 
-@every
+@every_code
 def test_both_images_matter(name: str) -> None:
     model = efnet.create_model(name, 4).eval()
     rgb, thermal = random_pair(32, 64)
@@ -118,7 +143,7 @@ def test_both_images_matter(name: str) -> None:
         assert not torch.equal(logits, model(rgb, 1 - thermal))
 
 
-@every
+@every_code
 def test_classifiers_start_near_zero(name: str) -> None:
     """So the first cross-entropy is that of equal probabilities, ln K, and no network starts from a handicap.
 
@@ -168,12 +193,11 @@ def check_program(model: SegmentationModel) -> None:
             torch.testing.assert_close(program(*pair), model(*pair), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["mfnet", "pstnet"])
-def test_one_exported_program_serves_every_size(name: str) -> None:
-    check_program(efnet.create_model(name, 3))
+def test_one_exported_program_serves_every_size() -> None:
+    check_program(efnet.create_model("mfnet", 3))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["efnet_tiny", "segformer_b0", "cmx_b0", "tuni_s", *LARGE])
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "mfnet"] + list(LARGE))
 def test_one_exported_program_of_the_others(name: str) -> None:
     check_program(efnet.create_model(name, 3))

@@ -29,16 +29,20 @@ def distances(features: Tensor, positions: Tensor | None, weight: float) -> Tens
 
 def _norms(points: Tensor) -> Floats:
     """(N, N) norms of differences; some rows at a time, since N x N x C numbers would fill gigabytes."""
-    x = points.detach().double().numpy()
-    parts = np.array_split(x, math.ceil(x.size * len(x) / 2**20))
-    return np.concatenate([np.sqrt(_sums(x - part[:, None])) for part in parts])
+    columns = points.detach().double().numpy().T.copy()
+    rows = np.array_split(np.arange(len(points)), math.ceil(LANES * len(points) ** 2 / 2**18))
+    return np.concatenate([np.sqrt(_sums(columns, some)) for some in rows])
 
 
-def _sums(differences: Floats) -> Floats:
-    """Squares over the last axis: c added to lane c mod 32, then the upper half of the lanes to the lower."""
-    lanes = np.zeros((LANES, *differences.shape[:-1]))
-    for c in range(differences.shape[-1]):
-        lanes[c % LANES] += differences[..., c] * differences[..., c]
+def _sums(columns: Floats, rows: NDArray[np.int64]) -> Floats:
+    """Squared distances of some rows to all: column c is in lane c mod 32, then upper half to lower.
+
+    Lanes without a column are left out: they would add zeros.
+    """
+    lanes = np.zeros((min(LANES, 1 << (len(columns) - 1).bit_length()), len(rows), columns.shape[1]))
+    for c, column in enumerate(columns):
+        differences = column - column[rows, None]
+        lanes[c % LANES] += differences * differences
     while len(lanes) > 1:
         half = len(lanes) // 2
         lanes = lanes[:half] + lanes[half:]
@@ -53,7 +57,7 @@ def cluster(
     n = len(features)
     d = distances(features, positions, weight)
     m = torch.zeros(n, dtype=torch.float64)
-    for nearest in d.sort(dim=1).values[:, : min(k, n)].unbind(1):
+    for nearest in d.topk(min(k, n), largest=False).values.unbind(1):
         m = m + nearest * nearest
     m = m * (1 / min(k, n))
     index = torch.arange(n)

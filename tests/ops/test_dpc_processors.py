@@ -52,14 +52,20 @@ def here() -> list[str]:
     [
         {"EFNET_NATIVE": "1"},
         {"EFNET_NATIVE": "0", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
-        {"EFNET_NATIVE": "1", "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
-        {"EFNET_NATIVE": "0", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
         {
             "EFNET_NATIVE": "1",
-            "ATEN_CPU_CAPABILITY": "avx2",
+            "ATEN_CPU_CAPABILITY": "default",
+            "ONEDNN_MAX_CPU_ISA": "SSE41",
             "NUMBA_CPU_NAME": "generic",
             "NUMBA_CPU_FEATURES": "",
         },
+        *(
+            pytest.param(
+                {"EFNET_NATIVE": native, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+                marks=pytest.mark.slow,
+            )
+            for native in "01"
+        ),
     ],
     ids=lambda environment: ",".join(environment.values()),
 )

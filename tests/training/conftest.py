@@ -15,3 +15,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scenes") / "data"
     write_dataset(root, train=6, val=2, test=2, size=(64, 96), seed=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The last state of the run of `test_killed.words` that nobody disturbed."""
+    from test_killed import finish
+
+    return finish(scenes, tmp_path_factory.mktemp("killed") / "whole")

@@ -38,7 +38,7 @@ def train(scenes: Path, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_full_disk_ends_a_run_that_can_go_on(scenes: Path, disk: Path, tmp_path: Path) -> None:
+def test_full_disk_ends_a_run_that_can_go_on(scenes: Path, disk: Path, whole: dict[str, object]) -> None:
     out = disk / "run"
     ended = train(scenes, out)
     assert ended.returncode == 2, ended.stderr
@@ -49,7 +49,7 @@ def test_full_disk_ends_a_run_that_can_go_on(scenes: Path, disk: Path, tmp_path:
     assert RunFolder(out).has_state()
     assert not [path for path in out.rglob(".*") if path.is_file()]
     subprocess.run(["mount", "-o", "remount,size=500m", str(disk)], check=True)
-    assert_same(finish(scenes, out), finish(scenes, tmp_path / "undisturbed"))
+    assert_same(finish(scenes, out), whole)
 
 
 @pytest.mark.slow

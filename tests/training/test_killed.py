@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 from test_train import QUIET, config
 
+from efnet.cli.main import main
 from efnet.core.errors import InputError
 from efnet.training import train
 from efnet.training.run_folder import RunFolder
@@ -57,10 +59,9 @@ def start(scenes: Path, out: Path, program: list[str]) -> subprocess.Popen[bytes
 
 
 def finish(scenes: Path, out: Path) -> dict[str, object]:
-    """Go on to the end without further kills; returns the last state."""
-    state = read_state(RunFolder(out).state) if RunFolder(out).has_state() else None
-    if state is None or "result" not in RunFolder(out).read_facts():
-        assert start(scenes, out, ["-m", "efnet"]).wait(timeout=300) == 0
+    """Go on to the end in this process; returns the last state."""
+    if not RunFolder(out).has_state() or "result" not in RunFolder(out).read_facts():
+        assert main(words(scenes, out)) == 0
     return read_state(RunFolder(out).state)
 
 
@@ -76,12 +77,6 @@ def _flat(value: object, name: str = "") -> dict[str, torch.Tensor]:
         return {name: value}
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return {key: tensor for k, v in items for key, tensor in _flat(v, f"{name}.{k}").items()}
-
-
-@pytest.fixture(scope="module")
-def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """The state of a run that nobody disturbed."""
-    return finish(scenes, tmp_path_factory.mktemp("killed") / "whole")
 
 
 def killed_at(at: int, after: bool, scenes: Path, out: Path) -> bool:
@@ -133,9 +128,21 @@ def test_killed_twenty_times(whole: dict[str, object], scenes: Path, tmp_path: P
     print(f"{kills} kills survived over {run + 1} runs")
 
 
-def test_killed_between_the_last_state_and_the_result(scenes: Path, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    train(config(scenes), folder.path, reporter=QUIET)
+@pytest.fixture(scope="module")
+def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    train(config(scenes), out, reporter=QUIET)
+    return out
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> RunFolder:
+    """A copy of it."""
+    return RunFolder(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_killed_between_the_last_state_and_the_result(folder: RunFolder, scenes: Path) -> None:
     facts = folder.read_facts()
     result = facts.pop("result")
     folder.write_facts(facts)
@@ -155,25 +162,19 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_gives_way_to_the_one_before(
-    damage: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run, folder = tmp_path / "run", RunFolder(tmp_path / "run")
-    train(config(scenes), run, reporter=QUIET)
+def test_a_damaged_state_gives_way_to_the_one_before(damage: str, folder: RunFolder, scenes: Path) -> None:
     expected = read_state(folder.state)
     assert read_state(previous(folder.state))["progress"]["epoch"] == 1
     folder.state.write_bytes(DAMAGES[damage](folder.state.read_bytes()))
     said: list[str] = []
     reporter = type("Listening", (type(QUIET),), {"say": lambda self, text: said.append(text)})(quiet=True)
-    summary = train(config(scenes), run, resume=True, reporter=reporter)
+    summary = train(config(scenes), folder.path, resume=True, reporter=reporter)
     assert summary.epochs == 2
     assert any("going on from the state before (epoch 1 done)" in text for text in said)
     assert_same(read_state(folder.state), expected)
 
 
-def test_two_damaged_states_end_a_run(scenes: Path, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    train(config(scenes), folder.path, reporter=QUIET)
+def test_two_damaged_states_end_a_run(folder: RunFolder, scenes: Path) -> None:
     for path in (folder.state, previous(folder.state)):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"(?s)state\.pt: .*checksum.*previous\.pt: .*another `out`"):

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, get_args
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -321,13 +322,20 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def read_config(values: dict[str, Any], source: str) -> TrainConfig:
     """Read a file's values over the recipe that it names; raises InputError that names `source`."""
     recipe = get_recipe(values.get("recipe", TrainConfig().recipe))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(TrainConfig)
+    parser = _parser()
     parser.set_defaults(flatten(to_values(recipe)))
     try:
         return from_parsed(parser.instantiate(parser.parse_object(values)))
     except ArgumentError as error:
         raise InputError(f"{source}: {error}") from error
+
+
+@cache
+def _parser() -> ArgumentParser:
+    """Return a parser of configurations. Building it takes longer than to read one; set all its defaults."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainConfig)
+    return parser
 
 
 def from_parsed(parsed: Namespace) -> TrainConfig:

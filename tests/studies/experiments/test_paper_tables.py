@@ -6,13 +6,15 @@ import dataclasses
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 
 import efnet
 from efnet.cli.main import main
+from efnet.cli.train import add_arguments, parse
 from efnet.core.errors import InputError
 from efnet.studies.experiments.paper_tables import PaperFigures, get_table, list_tables
 from efnet.studies.leaderboard import published_table
-from efnet.training.config import NetworkConfig, get_recipe, read_config, to_values
+from efnet.training.config import NetworkConfig, from_parsed, get_recipe, read_config, to_values
 
 ROWS = [(table.name, row) for table in list_tables() for row in table.rows]
 OF_THE_PAPER = [(table.name, row) for table in list_tables() if table.place for row in table.rows]
@@ -146,14 +148,17 @@ def test_rows_of_the_rivals_differ_in_the_network_alone() -> None:
 
 
 def test_train_reads_the_same_from_the_files(capsys: pytest.CaptureFixture[str]) -> None:
-    for row in {row.config: row for _, row in ROWS}.values():
-        words = ["train", "--config", str(row.path), "--out", "unused", "--print_config"]
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        assert ended.value.code == 0
-        printed = yaml.safe_load(capsys.readouterr().out)
-        expected = to_values(row.load())
-        assert {key: printed[key] for key in expected} == expected
+    parser = ArgumentParser(exit_on_error=False)
+    add_arguments(parser)
+    rows = list({row.config: row for _, row in ROWS}.values())
+    for row in rows:
+        assert from_parsed(parse(parser, ["--config", str(row.path), "--out", "unused"])) == row.load()
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", str(rows[0].path), "--out", "unused", "--print_config"])
+    assert ended.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    expected = to_values(rows[0].load())
+    assert {key: printed[key] for key in expected} == expected
 
 
 def test_rows_of_one_network_share_a_configuration() -> None:
