@@ -150,13 +150,7 @@ def test_in_onnx_runtime_for_any_size() -> None:
         )
     assert not any("efnet" in str(node.target) for node in program.graph.nodes)
     made = torch.onnx.export(
-        program,
-        (),
-        None,
-        opset_version=20,
-        custom_translation_table=translations(),
-        verbose=False,
-        optimize=False,  # as `write_program` does: it takes longer than the rest
+        program, (), None, opset_version=20, custom_translation_table=translations(), verbose=False
     )
     session = runtime.InferenceSession(made.model_proto.SerializeToString())
     (given,) = session.get_inputs()

@@ -15,7 +15,7 @@ from torch import Tensor
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.training import Interrupted, train
-from efnet.training.config import DataConfig, EmaConfig, NetworkConfig, OptimizerConfig, ScheduleConfig
+from efnet.training.config import DataConfig, EmaConfig, NetworkConfig, OptimizerConfig
 from efnet.training.logs import Reporter
 from efnet.training.loss import Objective
 from efnet.training.state import read_state
@@ -130,22 +130,21 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 def test_skipped_steps_are_counted_named_and_survive_a_resume(scenes: Path, tmp_path: Path) -> None:
-    four = config(scenes, schedule=ScheduleConfig(epochs=4, warmup_epochs=0))
     listening = Listening()
-    summary = train(four, tmp_path / "whole", reporter=listening)
-    assert summary.skipped == 6
+    summary = train(config(scenes), tmp_path / "whole", reporter=listening)
+    assert summary.skipped == 3
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["skipped"] for line in lines] == [1, 2, 1, 2]
+    assert [line["skipped"] for line in lines] == [1, 2]
     assert all(0 < line["loss"] < 10 for line in lines)
-    assert json.loads((tmp_path / "whole" / "run.json").read_text())["result"]["skipped"] == 6
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["result"]["skipped"] == 3
     told = [text for text in listening.said if "step skipped" in text]
-    assert len(told) == 6
+    assert len(told) == 3
     names = (scenes / "train.txt").read_text().split()
     assert all(sum(name in text for name in names) == 2 for text in told), "the two pairs of the batch"
     with pytest.raises(Interrupted):
-        train(four, tmp_path / "run", reporter=Listening(5))
-    again = train(four, tmp_path / "run", resume=True, reporter=Listening())
-    assert again.skipped == 6
+        train(config(scenes), tmp_path / "run", reporter=Listening(5))
+    again = train(config(scenes), tmp_path / "run", resume=True, reporter=Listening())
+    assert again.skipped == 3
     ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
     states = [read_state(tmp_path / out / "last" / "state.pt")["progress"] for out in ("run", "whole")]

@@ -112,7 +112,7 @@ def whole(everything: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
-@pytest.mark.parametrize("batches", [2, 4])
+@pytest.mark.parametrize("batches", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_with_all_options_a_run_resumes_bit_for_bit(
     everything: TrainConfig, whole: Path, tmp_path: Path, batches: int
 ) -> None:

@@ -42,14 +42,19 @@ class ExperimentRow:
 
     def load(self, recipe: str | None = None) -> TrainConfig:
         """Read the row's configuration, with `recipe` if given; raises InputError if either is wrong."""
-        values = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-        if recipe is not None:
-            values["recipe"] = recipe
-        return read_config(values, str(self.path))
+        return _load(self.path, recipe)
 
     def network_options(self) -> dict[str, Any]:
         """Return the options of `create_model` in which the row differs from the full model."""
         return self.load().network.changed()
+
+
+@cache
+def _load(path: Path, recipe: str | None) -> TrainConfig:
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if recipe is not None:
+        values["recipe"] = recipe
+    return read_config(values, str(path))
 
 
 @dataclass(frozen=True)
