@@ -1,4 +1,5 @@
-# make demo   train, evaluate and predict on generated scenes; writes demo/report.html
+# make demo   shipped weights on pairs, then training and tests on generated scenes; writes demo/report.html
+#             (make demo RGB=FOLDER THERMAL=FOLDER begins with your own pairs)
 # make test   lint, types and the default tests
 # Both set up everything they need in .venv. Needs Python 3.11 or later and nothing else.
 
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 .PHONY: demo test lint types guard unit docs slow clean
 
 demo: $(VENV)/.installed
-	$(BIN)/efnet demo --out demo
+	$(BIN)/efnet demo --out demo $(if $(RGB),--rgb "$(RGB)") $(if $(THERMAL),--thermal "$(THERMAL)")
 
 test: lint types guard unit docs
 

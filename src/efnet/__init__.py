@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from efnet.core.cpu_tuning import ProcessSettings, process_settings, tune_process
     from efnet.core.errors import InputError
     from efnet.inference.predictor import Predictor
-    from efnet.models import EFNet, TCFormer, create_model, list_models
+    from efnet.models import EFNet, EFNetEdge, TCFormer, create_model, list_models
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ClassSet",
     "EFNet",
+    "EFNetEdge",
     "InputError",
     "Predictor",
     "ProcessSettings",
@@ -36,6 +37,7 @@ __all__ = [
 _HOMES = {
     "ClassSet": "efnet.core.classes",
     "EFNet": "efnet.models",
+    "EFNetEdge": "efnet.models",
     "InputError": "efnet.core.errors",
     "Predictor": "efnet.inference.predictor",
     "ProcessSettings": "efnet.core.cpu_tuning",

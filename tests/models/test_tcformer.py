@@ -70,7 +70,7 @@ def test_reproduces_official_features(checkpoint: Path) -> None:
 def test_official_weights_enter_efnet(checkpoint: Path, official: dict[str, Tensor]) -> None:
     model = efnet.create_model("efnet_light", num_classes=9)
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
-    report = model.load_tcformer(checkpoint)
+    report = model.load_encoder(checkpoint)
     state = model.state_dict()
     assert torch.equal(state["rgb.patch_embed.proj.weight"], official["patch_embed1.proj.weight"])
     assert torch.equal(state["thermal.patch_embed.proj.weight"], official["patch_embed1.proj.weight"])
@@ -103,7 +103,7 @@ def test_another_size_is_refused(checkpoint: Path, size: str) -> None:
     network = efnet.create_model(f"efnet_{size}")
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(InputError, match=r"2-2-2-2 there") as caught:
-        network.load_tcformer(checkpoint)
+        network.load_encoder(checkpoint)
     assert str(checkpoint) in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -9,11 +10,21 @@ from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli.options import option_name
 from efnet.core.errors import InputError
+from efnet.core.shipped import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
     from efnet.inference.inputs import InputPair
+    from efnet.inference.predictor import Predictor
 
 CHECKPOINT = (str, "run folder, checkpoint folder, or owner/name on the hub")
+_ITS_DEFAULT = "by default the weights that come with efnet, for streets in MFNet's classes"
+NETWORK = (DEFAULT_WEIGHTS, f"{CHECKPOINT[1]}; {_ITS_DEFAULT}")
+ANY_NETWORK = (
+    DEFAULT_WEIGHTS,
+    f"run folder, checkpoint folder, file of efnet export, or owner/name on the hub; {_ITS_DEFAULT}",
+)
+"""Checkpoints of commands that work without training, and where exported files serve too."""
+
 DEVICE = ("auto", "auto, cpu, cuda or cuda:1")
 PRECISION = ("32", "32 or bf16 (autocast)")
 
@@ -40,6 +51,14 @@ def add_options(parser: ArgumentParser, **options: str | tuple[Any, str]) -> Non
             parser.add_argument(option_name(name), type=kind, nargs="+", default=given, help=text)
         else:
             parser.add_argument(option_name(name), type=type(given), default=given, help=text)
+
+
+def say_default(checkpoint: str, predictor: Predictor) -> None:
+    """Print what the weights were trained on, if they are those that come with the package."""
+    if checkpoint == DEFAULT_WEIGHTS and not Path(checkpoint).exists():
+        seen = predictor.model.training_summary
+        pairs = f"{seen['train_pairs']} pairs of {seen['dataset']}"
+        print(f"weights {checkpoint}, trained on {pairs}; --checkpoint takes your own", flush=True)
 
 
 def check_minima(args: Namespace, **minima: int) -> None:

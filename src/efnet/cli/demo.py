@@ -1,4 +1,4 @@
-"""`efnet demo`: train a small network on generated scenes and write a page with the results."""
+"""`efnet demo`: shipped weights on pairs, a small network trained on generated scenes, and a page of both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from jsonargparse import ArgumentParser, Namespace
 from efnet.cli.arguments import add_options
 
 DESCRIPTION = (
-    "Generate street scenes, train efnet_tiny on them, evaluate it, predict, and write report.html. "
+    "Segment your own pairs, if given, and generated street scenes with the weights that come with efnet; "
+    "then train efnet_tiny on the scenes, evaluate it, predict, and write report.html. "
     "Takes about five minutes on two cores."
 )
 
@@ -19,6 +20,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_options(
         parser,
         out=("demo", "folder of the demo"),
+        rgb="your own colour images: file, folder or glob",
+        thermal="their thermal images, likewise",
         quick=(False, "a few seconds: shows the way, not the quality"),
     )
 
@@ -28,7 +31,7 @@ def run(args: Namespace) -> int:
     from efnet.cli.main import main
     from efnet.studies.demo import QUICK, STANDARD, run_demo
 
-    report = run_demo(Path(args.out), QUICK if args.quick else STANDARD, main, say)
+    report = run_demo(Path(args.out), QUICK if args.quick else STANDARD, main, say, args.rgb, args.thermal)
     print(f"\nwrote {report}: open it in a browser")
     return 0
 

@@ -14,11 +14,12 @@ from typing import Any, Literal, cast
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli.arguments import (
-    CHECKPOINT,
+    NETWORK,
     add_check_arguments,
     add_options,
     check_minima,
     find_check_pairs,
+    say_default,
 )
 from efnet.cli.options import check_file_writable, parse_size
 from efnet.core.errors import InputError
@@ -33,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_options(
         parser,
-        checkpoint=CHECKPOINT,
+        checkpoint=NETWORK,
         format=(Literal["onnx", "openvino", "torch"], "onnx (.onnx), openvino (.xml and .bin), torch (.pt2)"),
         out=(str, "the file; its report goes to FILE.json"),
         size="height x width, such as 480x640, of the one pair that the file takes (openvino: required); "
@@ -72,6 +73,7 @@ def run(args: Namespace) -> int:
         raise InputError(f"--checkpoint {args.checkpoint}: is an exported file; give the run it came from")
     check_installed(args.format)
     predictor = Predictor.from_pretrained(args.checkpoint, "cpu")
+    say_default(args.checkpoint, predictor)
     predictor.size = size or predictor.size
     with _quiet():
         report = export_model(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import DEVICE, PRECISION, add_options, check_minima
+from efnet.cli.arguments import ANY_NETWORK, DEVICE, PRECISION, add_options, check_minima, say_default
 from efnet.cli.options import option_name, parse_size
 from efnet.core.errors import InputError, ManyInputsError
 
@@ -31,7 +31,7 @@ def add_inference_arguments(parser: ArgumentParser, missing: MissingPolicy) -> N
     """Declare the options; `missing` is the command's default for `--missing`."""
     add_options(
         parser,
-        checkpoint=(str, "run folder, checkpoint folder, file of efnet export, or owner/name on the hub"),
+        checkpoint=ANY_NETWORK,
         batch_size=(1, "pairs in one pass of the network"),
         device=DEVICE,
         precision=PRECISION,
@@ -86,6 +86,7 @@ class InferenceOptions:
         if args.threads is not None:
             torch.set_num_threads(args.threads)
         predictor = Predictor.from_pretrained(args.checkpoint, device, args.precision, runtime=args.runtime)
+        say_default(args.checkpoint, predictor)
         predictor.tiling = self.tiling
         predictor.homography = self.homography
         predictor.missing = self.missing

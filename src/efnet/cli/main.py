@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("train", "train a network"),
     "evaluate": ("evaluate", "score a checkpoint on a labelled split"),
     "predict": ("predict", "segment images without labels"),
+    "pseudo-label": ("pseudo_label", "write a network's sure classes as labels, to train on"),
     "explain": ("explain", "draw what a network does with a pair"),
     "calibrate": ("calibrate", "find how thermal images map onto colour images"),
     "serve": ("serve", "answer over HTTP, with a page to try a network"),

@@ -16,9 +16,8 @@ from efnet.core.classes import IGNORE_INDEX
 from efnet.core.errors import InputError
 from efnet.core.files import write_json
 from efnet.models.base import MIN_SIZE
-from efnet.models.baselines import BASELINES
 from efnet.models.complexity import measure
-from efnet.models.registry import list_models
+from efnet.models.registry import list_models, model_options
 from efnet.studies.experiments.paper_tables import get_table
 from efnet.studies.leaderboard import published_table
 
@@ -80,9 +79,9 @@ def run(args: Namespace) -> int:
     size = parse_size(args.size, MIN_SIZE)
     if not 2 <= args.num_classes <= IGNORE_INDEX:
         raise InputError(f"--num-classes {args.num_classes}: give 2 or more, at most {IGNORE_INDEX}")
-    ours = [name for name in list_models() if name not in BASELINES]
+    ours = [name for name in list_models() if _is_paper(name)]
     if args.model not in ours:
-        what = "has no ablations" if args.model in BASELINES else "there is no such preset"
+        what = "has no ablations" if args.model in list_models() else "there is no such preset"
         raise InputError(f"--model {args.model}: {what}; choose {', '.join(ours)}")
     check_file_writable("--json", args.json)
     values = _count(args.model, args.num_classes, size)
@@ -134,6 +133,11 @@ def _count(model: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any
     }
 
 
+def _is_paper(name: str) -> bool:
+    """Whether a preset is the paper's network, with the options of its tables."""
+    return "tau" in model_options(name)
+
+
 def _less(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
 
@@ -162,7 +166,7 @@ def _preset_table(values: dict[str, Any]) -> Table:
     table = _table(f"presets; multiply-adds at {height}x{width}, one pair", ("model",), numbers)
     for name, counted in values["models"].items():
         # The paper's figures describe EFNet: differences to them mean nothing for another network.
-        to_paper = dict.fromkeys(counted["to_paper"]) if name in BASELINES else counted["to_paper"]
+        to_paper = counted["to_paper"] if _is_paper(name) else dict.fromkeys(counted["to_paper"])
         operations = [to_paper[f"operations_at_{count}"] for count in ("one", "two")]
         table.add_row(
             name,

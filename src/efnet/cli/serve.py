@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import CHECKPOINT, DEVICE, PRECISION, add_options, check_minima
+from efnet.cli.arguments import DEVICE, NETWORK, PRECISION, add_options, check_minima, say_default
 from efnet.core.errors import InputError
 
 DESCRIPTION = (
@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_options(
         parser,
-        checkpoint=CHECKPOINT,
+        checkpoint=NETWORK,
         host=("127.0.0.1", "address to listen on"),
         port=(8000, "0 takes a free one"),
         device=DEVICE,
@@ -67,6 +67,7 @@ def run(args: Namespace) -> int:
         torch.set_num_threads(args.threads)
     with bind(args.host, args.port) as listener:
         predictor = Predictor.from_pretrained(args.checkpoint, args.device, precision)
+        say_default(args.checkpoint, predictor)
         app = create_app(predictor, limits, own_names(args.host, args.allow_host))
         where = f"{predictor.model.name} on {predictor.device}"
 

@@ -44,6 +44,8 @@ SHORT = {
     "weight-decay": "optimizer.weight_decay",
     "epochs": "schedule.epochs",
     "warmup-epochs": "schedule.warmup_epochs",
+    "teacher": "teach.teacher",
+    "unlabelled": "teach.unlabelled",
     "protocol": "validation.protocol",
     "val-every": "validation.every",
     "devices": "parallel.devices",

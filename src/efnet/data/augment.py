@@ -51,10 +51,12 @@ def jitter(rgb: NDArray[np.uint8], matrix: NDArray[np.float64], contrast: float)
 
 
 def vary_thermal(
-    thermal: NDArray[np.float32], strengths: tuple[float, float], rng: np.random.Generator
+    thermal: NDArray[np.float32], strengths: tuple[float, float, float], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Vary a thermal image (H, W) by a gain about its mean and an offset, within [0, 1]."""
-    gain, offset = rng.uniform(-1, 1, size=2) * strengths
+    """Vary a thermal image (H, W) by a power, a gain about its mean and an offset, within [0, 1]."""
+    gain, offset = rng.uniform(-1, 1, size=2) * strengths[:2]
+    if strengths[2]:
+        thermal = thermal ** np.float32(math.exp(rng.uniform(-1, 1) * strengths[2]))
     mean = float(thermal.mean())
     # mean + (1 + gain) * (thermal - mean) + offset, as one product and one sum.
     varied: NDArray[np.float32] = thermal * np.float32(1 + gain) + np.float32(offset - gain * mean)
@@ -79,6 +81,7 @@ class AugmentConfig:
         thermal_gain: the distance of thermal values from their mean is multiplied by 1 - thermal_gain to
             1 + thermal_gain. Off: with a fixed thermal range it unlearns temperatures.
         thermal_offset: greatest shift of the thermal values, which span 0 to 1. Off, likewise.
+        thermal_gamma: thermal values are raised to a power from exp(-thermal_gamma) to exp(thermal_gamma).
         rare_crop: probability that a crop covers a pixel of a class drawn from those in the image, rare
             classes more often. At scales up to 1 the whole image is seen anyway.
         drop_rgb: probability that a sample's colour image is plain grey, as if its camera had failed.
@@ -93,6 +96,7 @@ class AugmentConfig:
     hue: float = 0.03
     thermal_gain: float = 0.0
     thermal_offset: float = 0.0
+    thermal_gamma: float = 0.0
     rare_crop: float = 0.0
     drop_rgb: float = 0.0
     drop_thermal: float = 0.0
@@ -107,7 +111,15 @@ class AugmentConfig:
             raise InputError(f"{both}: the two are never dropped at once, {remedy}")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise InputError(f"augment.scale is {self.scale}; give two positive numbers, low <= high")
-        for name in ("brightness", "contrast", "saturation", "hue", "thermal_gain", "thermal_offset"):
+        for name in (
+            "brightness",
+            "contrast",
+            "saturation",
+            "hue",
+            "thermal_gain",
+            "thermal_offset",
+            "thermal_gamma",
+        ):
             most = 0.5 if name == "hue" else 1
             if not 0 <= getattr(self, name) <= most:
                 raise InputError(f"augment.{name} is {getattr(self, name)}; give a number from 0 to {most}")
@@ -175,8 +187,8 @@ def augment(
     filled = (rows.slice, columns.slice)
     if matrix is not None:
         result.rgb[filled] = jitter(result.rgb[filled], *matrix)
-    if config.thermal_gain or config.thermal_offset:
-        strengths = (config.thermal_gain, config.thermal_offset)
+    strengths = (config.thermal_gain, config.thermal_offset, config.thermal_gamma)
+    if any(strengths):
         result.thermal[filled] = vary_thermal(result.thermal[filled], strengths, thermal_rng)
     draw = drop_rng.random()
     if draw < config.drop_rgb:

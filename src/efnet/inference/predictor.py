@@ -8,6 +8,7 @@ from typing import Self
 
 from efnet.core.devices import Precision, check_precision, pick_device
 from efnet.core.errors import InputError
+from efnet.core.shipped import DEFAULT_WEIGHTS
 from efnet.inference.engine import Engine
 from efnet.inference.missing_cameras import spared
 from efnet.inference.postprocess import Prediction
@@ -24,7 +25,7 @@ class Predictor(Engine):
 
         import efnet
 
-        predictor = efnet.Predictor.from_pretrained("runs/mine")
+        predictor = efnet.Predictor.from_pretrained()
         prediction = predictor("rgb.png", "thermal.png")
         prediction.color().save("classes.png")
 
@@ -71,7 +72,7 @@ class Predictor(Engine):
     @classmethod
     def from_pretrained(
         cls,
-        path_or_hub_id: str | os.PathLike[str],
+        path_or_hub_id: str | os.PathLike[str] = DEFAULT_WEIGHTS,
         device: str = "auto",
         precision: Precision = "32",
         *,
@@ -84,7 +85,8 @@ class Predictor(Engine):
         """Load a run folder, a checkpoint folder, a model of the Hugging Face hub, or an exported file.
 
         Args:
-            path_or_hub_id: a local path, or `owner/name` on the hub.
+            path_or_hub_id: a local path, or `owner/name` on the hub; by default the weights that come with
+                the package, for streets in the nine classes of MFNet.
             device: see the class, like `precision`.
             precision: see `device`.
             revision: branch, tag or commit of a hub repository; None: its main branch.

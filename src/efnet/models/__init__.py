@@ -2,6 +2,7 @@
 
 from efnet.models.base import InputSpec, SegmentationModel
 from efnet.models.config import BackboneConfig, EFNetConfig
+from efnet.models.edge import EFNetEdge
 from efnet.models.efnet import EFNet
 from efnet.models.registry import create_model, list_models
 from efnet.models.tcformer import TCFormer
@@ -10,6 +11,7 @@ __all__ = [
     "BackboneConfig",
     "EFNet",
     "EFNetConfig",
+    "EFNetEdge",
     "InputSpec",
     "SegmentationModel",
     "TCFormer",

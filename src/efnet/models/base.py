@@ -23,7 +23,7 @@ from efnet.core.files import replacing, write_json, write_text
 from efnet.core.safe_parse import parse_json
 from efnet.data.pairs import ThermalScale
 from efnet.models.config import Modality, ModelConfig
-from efnet.models.weights import read_state_dict
+from efnet.models.weights import LoadReport, read_state_dict
 from efnet.ops.precision import at_least_float32
 
 MIN_SIZE = 32  # smallest height and width: below it the last map would be less than one cell
@@ -55,6 +55,8 @@ _TRAINED = (
     ("dataset", "data set"),
     ("train_split", "trained on split"),
     ("train_pairs", "training pairs"),
+    ("teacher", "teacher"),
+    ("unlabelled", "pairs without masks"),
     ("selected_on", "checkpoint chosen on split"),
     ("selection_protocol", "by protocol"),
     ("epoch", "epoch"),
@@ -135,6 +137,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
     mean: Tensor
     std: Tensor
     architecture: ClassVar[str] = ""  # kind of network; a checkpoint names it
+    options: ClassVar[tuple[str, ...]] = ("modality",)  # what `create_model` takes beside name and classes
     config_type: ClassVar[type[ModelConfig]]
     config: ModelConfig
 
@@ -158,6 +161,17 @@ class SegmentationModel(nn.Module, ModelHubMixin):
 
     def _build(self) -> None:
         """Make the network's modules, with fresh weights."""
+
+    @property
+    def imagenet_package(self) -> str | None:
+        """An optional package that holds ImageNet weights for `load_encoder`; None: there is none."""
+        return None
+
+    def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
+        """Start the encoders from published weights; an `InputError` if there are none or they misfit."""
+        raise InputError(
+            f"{path}: no pretrained encoder is known for {self.name}; give a checkpoint folder of ours"
+        )
 
     @property
     def num_classes(self) -> int:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from efnet.core.errors import InputError
+from efnet.core.shipped import DEFAULT_WEIGHTS, SHIPPED_FOLDER
 from efnet.models.base import CONFIG_FILE, SegmentationModel, fetch, read_config
 from efnet.models.registry import ARCHITECTURES
 from efnet.models.weights import LoadReport, fill
@@ -20,7 +21,7 @@ _PER_CLASS = (
 
 
 def load_checkpoint(
-    path_or_hub_id: str | os.PathLike[str],
+    path_or_hub_id: str | os.PathLike[str] = DEFAULT_WEIGHTS,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -29,8 +30,9 @@ def load_checkpoint(
 ) -> SegmentationModel:
     """Load a network in evaluation mode, on the CPU, from a run folder, a checkpoint folder or the hub.
 
-    `path_or_hub_id` is a folder that training (its best checkpoint is loaded) or `save_pretrained` wrote, or
-    the name `owner/name` of a hub repository; `~` is the home folder. The options concern the hub: `revision`
+    `path_or_hub_id` is a folder that training (its best checkpoint is loaded) or `save_pretrained` wrote, the
+    name `owner/name` of a hub repository, or `efnet-edge-streets`, the weights that come with the package
+    (unless there is a folder of that name); `~` is the home folder. The options concern the hub: `revision`
     is a branch, tag or commit (None: the main branch), `token` opens a private repository (None: that of the
     user's login), fetched files stay in `cache_dir`, and with `local_files_only` nothing is fetched. Raises
     InputError if there is nothing, or it is not a checkpoint.
@@ -46,6 +48,8 @@ def load_checkpoint(
     if folder.is_dir():
         best = folder / BEST_FOLDER
         return read_network(best if (best / CONFIG_FILE).is_file() else folder)
+    if name == DEFAULT_WEIGHTS:
+        return read_network(SHIPPED_FOLDER)
     # `runs/x` beside an existing `runs` is a typing mistake, not a repository.
     if name.count("/") != 1 or folder.parent.is_dir() or name.startswith("."):
         raise InputError(f"{name}: no such folder; give a run folder or the name of a hub repository")

@@ -16,9 +16,11 @@ from efnet.core.errors import InputError
 
 Fusion = Literal["mif", "add", "cat"]
 Position = Literal["none", "pe", "pce"]
-Decoder = Literal["mfad", "mlp", "deeplab"]
+Decoder = Literal["mfad", "mlp", "deeplab", "pyramid"]
 Modality = Literal["rgbt", "rgb", "thermal"]
 Merging = Literal["dbtc", "pool"]
+EdgeDecoder = Literal["pyramid", "mlp", "mfad"]
+Trunk = Literal["lite0", "lite1", "lite2"]
 
 
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -120,8 +122,9 @@ class NetworkOptions:
     """Table V, what the spatial distance of a clustering is measured on: none, pe or pce."""
     tau: tuple[float, float, float] = (0.3, 0.7, 1.0)
     """Table VI: balance of semantic and spatial distance in the three clusterings (eq. 1)."""
-    decoder: Decoder = "mfad"
-    """Table VII, from the four stages to class scores: mfad, mlp or deeplab."""
+    decoder: Decoder | None = None
+    """Table VII, from the four stages to class scores: mfad, mlp or deeplab; of the edge presets pyramid,
+    mlp or mfad. null: the first of these."""
     modality: Modality = "rgbt"
     """Which images the network uses: rgbt, rgb or thermal; with one there is nothing to fuse."""
     merging: Merging = "dbtc"
@@ -129,7 +132,8 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            require_choice(name, getattr(self, name), choices)
+            if name != "decoder" or self.decoder is not None:
+                require_choice(name, getattr(self, name), choices)
         if not isinstance(self.tau, list | tuple) or len(self.tau) != 3 or not all(map(_is_share, self.tau)):
             raise InputError(f"tau must be three numbers from 0 to 1, got {self.tau!r}")
         object.__setattr__(self, "tau", tuple(self.tau))
@@ -196,14 +200,36 @@ class BaselineConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
+class EdgeConfig(ModelConfig):
+    """EFNet on an EfficientNet-Lite trunk; raises InputError for a value out of its range."""
+
+    trunk: Trunk = "lite0"
+    num_classes: int = 9
+    fusion: Fusion = "mif"
+    """How the two maps at stride 4 become one: mif, add or cat."""
+    decoder: EdgeDecoder | None = None
+    """From the four maps to class scores: pyramid (also for None), mlp or mfad."""
+    modality: Modality = "rgbt"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoder", self.decoder or "pyramid")
+        require_choice("trunk", self.trunk, get_args(Trunk))
+        require_choice("fusion", self.fusion, get_args(Fusion))
+        require_choice("decoder", self.decoder, get_args(EdgeDecoder))
+        self.require_valid()
+
+
+@dataclass(frozen=True)
 class EFNetConfig(NetworkOptions, ModelConfig):
-    """EFNet: a backbone, the number of classes, and the options."""
+    """EFNet: a backbone, the number of classes, and the options; `decoder` is never None."""
 
     backbone: BackboneConfig
     num_classes: int = 9
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "decoder", self.decoder or "mfad")
+        require_choice("decoder", self.decoder, ("mfad", "mlp", "deeplab"))
         self.require_valid()
 
     @property

@@ -110,7 +110,7 @@ class DeepLabDecoder(AtrousPyramid):
         return logits
 
 
-def make_decoder(kind: Decoder, widths: Sequence[int], num_classes: int) -> nn.Module:
+def make_decoder(kind: Decoder | None, widths: Sequence[int], num_classes: int) -> nn.Module:
     """Make the module of a configuration's `decoder`."""
-    decoder: type[nn.Module] = {"mfad": MFAD, "mlp": MLPDecoder, "deeplab": DeepLabDecoder}[kind]
+    decoder: type[nn.Module] = {"mlp": MLPDecoder, "deeplab": DeepLabDecoder}.get(kind or "", MFAD)
     return decoder(widths, num_classes)

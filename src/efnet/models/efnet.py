@@ -7,7 +7,7 @@ import os
 from torch import Tensor, nn
 
 from efnet.models.base import SegmentationModel
-from efnet.models.config import EFNetConfig
+from efnet.models.config import EFNetConfig, NetworkOptions
 from efnet.models.dbtc import DBTC
 from efnet.models.decoders import MFAD, make_decoder
 from efnet.models.fusion import make_fusion
@@ -48,6 +48,7 @@ class EFNet(SegmentationModel):
     """
 
     architecture = "efnet"
+    options = (*NetworkOptions.names(), "drop_path")
     config_type = EFNetConfig
     config: EFNetConfig
 
@@ -108,7 +109,7 @@ class EFNet(SegmentationModel):
         logits: Tensor = self.decoder(self.stages(rgb, thermal))
         return logits
 
-    def load_tcformer(self, path: str | os.PathLike[str]) -> LoadReport:
+    def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
         """Start from an official TCFormer checkpoint; stage 1 serves both modalities.
 
         Raises:

@@ -8,12 +8,18 @@ from typing import Any
 from efnet.core.classes import ClassSet
 from efnet.models.base import SegmentationModel
 from efnet.models.baselines import BASELINES
-from efnet.models.config import BACKBONES, BaselineConfig, EFNetConfig, NetworkOptions
+from efnet.models.config import BACKBONES, BaselineConfig, EdgeConfig, EFNetConfig, ModelConfig
+from efnet.models.edge import EFNetEdge
 from efnet.models.efnet import EFNet
 
-_PRESETS = {f"efnet_{size}": EFNetConfig(backbone) for size, backbone in BACKBONES.items()}
+_PRESETS: dict[str, tuple[type[SegmentationModel], ModelConfig]] = {
+    **{f"efnet_{size}": (EFNet, EFNetConfig(backbone)) for size, backbone in BACKBONES.items()},
+    "efnet_edge": (EFNetEdge, EdgeConfig("lite0")),
+    "efnet_edge_m": (EFNetEdge, EdgeConfig("lite2")),
+    **{name: (network, BaselineConfig()) for name, network in BASELINES.items()},
+}
 
-_NETWORKS: tuple[type[SegmentationModel], ...] = (EFNet, *BASELINES.values())
+_NETWORKS: tuple[type[SegmentationModel], ...] = (EFNet, EFNetEdge, *BASELINES.values())
 
 ARCHITECTURES = {network.architecture: network for network in _NETWORKS}
 """The class that reads a checkpoint, by the architecture that the checkpoint names."""
@@ -21,7 +27,14 @@ ARCHITECTURES = {network.architecture: network for network in _NETWORKS}
 
 def list_models() -> list[str]:
     """The names that `create_model` knows: EFNet's presets, then networks of other papers."""
-    return [*_PRESETS, *BASELINES]
+    return list(_PRESETS)
+
+
+def model_options(name: str) -> tuple[str, ...]:
+    """The options of `create_model` for this name; raises ValueError if there is no such network."""
+    if name not in _PRESETS:
+        raise ValueError(f"no model {name!r}; there are {', '.join(list_models())}")
+    return _PRESETS[name][0].options
 
 
 def create_model(
@@ -33,10 +46,11 @@ def create_model(
         name: one of `list_models()`.
         num_classes: K; by default as many as `classes`, else 9.
         classes: names and colours of the classes; numbered ones if None.
-        **options: of an EFNet those of `NetworkOptions`, and `drop_path`; of another network `modality`.
+        **options: of an EFNet those of `NetworkOptions`, and `drop_path`; of an edge preset `fusion`,
+            `decoder` and `modality`; of another network `modality`.
 
     Returns:
-        the network, in training mode; an `EFNet` for its presets.
+        the network, in training mode; an `EFNet` or `EFNetEdge` for its presets.
 
     Raises:
         ValueError: no such name or option, or a value out of its range.
@@ -48,20 +62,13 @@ def create_model(
         )
     if num_classes is None:
         num_classes = len(classes) if classes is not None else 9
-    if name in BASELINES:
-        _refuse_unknown(name, options, ("modality",))
-        return BASELINES[name](BaselineConfig(num_classes, **options), name, classes)
-    if name not in _PRESETS:
-        raise ValueError(f"no model {name!r}; there are {', '.join(list_models())}")
-    _refuse_unknown(name, options, (*NetworkOptions.names(), "drop_path"))
-    config = _PRESETS[name]
-    drop_path = options.pop("drop_path", None)
-    if drop_path is not None:
-        options["backbone"] = dataclasses.replace(config.backbone, drop_path=drop_path)
-    return EFNet(dataclasses.replace(config, num_classes=num_classes, **options), name, classes)
-
-
-def _refuse_unknown(name: str, options: dict[str, Any], known: tuple[str, ...]) -> None:
+    known = model_options(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; there are {', '.join(known)}")
+    network, config = _PRESETS[name]
+    changes: dict[str, Any] = {"num_classes": num_classes}
+    drop_path = options.pop("drop_path", None)
+    if drop_path is not None and isinstance(config, EFNetConfig):
+        changes["backbone"] = dataclasses.replace(config.backbone, drop_path=drop_path)
+    return network(dataclasses.replace(config, **changes, **options), name, classes)

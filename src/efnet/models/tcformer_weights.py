@@ -1,4 +1,9 @@
-"""Load official TCFormer checkpoints into our backbone and into EFNet; only this module knows their names."""
+"""Load TCFormer's and PVTv2's published weights into our backbone and EFNet; only this module knows names.
+
+PVTv2 (arXiv 2106.13797) has the same blocks on regular grids, and convolutions of stride 2 where TCFormer
+clusters: it fills everything but the token skips, which then start at zero, as if they did not exist, and the
+importance of the clusterings.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from efnet.core.errors import InputError
@@ -22,22 +28,43 @@ _RULES = tuple(
         (r"block(1)\.(.+)", "stage1.blocks.{1}", 1),
         (r"norm(1)\.(.+)", "stage1.norm.{1}", 1),
         (r"ctm([123])\.(.+)", "token_stages.{0}.dbtc.{1}", 1),
+        (r"patch_embed([234])\.proj\.(.+)", "token_stages.{0}.dbtc.conv.{1}", 2),
+        (r"patch_embed([234])\.norm\.(.+)", "token_stages.{0}.dbtc.norm.{1}", 2),
+        (r"block([234])\.(\d+)\.mlp\.dwconv\.dwconv\.(.+)", "token_stages.{0}.blocks.{1}.mlp.dwconv.{2}", 2),
         (r"block([234])\.(.+)", "token_stages.{0}.blocks.{1}", 2),
         (r"norm([234])\.(.+)", "token_stages.{0}.norm.{1}", 2),
     )
 )
 
+_TIMM_PARTS = {"downsample": "patch_embed", "blocks": "block", "norm": "norm"}
+
+
+def _authors_name(name: str) -> str:
+    """The PVTv2 authors' name of a tensor in timm's PVTv2, which counts stages from 0."""
+    name = name.replace("mlp.dwconv.", "mlp.dwconv.dwconv.")
+    if name.startswith("patch_embed."):
+        return name.replace("patch_embed.", "patch_embed1.", 1)
+    match = re.fullmatch(r"stages\.(\d+)\.(downsample|blocks|norm)\.(.+)", name)
+    return f"{_TIMM_PARTS[match[2]]}{int(match[1]) + 1}.{match[3]}" if match else name
+
 
 def load_tcformer(network: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
-    """Fill a network that contains a TCFormer (itself, or EFNet) from an official checkpoint.
+    """Fill a network that contains a TCFormer (itself, or EFNet) from an official TCFormer or PVTv2.
 
     EFNet's stage 1 is filled once per modality; its clusterings take those of TCFormer. Raises InputError:
-    the file cannot be read, is not a TCFormer, or is one of other depths or widths.
+    the file cannot be read, is neither, or is one of other depths or widths.
     """
     state = read_state_dict(path)
+    if "patch_embed.proj.weight" in state:
+        state = {_authors_name(name): value for name, value in state.items()}
     if "patch_embed1.proj.weight" not in state:
-        raise InputError(f"{path}: not a TCFormer checkpoint (no patch_embed1.proj.weight in it)")
+        raise InputError(f"{path}: neither a TCFormer nor a PVTv2 (no patch_embed1.proj.weight in it)")
     own = dict(network.state_dict())
+    skips = {
+        name: torch.zeros_like(value)
+        for name, value in own.items()
+        if "patch_embed2.proj.weight" in state and name.endswith("conv.skip.weight")
+    }
     filled: dict[str, Tensor] = {}
     left_over = []
     for official, value in state.items():
@@ -51,7 +78,7 @@ def load_tcformer(network: nn.Module, path: str | os.PathLike[str]) -> LoadRepor
         filled.update(dict.fromkeys(targets, value))
     # A checkpoint of another size must not be loaded in part, so every block must be filled; what EFNet has
     # beyond TCFormer lies outside the blocks.
-    missing = [name for name in own if ".blocks." in name and name not in filled]
+    missing = [name for name in own if ".blocks." in name and name not in filled and name not in skips]
     surplus = [name for name in left_over if translate(name, _RULES) is not None]
     detail = describe_misfit(own, filled, missing, surplus)
     if detail is not None:
@@ -59,6 +86,7 @@ def load_tcformer(network: nn.Module, path: str | os.PathLike[str]) -> LoadRepor
             f"{Path(path)}: weights of another network size: blocks {_depths(filled, left_over)} there, "
             f"{_depths(own)} here ({detail}); choose the preset that fits, or weights that do"
         )
+    network.load_state_dict(skips, strict=False)
     return fill(network, path, filled, left_over)
 
 

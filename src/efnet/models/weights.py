@@ -35,10 +35,12 @@ class LoadReport:
     loaded: tuple[str, ...]  # parameters of the network that the file filled
     fresh: tuple[str, ...]  # parameters of the network that keep their initialisation
     left_over: tuple[str, ...]  # entries of the file that the network has no place for
+    licence: str | None = None  # of the weights, where they are not ours
 
     def __str__(self) -> str:
+        terms = f"licence {self.licence}; " if self.licence else ""
         return (
-            f"{self.source}: loaded {len(self.loaded)} tensors; "
+            f"{self.source}: {terms}loaded {len(self.loaded)} tensors; "
             f"fresh {len(self.fresh)}{_list(self.fresh)}; "
             f"left over {len(self.left_over)}{_list(self.left_over)}"
         )

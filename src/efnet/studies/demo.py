@@ -27,7 +27,7 @@ from efnet.evaluation.score import score_predictions
 from efnet.evaluation.sheet import choose_rows
 from efnet.models.checkpoint import load_checkpoint
 from efnet.studies.benchmark.measure import usable_cores
-from efnet.studies.demo_page import Epoch, GallerySample, RunReport, Step, duration, write_report
+from efnet.studies.demo_page import Epoch, FirstLook, GallerySample, RunReport, Step, duration, write_report
 from efnet.training.logs import read_rows
 from efnet.training.run_folder import RunFolder
 
@@ -42,6 +42,8 @@ class DemoPaths:
         self.evaluation = out / "evaluation.json"
         self.score = out / "score.json"
         self.predictions = out / "predictions"
+        self.yours = out / "yours"
+        self.shipped = out / "shipped"
         self.report = out / "report.html"
 
 
@@ -84,10 +86,20 @@ def collect_report(
             Epoch(row["epoch"], row["loss"], row.get("val_miou"))
             for row in read_rows(RunFolder(paths.run), trained["epochs"])
         ],
+        first=first_look(paths, pictures),
         samples=gallery(paths.predictions / "index", pairset, protocol, pictures),
         steps=steps,
         facts=facts,
     )
+
+
+def first_look(paths: DemoPaths, count: int) -> list[FirstLook]:
+    """List up to `count` of the user's pairs, and of the generated ones, as the shipped weights see them."""
+    return [
+        FirstLook(overlay.stem, overlay, folder / "color" / overlay.name)
+        for folder in (paths.yours, paths.shipped)
+        for overlay in sorted((folder / "overlay").rglob("*.png"))[:count]
+    ]
 
 
 def gallery(predictions: Path, pairset: PairSet, protocol: Protocol, count: int) -> list[GallerySample]:
@@ -147,14 +159,20 @@ QUICK = DemoPlan(15, 4, 8, "120x160", "60x80", 2, 4, 2e-3, "0002*.png", 2)
 """Seconds; shows that everything runs, not what the network can do."""
 
 
-def demo_commands(paths: DemoPaths, plan: DemoPlan) -> list[list[str]]:
-    """Return the commands of the demo, each as the words after `efnet`."""
+def demo_commands(
+    paths: DemoPaths, plan: DemoPlan, rgb: str | None = None, thermal: str | None = None
+) -> list[list[str]]:
+    """Return the commands of the demo, each as the words after `efnet`; the user's own pairs come first."""
+    images = ["--rgbt", str(paths.data / "images" / plan.test_images)]
+    yours = ["predict", "--rgb", str(rgb), "--thermal", str(thermal), "--out", str(paths.yours)]
     test = ["--dataset", "mfnet", "--root", str(paths.data), "--split", "test", "--protocol", PROTOCOL]
     counts = [
         word for split in ("train", "val", "test") for word in (f"--{split}", str(getattr(plan, split)))
     ]
     return [
+        *([yours] if rgb is not None else []),
         ["data", "synthesize", "--out", str(paths.data), *counts, "--size", plan.scene_size],
+        ["predict", *images, "--out", str(paths.shipped)],
         [
             *("train", "--recipe", "scratch", "--model", "efnet_tiny", "--dataset", "mfnet"),
             *("--root", str(paths.data), "--size", plan.input_size, "--epochs", str(plan.epochs)),
@@ -163,23 +181,30 @@ def demo_commands(paths: DemoPaths, plan: DemoPlan) -> list[list[str]]:
             *("--protocol", PROTOCOL, "--out", str(paths.run)),
         ],
         ["evaluate", "--checkpoint", str(paths.run), *test, "--json", str(paths.evaluation)],
-        [
-            *("predict", "--checkpoint", str(paths.run)),
-            *("--rgbt", str(paths.data / "images" / plan.test_images), "--out", str(paths.predictions)),
-        ],
+        ["predict", "--checkpoint", str(paths.run), *images, "--out", str(paths.predictions)],
         ["score", "--predictions", str(paths.predictions / "index"), *test, "--json", str(paths.score)],
     ]
 
 
-def run_demo(out: Path, plan: DemoPlan, run: Runner, say: Callable[[str], None]) -> Path:
+def run_demo(
+    out: Path,
+    plan: DemoPlan,
+    run: Runner,
+    say: Callable[[str], None],
+    rgb: str | None = None,
+    thermal: str | None = None,
+) -> Path:
     """Run the demo from the start, keeping scenes of an earlier one, and return the path of its report.
 
-    Raises InputError if `out` holds something other than a demo, or a command failed. `say` prints a line.
+    `rgb` and `thermal` name pairs of the user, as `efnet predict` takes them. Raises InputError if only one
+    of them is given, `out` holds something other than a demo, or a command failed. `say` prints a line.
     """
+    if (rgb is None) != (thermal is None):
+        raise InputError("your own pairs need both `rgb` and `thermal`")
     paths = DemoPaths(out)
     _clear(paths, plan)
     steps: list[Step] = []
-    commands = demo_commands(paths, plan)
+    commands = demo_commands(paths, plan, rgb, thermal)
     started = time.perf_counter()
     for number, words in enumerate(commands, 1):
         command = f"efnet {shlex.join(words)}"
@@ -205,7 +230,7 @@ def _clear(paths: DemoPaths, plan: DemoPlan) -> None:
     if paths.out.is_dir() and any(paths.out.iterdir()):
         if not marker.is_file():
             raise InputError(f"{paths.out}: holds other files; choose another --out")
-        for folder in (paths.run, paths.predictions):
+        for folder in (paths.run, paths.predictions, paths.yours, paths.shipped):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (paths.evaluation, paths.score, paths.report):
             file.unlink(missing_ok=True)

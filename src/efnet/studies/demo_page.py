@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,15 @@ class GallerySample:
 
 
 @dataclass(frozen=True)
+class FirstLook:
+    """A pair as the weights that come with the package see it; pictures that `efnet predict` wrote."""
+
+    name: str
+    overlay: Path
+    color: Path
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One epoch of training, counted from 1: mean loss, and mIoU on the validation split as a fraction."""
 
@@ -68,6 +78,7 @@ class RunReport:
     protocol: Protocol  # decides which pixels the error pictures count
     epochs: Sequence[Epoch] = ()
     samples: Sequence[GallerySample] = ()  # gallery
+    first: Sequence[FirstLook] = ()  # before any training
     steps: Sequence[Step] = ()  # in the order in which they ran
     facts: Mapping[str, str] = field(default_factory=dict)  # name to value: versions, sizes, timings
 
@@ -80,6 +91,7 @@ def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
 def render_report(report: RunReport) -> str:
     """Return the page as HTML."""
     sections = [
+        _first_look(report),
         _gallery(report),
         _class_table(report.evaluation),
         _curves(report.epochs),
@@ -113,6 +125,31 @@ def _tiles(evaluation: Mapping[str, Any]) -> str:
 def _section(title: str, content: str, hint: str = "") -> str:
     lead = f'<p class="hint">{hint}</p>' if hint else ""
     return f"<section><h2>{title}</h2>{lead}{content}</section>"
+
+
+def _first_look(report: RunReport) -> str:
+    if not report.first:
+        return ""
+    cards = []
+    for look in report.first:
+        pictures = (
+            ("overlay", "Prediction laid over the RGB image", look.overlay),
+            ("classes", "Predicted classes", look.color),
+        )
+        panels = []
+        for caption, alt, path in pictures:
+            with Image.open(path) as image:
+                image.thumbnail((640, 640), Image.Resampling.NEAREST)
+                panels.append(figure(data_uri(image), image.size, caption, f"{alt} of pair {look.name}"))
+        cards.append(
+            f'<article class="pair"><header><h3>{escape(look.name)}</h3></header>'
+            f'<div class="panels">{"".join(panels)}</div></article>'
+        )
+    hint = (
+        "What the weights that come with efnet make of these pairs. They were trained on real streets and "
+        "have never seen a generated scene."
+    )
+    return _section("Before any training", legend(report.classes) + "".join(cards), hint)
 
 
 def _gallery(report: RunReport) -> str:

@@ -85,7 +85,8 @@ class NetworkConfig(NetworkOptions, _Preset):
     checkpoint_activations: bool = False
     """Recompute the blocks' activations in the backward pass: less memory, more time, same gradients."""
     init: str | None = None
-    """Weights to start from: an official TCFormer file, or a checkpoint of ours; null: fresh."""
+    """Weights to start from: a checkpoint of ours; a file, hub name or https address of the encoder's
+    authors; or imagenet for the installed ones of the edge presets (`efnet[pretrained]`); null: fresh."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -198,6 +199,32 @@ class EmaConfig:
 
 
 @dataclass(frozen=True)
+class TeachConfig:
+    """Learning from another network, and from pairs without masks."""
+
+    teacher: str | None = None
+    """Run or checkpoint of the same classes whose probabilities the network learns too; null: none."""
+    weight: float = 1.0
+    """Weight of that term, beside the loss of the labels."""
+    temperature: float = 2.0
+    """Softens the probabilities of both networks (arXiv 1503.02531)."""
+    unlabelled: str | None = None
+    """Folder of pairs without masks: rgb, thermal and perhaps pseudo-labels in labels; null: none."""
+    unlabelled_weight: float = 1.0
+    """Weight of the term of these pairs; every step sees as many of them as labelled ones."""
+    confidence: float = 0.9
+    """A pixel without a mask counts where the teacher's class has at least this probability."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "unlabelled_weight"):
+            weight = getattr(self, name)
+            _require(f"teach.{name}", weight, 0 <= weight < float("inf"), "a weight, 0 or more")
+        temperature, confidence = self.temperature, self.confidence
+        _require("teach.temperature", temperature, 0 < temperature < float("inf"), "a positive number")
+        _require("teach.confidence", confidence, 0 <= confidence <= 1, "a probability from 0 to 1")
+
+
+@dataclass(frozen=True)
 class ValidationConfig:
     """When and how the validation split is scored."""
 
@@ -242,6 +269,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    teach: TeachConfig = field(default_factory=TeachConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     recipe: str = "paper"
@@ -267,10 +295,14 @@ class TrainConfig:
 
 
 def scratch() -> TrainConfig:
-    """For fresh weights and little data: a higher rate with clipping, milder scales, a short warm-up."""
+    """For little data: a higher rate with clipping, milder scales, a short warm-up.
+
+    Behind weights of `network.init`, fresh parameters get ten times the rate: a decoder that starts near zero
+    would otherwise need a third of a short run to follow.
+    """
     return dataclasses.replace(
         TrainConfig(recipe="scratch"),
-        optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.02, clip=5.0),
+        optimizer=OptimizerConfig(lr=5e-4, weight_decay=0.02, clip=5.0, fresh_lr=10.0),
         schedule=ScheduleConfig(epochs=60, warmup_epochs=2.0),
         augment=AugmentConfig(scale=(0.75, 1.5)),
     )

@@ -185,6 +185,9 @@ def describe_training(config: TrainConfig, pairs: int, epoch: int, report: dict[
     dropped = [camera for camera in ("rgb", "thermal") if getattr(config.augment, f"drop_{camera}")]
     if dropped:
         facts["dropped"] = dropped
+    for name in ("teacher", "unlabelled"):
+        if getattr(config.teach, name) is not None:
+            facts[name] = Path(getattr(config.teach, name)).name
     if config.ema.decay is not None:
         facts["ema"] = config.ema.decay
     return facts

@@ -17,11 +17,11 @@ from efnet.core.classes import ClassSet
 from efnet.core.distributed import Group
 from efnet.core.errors import InputError
 from efnet.data.dataset import Item
+from efnet.data.unlabelled import PREFIX
 from efnet.models.base import SegmentationModel
-from efnet.models.baselines import BASELINES, Baseline
-from efnet.models.checkpoint import copy_weights, load_checkpoint
 from efnet.models.efnet import EFNet
-from efnet.models.registry import create_model
+from efnet.models.pretrained import initialise
+from efnet.models.registry import create_model, model_options
 from efnet.models.weights import LoadReport
 from efnet.training.config import NetworkConfig, TrainConfig
 from efnet.training.loss import Objective
@@ -29,6 +29,7 @@ from efnet.training.optimizer import WeightAverage, learning_rate, make_optimize
 from efnet.training.parallel import Whole, start_fabric
 from efnet.training.sampler import pass_seed
 from efnet.training.state import Progress, load_state, save_state
+from efnet.training.teaching import Teaching
 
 
 def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[SegmentationModel, LoadReport | None]:
@@ -37,18 +38,17 @@ def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[Segmentatio
     Returns the network, and what was loaded into it (None: nothing). Raises InputError: an unknown name or
     option, or weights that do not fit.
     """
-    names = (*config.names(), "drop_path")
-    options = {name: getattr(config, name) for name in names}
-    if config.name in BASELINES:
-        default, options = NetworkConfig(), {"modality": config.modality}
-        wrong = [
-            f"network.{name}"
-            for name in (*names, "checkpoint_activations")
-            if name != "modality" and getattr(config, name) != getattr(default, name)
-        ]
+    names, default = (*config.names(), "drop_path", "checkpoint_activations"), NetworkConfig()
+    try:
+        known = model_options(config.name)
+        known = (
+            (*known, "checkpoint_activations") if "drop_path" in known else known
+        )  # both are of the blocks
+        changed = [name for name in names if getattr(config, name) != getattr(default, name)]
+        wrong = [f"network.{name}" for name in changed if name not in known]
         if wrong:
             raise InputError(f"{config.name} has no {', '.join(wrong)}; leave it out")
-    try:
+        options = {name: getattr(config, name) for name in changed if name != "checkpoint_activations"}
         network = create_model(config.name, classes=classes, **options)
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -57,14 +57,7 @@ def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[Segmentatio
     source = config.init
     if source is None:
         return network, None
-    if Path(source).is_file() and isinstance(network, EFNet):
-        return network, network.load_tcformer(source)
-    if Path(source).is_file() and isinstance(network, Baseline):
-        return network, network.load_encoder(source)
-    given = load_checkpoint(source)  # perhaps of other classes
-    if given.architecture != network.architecture:
-        raise InputError(f"{source}: a checkpoint of {given.name}, which cannot start {network.name}")
-    return network, copy_weights(network, given, source)
+    return network, initialise(network, source)
 
 
 @dataclass(frozen=True)
@@ -85,6 +78,7 @@ class _Part:
     label: Tensor
     pairs: list[int]
     share: float
+    unlabelled: dict[str, Tensor]  # entries of `SemiDataset`, without their prefix
 
 
 class Learner:
@@ -102,9 +96,11 @@ class Learner:
         unscored: tuple[int, ...],  # label values that carry no supervision
         steps_per_epoch: int,  # for the learning rate
         fabric: Fabric | None = None,  # what it runs on; None: as the recipe says
+        teaching: Teaching | None = None,  # what else it learns from
     ) -> None:
         self.config = config
         self.network = network
+        self.teaching = teaching
         self.steps_per_epoch = steps_per_epoch
         self.objective = Objective(config.loss, unscored)
         self.fabric = fabric or start_fabric(config)
@@ -118,6 +114,8 @@ class Learner:
         for other in (self.average, self.whole):
             if other is not None:
                 other.network.to(self.fabric.device)
+        if teaching is not None and teaching.own is not None:
+            teaching.own.to(self.fabric.device)
         norms = [module for module in network.modules() if hasattr(module, "running_mean")]
         self._statistics = [value for norm in norms for value in norm.buffers()]
 
@@ -170,13 +168,25 @@ class Learner:
                 is_last = place == len(parts) - 1
                 quiet = self.fabric.no_backward_sync(self.model, enabled=not is_last)
             with quiet:
-                loss = part.share * self.objective(self.model(part.rgb, part.thermal), part.label)
+                loss = self._loss(part, len(parts) * self.group.size)
                 # The backward pass averages over the processes; the sum is needed.
                 self.fabric.backward(loss * self.group.size)
             value = float(loss.detach())
             total += value
             suspects += [] if math.isfinite(value) else part.pairs
         return self.group.sum([total])[0], suspects
+
+    def _loss(self, part: _Part, passes: int) -> Tensor:
+        """The loss of one of the `passes` of a step, with what a teacher adds."""
+        logits = self.model(part.rgb, part.thermal)
+        loss: Tensor = part.share * self.objective(logits, part.label)
+        if self.teaching is None:
+            return loss
+        terms = self.teaching.distil(logits, part.rgb, part.thermal)
+        if part.unlabelled:
+            average = None if self.average is None else self.average.network
+            terms = terms + self.teaching.semi_supervised(self.model, average, part.unlabelled)
+        return loss + terms / passes
 
     def _gradient_is_finite(self) -> bool:
         """Clip the gradient, if the recipe does, and check its norm, which is the same in all processes.
@@ -199,12 +209,14 @@ class Learner:
         """This process's part of the batch in passes of `batch_size`."""
         size, device = self.config.data.batch_size, self.fabric.device
         parts = [batch[key].split(size) for key in ("rgb", "thermal", "label", "index")]
+        others = {key.removeprefix(PREFIX): batch[key].split(size) for key in batch if key.startswith(PREFIX)}
         alone = len(parts[2]) == 1 and self.group.size == 1
         masses = [1.0] if alone else [self.objective.mass(label) for label in parts[2]]
         total = self.group.sum([sum(masses)])[0] or 1.0
-        for mass, *images, index in zip(masses, *parts, strict=True):
+        for place, (mass, *images, index) in enumerate(zip(masses, *parts, strict=True)):
             rgb, thermal, label = (tensor.to(device, non_blocking=True) for tensor in images)
-            yield _Part(rgb, thermal, label, index.tolist(), mass / total)
+            unlabelled = {key: values[place].to(device) for key, values in others.items()}
+            yield _Part(rgb, thermal, label, index.tolist(), mass / total, unlabelled)
 
     def save(self, path: Path, progress: Progress) -> None:
         """Write the state on rank 0; every process must call it. Raises InputError where it cannot."""

@@ -24,8 +24,9 @@ from efnet.data.dataset import Item, PairDataset
 from efnet.data.frequency import count_classes
 from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
+from efnet.data.unlabelled import SemiDataset, open_unlabelled
 from efnet.data.verify import verify
-from efnet.models.base import InputSpec
+from efnet.models.base import InputSpec, SegmentationModel
 from efnet.training.config import TrainConfig
 from efnet.training.logs import Reporter, Row, RunLog, Steps, read_rows
 from efnet.training.loss import Objective
@@ -41,6 +42,7 @@ from efnet.training.run_folder import (
 from efnet.training.sampler import EpochSampler, make_loader
 from efnet.training.state import Progress, first_line
 from efnet.training.step import Learner, Outcome, build_network
+from efnet.training.teaching import Teaching, load_teacher
 from efnet.training.validation import Validator
 
 
@@ -85,6 +87,9 @@ def train(
     for split in (train_set, val_set):
         reporter.say(f"checking {len(split)} pairs of {split.dataset} {split.split}")
         group.once(partial(verify, split))
+    if trainer.unlabelled is not None:
+        reporter.say(f"checking {len(trainer.unlabelled)} pairs without masks")
+        group.once(partial(verify, trainer.unlabelled, require_labels=False))
     try:
         trainer.begin(resume)
         return trainer.run()
@@ -163,6 +168,26 @@ def balance_classes(
     return facts
 
 
+def _teaching(
+    config: TrainConfig, split: PairSet, network: SegmentationModel
+) -> tuple[Teaching | None, PairSet | None]:
+    """Return what teaches the network beside labels, and the pairs without masks; or raise `InputError`."""
+    teach = config.teach
+    if teach.teacher is None and teach.unlabelled is None:
+        return None, None
+    own = None if teach.teacher is None else load_teacher(teach.teacher, split.classes, network)
+    if teach.unlabelled is None:
+        return Teaching(teach, own, has_labels=False), None
+    unlabelled = open_unlabelled(teach.unlabelled, split)
+    has_labels = any(pair.label is not None for pair in unlabelled.pairs)
+    if own is None and not has_labels and config.ema.decay is None:
+        raise InputError(
+            f"{teach.unlabelled}: without `teacher` the pairs are taught by the average of the weights; give "
+            "`ema.decay`, such as 0.99, or a teacher"
+        )
+    return Teaching(teach, own, has_labels), unlabelled
+
+
 class Trainer:
     """A run: learner, data and logs, and the loop over them."""
 
@@ -190,11 +215,15 @@ class Trainer:
         global_batch = data.batch_size * data.accumulate * group.size
         self.order = EpochSampler(len(self.train_set), global_batch, config.seed, group.rank, group.size)
         fresh = self.init_report.fresh if self.init_report else ()
-        self.learner = Learner(
-            config, network, fresh, self.train_set.unscored, self.order.batches_per_epoch, fabric
-        )
-        self.dataset = PairDataset(
-            self.train_set, data.size, config.augment, scale, config.seed, cache=data.cache
+        teaching, self.unlabelled = _teaching(config, self.train_set, network)
+        batches = self.order.batches_per_epoch
+        self.learner = Learner(config, network, fresh, self.train_set.unscored, batches, fabric, teaching)
+        settings: dict[str, Any] = {"size": data.size, "augment": config.augment, "thermal_scale": scale}
+        settings |= {"seed": config.seed, "cache": data.cache}
+        self.dataset = (
+            PairDataset(self.train_set, **settings)
+            if self.unlabelled is None
+            else SemiDataset(self.train_set, self.unlabelled, **settings)
         )
         self.validator = Validator(config, self.val_set, scale, group)
         self.log: RunLog | None = None
@@ -202,7 +231,9 @@ class Trainer:
     def begin(self, resume: bool) -> None:
         """Restore the last state or start the folder of a new run, and describe the run."""
         config = self.config
-        data = self.group.once(lambda: fingerprint(train=self.train_set, val=self.val_set))
+        splits = {"train": self.train_set, "val": self.val_set}
+        splits |= {} if self.unlabelled is None else {"unlabelled": self.unlabelled}
+        data = self.group.once(lambda: fingerprint(**splits))
         known = self.group.once(self.folder.read_facts) if resume else {}
         if known.get("data", data) != data:
             raise InputError(

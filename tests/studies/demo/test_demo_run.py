@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from efnet.cli.main import main
 from efnet.core.errors import InputError
@@ -17,8 +19,14 @@ TINY = DemoPlan(15, 4, 6, "64x80", "32x48", 1, 5, 1e-3, "0002*.png", 2)
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny") / "demo"
+    own = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    for camera, shape in (("rgb", (40, 60, 3)), ("thermal", (40, 60))):
+        (own / camera).mkdir()
+        for name in ("first", "second", "third"):
+            Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(own / camera / f"{name}.png")
     lines: list[str] = []
-    report = run_demo(out, TINY, main, lines.append)
+    report = run_demo(out, TINY, main, lines.append, str(own / "rgb"), str(own / "thermal"))
     return DemoPaths(out), report, lines
 
 
@@ -27,11 +35,22 @@ def test_writes_everything(finished):
     assert report == paths.report
     html = report.read_text(encoding="utf-8")
     assert "efnet_tiny" in html
-    assert html.count("<article") == 2
-    assert len(lines) == 5
-    assert lines[0].startswith("[1/5] efnet data synthesize --out")
+    assert html.count("<article") == 6, "two of the user's pairs and four generated ones"
+    first, _, trained = html.partition("What it sees")
+    assert "Before any training" in first
+    assert [first.count(name) > 0 for name in ("first", "second", "third")] == [True, True, False]
+    assert trained.count("<article") == 2
+    assert len(lines) == 7
+    assert lines[0].startswith("[1/7] efnet predict --rgb")
+    assert lines[1].startswith("[2/7] efnet data synthesize --out")
     shown = re.search(r"<pre[^>]*>(.*?)</pre>", html, re.DOTALL)[1]
-    assert shown.count("efnet ") == 5
+    assert shown.count("efnet ") == 7
+
+
+def test_one_camera_of_ones_own_is_not_enough(tmp_path):
+    with pytest.raises(InputError, match="both `rgb` and `thermal`"):
+        run_demo(tmp_path / "demo", TINY, main, str, rgb=str(tmp_path))
+    assert not (tmp_path / "demo").exists()
 
 
 def test_predicted_files_score_as_the_evaluation(finished):
@@ -86,7 +105,7 @@ def test_the_glob_finds_the_test_scenes(plan, tmp_path):
     found = sorted(tmp_path.glob(plan.test_images))
     first = plan.train + plan.val + 1
     assert [int(path.name[:5]) for path in found] == list(range(first, first + plan.test))
-    command = demo_commands(DemoPaths(tmp_path), plan)[3]
+    command = demo_commands(DemoPaths(tmp_path), plan)[4]
     assert command[command.index("--rgbt") + 1].endswith(plan.test_images)
 
 

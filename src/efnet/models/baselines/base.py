@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from efnet.core.classes import ClassSet
-from efnet.core.errors import InputError
 from efnet.models.base import SegmentationModel
 from efnet.models.config import BaselineConfig
-from efnet.models.weights import LoadReport
 from efnet.ops.precision import at_least_float32
 
 
@@ -30,12 +27,6 @@ class Baseline(SegmentationModel):
 
     def __init__(self, config: BaselineConfig, name: str = "", classes: ClassSet | None = None) -> None:
         super().__init__(config, name or self.architecture, classes)
-
-    def load_encoder(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Start the encoders from published weights; an `InputError` if there are none or they misfit."""
-        raise InputError(
-            f"{path}: no pretrained encoder is known for {self.name}; give a checkpoint folder of ours"
-        )
 
 
 class PaddedBaseline(Baseline):

@@ -1,0 +1,81 @@
+"""Training pairs, each with a pair without a mask beside it: for teachers and pseudo-labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efnet.core.errors import InputError
+from efnet.data.augment import AugmentConfig, augment
+from efnet.data.dataset import Item, PairDataset, to_tensors
+from efnet.data.layouts.listing import TripleFolders
+from efnet.data.pairs import PairSet
+
+STRONG = AugmentConfig(
+    flip=0,
+    scale=(1, 1),
+    brightness=0.5,
+    contrast=0.5,
+    saturation=0.5,
+    hue=0.08,
+    thermal_gain=0.5,
+    thermal_offset=0.15,
+    thermal_gamma=0.7,
+)
+"""What the student sees beyond the teacher: colours and thermal values vary, places stay."""
+
+PREFIX = "unlabelled_"
+"""Of the names of such a pair's entries in an item."""
+
+
+def open_unlabelled(folder: str, like: PairSet) -> PairSet:
+    """Open the pairs of a folder with `rgb` and `thermal`, matched by stem, and perhaps pseudo-labels.
+
+    `labels`, if it exists, holds the pseudo-labels that `efnet pseudo-label` wrote, in the classes of `like`.
+    Raises InputError if there are no pairs; missing partners and labels are found by `verify`.
+    """
+    root = Path(folder).expanduser()
+    folders = TripleFolders.read(root / "rgb", root / "thermal", root / "labels")
+    stems = folders.stems()
+    if not stems:
+        raise InputError(f"{root}: no pairs; put their images into {root / 'rgb'} and {root / 'thermal'}")
+    pairs = tuple(folders.pair(stem) for stem in stems)
+    return replace(like, root=root, split="unlabelled", pairs=pairs, thermal_scale="auto", registered=True)
+
+
+class SemiDataset(PairDataset):
+    """`PairDataset` whose items also hold a random pair without a mask.
+
+    Beside an item's own entries there are, at the same size: `unlabelled_rgb` and `unlabelled_thermal`, as a
+    teacher sees them; `unlabelled_strong_rgb` and `unlabelled_strong_thermal`, the same places with other
+    colours and thermal values; and `unlabelled_label` int64 (h, w), 255 beyond the image, elsewhere the
+    pseudo-label, or 0 where there is none. The pair and its changes depend on seed, epoch and index alone.
+    """
+
+    def __init__(self, pairset: PairSet, unlabelled: PairSet, *args: Any, **options: Any) -> None:
+        super().__init__(pairset, *args, **options)
+        self.unlabelled = PairDataset(unlabelled, thermal_scale="auto", cache=options.get("cache", False))
+
+    def preload(self) -> None:
+        """Fill the caches; errors as `PairDataset.preload`."""
+        super().preload()
+        self.unlabelled.preload()
+
+    def __getitem__(self, index: int) -> Item:
+        item = super().__getitem__(index)
+        assert self.augment is not None
+        assert self.size is not None
+        rng = np.random.default_rng((self.seed, int(self._epoch), index, 1))
+        number = int(rng.integers(len(self.unlabelled)))
+        sample = self.unlabelled.read(number)
+        if sample.label is None:
+            sample = replace(sample, label=np.zeros(sample.thermal.shape, dtype=np.uint8))
+        places = AugmentConfig(flip=self.augment.flip, scale=self.augment.scale, brightness=0, contrast=0)
+        weak = augment(sample, replace(places, saturation=0, hue=0), self.size, rng)
+        strong = to_tensors(augment(weak, STRONG, self.size, rng), number)
+        seen = to_tensors(weak, number)
+        item |= {f"{PREFIX}{key}": seen[key] for key in ("rgb", "thermal", "label")}
+        return item | {f"{PREFIX}strong_{key}": strong[key] for key in ("rgb", "thermal")}

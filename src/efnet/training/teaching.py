@@ -1,0 +1,86 @@
+"""Learning from a teacher: its probabilities on labelled pairs, its classes on pairs without masks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efnet.core.classes import IGNORE_INDEX, ClassSet
+from efnet.core.errors import InputError
+from efnet.models.base import SegmentationModel
+from efnet.models.checkpoint import load_checkpoint
+from efnet.ops.precision import at_least_float32
+from efnet.training.config import TeachConfig
+from efnet.training.loss import cross_entropy
+
+
+def load_teacher(source: str, classes: ClassSet, student: SegmentationModel) -> SegmentationModel:
+    """Load a teacher; raises InputError if it is no checkpoint, of other classes, or of other cameras."""
+    teacher = load_checkpoint(source)
+    if teacher.classes.names != classes.names:
+        raise InputError(
+            f"{source}: a network of other classes ({', '.join(teacher.classes.names[:4])}, ...); a teacher "
+            "has the student's classes in the same order"
+        )
+    if teacher.modality not in ("rgbt", student.modality) and student.modality != "rgbt":
+        raise InputError(f"{source}: a network of {teacher.modality} alone; give one of both cameras")
+    return teacher.requires_grad_(False).eval()
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of the student's probabilities from the teacher's, mean over pixels.
+
+    Logits are (B, K, H, W), softened by the temperature T; times T^2, so that gradients keep their size
+    (arXiv 1503.02531, section 2).
+    """
+    target = (at_least_float32(teacher) / temperature).softmax(1)
+    log_probability = (at_least_float32(student) / temperature).log_softmax(1)
+    per_pixel = F.kl_div(log_probability, target, reduction="none").sum(1)
+    return temperature**2 * per_pixel.mean()
+
+
+def confident_classes(logits: Tensor, confidence: float) -> Tensor:
+    """Classes (B, H, W) of logits (B, K, H, W); 255 where the probability is below `confidence`."""
+    probability, classes = at_least_float32(logits).softmax(1).max(1)
+    return classes.masked_fill(probability < confidence, IGNORE_INDEX)
+
+
+class Teaching:
+    """The terms that a teacher adds to the loss; `own` is the teacher that the run was given, if any."""
+
+    def __init__(self, config: TeachConfig, own: SegmentationModel | None, has_labels: bool) -> None:
+        self.config = config
+        self.own = own
+        self.has_labels = has_labels
+
+    def distil(self, logits: Tensor, rgb: Tensor, thermal: Tensor) -> Tensor:
+        """The weighted term of labelled pairs, of which the student gave `logits`; zero without a teacher."""
+        if self.own is None or not self.config.weight:
+            return logits.new_zeros(())
+        with torch.no_grad():
+            teacher = self.own(rgb, thermal)
+        return self.config.weight * distillation_loss(logits, teacher, self.config.temperature)
+
+    def semi_supervised(
+        self, student: nn.Module, average: SegmentationModel | None, pairs: dict[str, Tensor]
+    ) -> Tensor:
+        """The weighted term of pairs without masks, entries of `SemiDataset` without their prefix.
+
+        The targets are the pseudo-labels on disk, else the confident classes of the given teacher, else those
+        of the `average` of the student's weights (mean teacher, arXiv 1703.01780). The student sees the pairs
+        with other colours and thermal values. A pixel without a target counts as one that is right, so few
+        targets weigh little.
+        """
+        label = pairs["label"]
+        if not self.has_labels:
+            teacher = self.own or average
+            assert teacher is not None  # checked by the trainer
+            with torch.no_grad():
+                found = confident_classes(
+                    teacher.eval()(pairs["rgb"], pairs["thermal"]), self.config.confidence
+                )
+            label = found.masked_fill(label == IGNORE_INDEX, IGNORE_INDEX)
+        logits = student(pairs["strong_rgb"], pairs["strong_thermal"])
+        share = (label != IGNORE_INDEX).to(logits.dtype).mean()
+        return self.config.unlabelled_weight * share * cross_entropy(logits, label)
