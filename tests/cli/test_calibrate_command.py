@@ -118,7 +118,7 @@ def test_not_replaced_unasked(command, tmp_path, capsys):
         (words([((300, 5), (10, 10))] * 4), r"300, 5 lies outside the thermal image of 160x120"),
         (words([*truth(PLACES)[:4], ((80, 60), (10, 230))]), "do not agree on a homography"),
         (["--points=none.csv"], r"--points none\.csv: cannot be read"),
-        (["--pairs=0"], "--pairs 0 is below 1"),
+        (["--pairs=0"], "--pairs 0: give 1 or more"),
         (["--tolerance=0"], "--tolerance 0.0: give a number"),
         (["--rgb=none.png"], r"none\.png: no such file"),
     ],

@@ -125,7 +125,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--shard-size", "0"], "--shard-size 0 is below 1"),
+            (["--shard-size", "0"], "--shard-size 0: give 1 or more"),
             (["--split", ","], "--split is empty"),
             (["--split", "tram"], "has no split 'tram'"),
             (["--dataset", "pst900"], "not the pst900 layout"),

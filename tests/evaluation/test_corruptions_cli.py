@@ -131,8 +131,8 @@ def test_limit_is_said_and_journal_goes_on(world, tmp_path, capsys):
         (["--corrupt", "fog", "--severities", "0,3"], "severities 0: give whole numbers from 1"),
         (["--corrupt", "fog", "--severities", "x"], "--severities x: give whole numbers from 1 to 5"),
         (["--corrupt", "fog", "--severities", ""], "severities none"),
-        (["--corrupt", "fog", "--limit", "0"], "--limit 0 is below 1"),
-        (["--corrupt", "fog", "--corrupt-seed", "-1"], "--corrupt-seed -1 is below 0"),
+        (["--corrupt", "fog", "--limit", "0"], "--limit 0: give 1 or more"),
+        (["--corrupt", "fog", "--corrupt-seed", "-1"], "--corrupt-seed -1: give 0 or more"),
         (["--corrupt", "fog", "--save-predictions", "maps"], "--save-predictions does not go with --corrupt"),
         (["--corrupt", "fog", "--plot", "x.pdf"], "--plot x.pdf: give a file name that ends in .svg or .png"),
         (

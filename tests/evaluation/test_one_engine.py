@@ -151,7 +151,7 @@ def test_augmentation_of_one_tile_is_that_of_the_image(world: Path, tmp_path: Pa
         ("plain", ["--overlap=8"], "give --tile too"),
         ("plain", ["--missing=maybe"], "missing 'maybe' is unknown"),
         ("plain", ["--runtime=caffe"], "runtime 'caffe' is unknown"),
-        ("plain", ["--threads=0"], "--threads 0 is below 1"),
+        ("plain", ["--threads=0"], "--threads 0: give 1 or more"),
         ("plain", ["--homography=none.json"], "none.json"),
     ],
 )

@@ -17,7 +17,7 @@ from efnet.explain.explanation import recorded_calls
 from efnet.models import EFNetConfig, InputSpec, SegmentationModel
 from efnet.models.config import BACKBONES
 from efnet.ops.clustering.dpc_knn import dpc_knn
-from efnet.ops.windows import merge_windows, split_windows
+from efnet.ops.tokens import merge_windows, split_windows
 
 ABLATIONS = [
     {},

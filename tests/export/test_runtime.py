@@ -92,7 +92,7 @@ def test_a_runtime_that_is_not_installed(tmp_path, monkeypatch: pytest.MonkeyPat
         (["--out", "a.xml", "--format", "openvino"], "--format openvino needs --size HxW"),
         (["--out", "a.onnx", "--size", "480"], "--size 480: give height x width"),
         (["--out", "a.onnx", "--size", "480x24"], "--size 480x24: give height x width, both at least 32"),
-        (["--out", "a.onnx", "--check-pairs", "0"], "--check-pairs 0 is below 1"),
+        (["--out", "a.onnx", "--check-pairs", "0"], "--check-pairs 0: give 1 or more"),
         (["--out", "a.onnx"], "neither a checkpoint folder here nor one on the hub"),
         (["--out", "file/a.onnx"], "is not a folder"),
     ],
@@ -119,7 +119,7 @@ def test_an_extra_that_is_not_installed(tmp_path, monkeypatch, capsys) -> None:
     [
         (["--runtime", "tensorrt"], "runtime 'tensorrt' is unknown; choose torch, onnx, openvino"),
         (["--runtime", "onnx"], "runtime onnx runs .onnx files"),
-        (["--threads", "0"], "--threads 0 is below 1"),
+        (["--threads", "0"], "--threads 0: give 1 or more"),
     ],
 )
 def test_bad_predict_options(tmp_path, capsys, options: list[str], message: str) -> None:

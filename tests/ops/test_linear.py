@@ -66,6 +66,6 @@ def test_the_choice_is_made_once() -> None:
 def test_other_processors_keep_the_usual_product(
     maker: str | None, capability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_maker", lambda: maker)
+    monkeypatch.setattr(module, "cpu_facts", lambda: {"vendor_id": maker})
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert not onednn_pays.__wrapped__()

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efnet.ops.windows import merge_windows, split_windows
+from efnet.ops.tokens import merge_windows, split_windows
 
 
 @given(height=st.integers(1, 20), width=st.integers(1, 20), size=st.integers(1, 9), batch=st.integers(1, 2))

@@ -145,7 +145,7 @@ def test_a_pass_that_does_not_end_is_broken_off(tmp_path: Path) -> None:
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: no such address"),
         (["--timeout", "0"], "--timeout 0.0 is not above 0"),
         (["--batch-size", "0"], "--batch-size 0 is below 1"),
-        (["--threads", "-1"], "--threads -1 is below 0"),
+        (["--threads", "-1"], "--threads -1: give 0 or more"),
         (["--device", "toaster", "--port", "0"], "device 'toaster' is unknown"),
         (["--precision", "8"], "precision '8' is unknown"),
         (["--port", "x"], "--port: expected a whole number"),

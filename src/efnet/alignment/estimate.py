@@ -15,20 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from efnet.alignment import edges
+from efnet.alignment import edges, homography
 from efnet.alignment.edges import CONFIDENT, Field, Grey, edge_field, luminance, resize
-from efnet.alignment.homography import (
-    Fit,
-    Homography,
-    Points,
-    apply_matrix,
-    back_project,
-    fit_homography,
-    fit_similarity,
-    resize_matrix,
-    size_of,
-    warp_matrix,
-)
+from efnet.alignment.homography import Fit, Homography, Points, resize_matrix, size_of, warp_matrix
 from efnet.core.errors import InputError
 
 SCALES = tuple(1.05**step for step in range(-10, 9))
@@ -141,10 +130,10 @@ def _refine(views: Views, matrix: NDArray[np.float64], level: int) -> tuple[Fit,
         raise _unsure(f"only {len(places)} parts of the image match, {MIN_PARTS} needed")
     here: Points = np.array(places, dtype=np.float64)
     tolerance = 0.008 * max(rgb_size)
-    target = apply_matrix(np.linalg.inv(to_level), here + np.array(shifts, dtype=np.float64))
-    source = apply_matrix(np.linalg.inv(moved), here)
+    target = homography.apply_matrix(np.linalg.inv(to_level), here + np.array(shifts, dtype=np.float64))
+    source = homography.apply_matrix(np.linalg.inv(moved), here)
     try:
-        fit = fit_homography(source, target, tolerance)
+        fit = homography.fit_homography(source, target, tolerance)
     except InputError as error:
         raise _unsure("the parts of the image that match do not agree with each other") from error
     if fit.inliers.sum() < max(MIN_PARTS, len(places) / 2):
@@ -153,7 +142,7 @@ def _refine(views: Views, matrix: NDArray[np.float64], level: int) -> tuple[Fit,
     if cover >= HOMOGRAPHY_COVER:
         return fit, "homography"
     if cover >= MIN_COVER:
-        fit = fit_similarity(source, target, fit.inliers)
+        fit = homography.fit_similarity(source, target, fit.inliers)
     if cover < MIN_COVER or fit.rms > tolerance:
         raise _unsure(f"the parts that match span only {100 * cover:.0f} % of the {axis}")
     return fit, "similarity"
@@ -187,7 +176,7 @@ def _parts(size: tuple[int, int]) -> list[tuple[slice, slice]]:
 
 def _warped_field(thermal: Grey, matrix: NDArray[np.float64], size: tuple[int, int]) -> Field:
     """Edges of a thermal image brought into the colour view; none within a margin of its border."""
-    x, y, depth = back_project(matrix, size)
+    x, y, depth = homography.back_project(matrix, size)
     x, y = x / depth, y / depth
     # Three pixels of the result, however many of the source those are.
     margin = 3 / math.sqrt(abs(float(np.linalg.det(matrix[:2, :2]))))

@@ -65,7 +65,7 @@ def check_minima(args: Namespace, **minima: int) -> None:
     """Raise an `InputError` for a number below its minimum; None passes."""
     for name, minimum in minima.items():
         if args[name] is not None and args[name] < minimum:
-            raise InputError(f"{option_name(name)} {args[name]} is below {minimum}")
+            raise InputError(f"{option_name(name)} {args[name]}: give {minimum} or more")
 
 
 def split_words(text: str) -> list[str]:

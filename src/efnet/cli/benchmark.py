@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import (
-    CHECKS,
-    DEVICE,
-    PRECISION,
-    add_check_arguments,
-    add_options,
-    check_minima,
-    check_words,
-    find_check_pairs,
-)
+from efnet.cli import arguments
+from efnet.cli.arguments import CHECKS, add_options, check_minima
 from efnet.cli.options import check_file_writable, option_name, parse_size
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
@@ -74,8 +66,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         runs=(int | None, "rounds that count (default: 3 to 10, by mode)"),
         warmup=(2, "rounds before"),
         threads=(int | None, "of the CPU (default: PyTorch's)"),
-        device=DEVICE,
-        precision=PRECISION,
+        device=arguments.DEVICE,
+        precision=arguments.PRECISION,
         compile=(False, "torch.compile as a further contestant"),
         cuda_graph=(False, "a CUDA graph as a further contestant"),
         dense=(False, "dense clustering as a further contestant"),
@@ -84,7 +76,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         accuracy="forward: a report of efnet evaluate or efnet experiment, or a JSON file with the mIoU of "
         "each model: a column of the table and the height in the plot",
     )
-    add_check_arguments(parser)
+    arguments.add_check_arguments(parser)
     add_options(
         parser,
         json="write the figures to this file",
@@ -96,19 +88,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def words(given: list[str]) -> list[str]:
     """Split the values of an option that takes several, by spaces or commas; each once."""
-    return list(dict.fromkeys(word for text in given for word in text.split(",") if word))
+    return arguments.split_words(",".join(given))
 
 
 def check_options(args: Namespace) -> list[tuple[int, int]]:
     """Refuse wrong values before anything is loaded; return the sizes that were given."""
     if args.mode not in RUNS:
         raise InputError(f"--mode {args.mode}: choose {', '.join(RUNS)}")
-    for option, least in (("batch", 1), ("runs", 1), ("warmup", 0), ("threads", 1)):
-        if args[option] is not None and args[option] < least:
-            raise InputError(f"--{option} {args[option]}: give {least} or more")
     for option in ("json", "markdown", "plot"):
         check_file_writable(f"--{option}", args[option])
-    check_minima(args, check_pairs=1)
+    check_minima(args, batch=1, runs=1, warmup=0, threads=1, check_pairs=1)
     _check_mode(args)
     from efnet.core.devices import check_precision
     from efnet.models.base import MIN_SIZE
@@ -197,7 +186,9 @@ def _measure_networks(args: Namespace, sizes: list[tuple[int, int]], device: str
     from efnet.studies.benchmark.networks import Plan, compare, read_accuracy
 
     accuracy = read_accuracy(args.accuracy) if args.accuracy else {}
-    files = _files(args)
+    # As text, for other processes.
+    given = [(pair.rgb, pair.thermal) for pair in arguments.find_check_pairs(args)]
+    files = tuple((rgb and str(rgb), thermal and str(thermal)) for rgb, thermal in given)
     # At least as many rounds as it takes to use every pair once.
     runs = args.runs or max(RUNS[args.mode], -(-len(files) // args.batch))
     plan = Plan(runs, args.warmup, parts=not args.runtime, memory=not args.no_memory)
@@ -213,15 +204,6 @@ def _measure_networks(args: Namespace, sizes: list[tuple[int, int]], device: str
             print(texts[-1] + "\n", flush=True)
             reports.append(report)
     return {"reports": reports}, "\n\n".join(texts)
-
-
-def _files(args: Namespace) -> tuple[Files, ...]:
-    """Return the user's pairs as text, for other processes."""
-
-    def text(file: Path | None) -> str | None:
-        return None if file is None else str(file)
-
-    return tuple((text(pair.rgb), text(pair.thermal)) for pair in find_check_pairs(args))
 
 
 def _contestants(
@@ -253,7 +235,9 @@ def _contestants(
                 continue
             variant = variant_for(target)
             with progress_bar(f"exporting {model} to {variant}"):
-                path, fault = export_for(model, target, size, folder, check_words(args) if files else [])
+                path, fault = export_for(
+                    model, target, size, folder, arguments.check_words(args) if files else []
+                )
             subjects.append(replace(plain, variant=variant, file=str(path)))
             if fault is not None:
                 failed[subjects[-1].label] = fault

@@ -148,27 +148,12 @@ class Synthesize:
     @staticmethod
     def run(args: Namespace) -> int:
         """Write the scenes, or those that an interrupted run left out; return 0."""
-        for split in ("train", "val", "test"):
-            if args[split] < 0:
-                raise InputError(f"--{split} {args[split]}: give a number of scenes, 0 or more")
-        if args.workers < 0:
-            raise InputError(f"--workers {args.workers}: give 0 or more")
+        check_minima(args, train=0, val=0, test=0, workers=0)
         size = parse_size(args.size)
         with progress_bar("rendering scenes") as bar:
-            written = write_dataset(
-                args.out,
-                args.train,
-                args.val,
-                args.test,
-                size=size,
-                seed=args.seed,
-                night_share=args.night,
-                layout=args.layout,
-                workers=args.workers,
-                progress=bar,
-                thermal_bits=args.thermal_bits,
-                overwrite=args.overwrite,
-            )
+            same = ("out", "train", "val", "test", "seed", "layout", "workers", "thermal_bits", "overwrite")
+            given = {name: args[name] for name in same}
+            written = write_dataset(size=size, night_share=args.night, progress=bar, **given)
         plan = written.plan
         kept = f" ({written.kept} were there already)" if written.kept else ""
         print(

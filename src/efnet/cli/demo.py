@@ -31,11 +31,10 @@ def run(args: Namespace) -> int:
     from efnet.cli.main import main
     from efnet.studies.demo import QUICK, STANDARD, run_demo
 
+    def say(line: str) -> None:
+        """Announce a command; flushed, so that it precedes what the command writes to stderr."""
+        print(f"\n{line}", flush=True)
+
     report = run_demo(Path(args.out), QUICK if args.quick else STANDARD, main, say, args.rgb, args.thermal)
     print(f"\nwrote {report}: open it in a browser")
     return 0
-
-
-def say(line: str) -> None:
-    """Announce a command; flushed, so that it precedes what the command writes to stderr."""
-    print(f"\n{line}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -68,8 +69,10 @@ def examine() -> dict[str, Any]:
         },
         "machine": {**describe(torch.device("cpu")), "memory": total_memory()},
         "devices": _devices(),
-        "folder": _folder(Path.cwd()),
+        "folder": {"path": str(Path.cwd()), "writable": os.access(".", os.W_OK | os.X_OK), "free": None},
     }
+    with contextlib.suppress(OSError):
+        found["folder"]["free"] = shutil.disk_usage(".").free
     return {**found, "advice": _advice(found)}
 
 
@@ -93,14 +96,6 @@ def _devices() -> list[dict[str, Any]]:
         note = "not used: it has no float64, which clustering tokens needs"
         found.append({"device": "mps", "name": "Apple GPU", "memory": None, "bf16": None, "note": note})
     return found
-
-
-def _folder(path: Path) -> dict[str, Any]:
-    try:
-        free: int | None = shutil.disk_usage(path).free
-    except OSError:
-        free = None
-    return {"path": str(path), "writable": os.access(path, os.W_OK | os.X_OK), "free": free}
 
 
 def _advice(found: dict[str, Any]) -> list[str]:

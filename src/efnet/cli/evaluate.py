@@ -15,16 +15,10 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from efnet.cli import score
 from efnet.cli.arguments import add_options, check_minima, split_words
 from efnet.cli.inference_options import InferenceOptions, MissingCount, add_inference_arguments
 from efnet.cli.options import check_file_writable, check_folder_writable, option_name, parse_size
-from efnet.cli.score import (
-    add_data_arguments,
-    add_output_arguments,
-    open_scored_split,
-    write_outputs,
-    write_report,
-)
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
 from efnet.data.pairs import Pair, PairSet
@@ -48,8 +42,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     # Figures describe the images as they are, unless the user asks for replacements.
     add_inference_arguments(parser, missing="ignore")
-    add_data_arguments(parser)
-    add_output_arguments(parser)
+    score.add_data_arguments(parser)
+    score.add_output_arguments(parser)
     add_options(
         parser,
         save_predictions="write every prediction to this folder, as palette PNG at the scored size",
@@ -69,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Evaluate; return 0."""
     options = _check_options(args)
-    pairset, protocol = open_scored_split(args)
+    pairset, protocol = score.open_scored_split(args)
     from efnet.data.verify import verify
     from efnet.evaluation.evaluate import check_classes
 
@@ -142,7 +136,7 @@ def _run(
     def again(pairs: PairSet, keep: Keep) -> Tally:
         return evaluate(predictor, pairs, protocol, batch_size=args.batch_size, tta=args.tta, keep=keep)
 
-    report = write_report(args, pairset, measured, circumstances, again)
+    report = score.write_report(args, pairset, measured, circumstances, again)
     _print_standing(predictor, report)
     return 0
 
@@ -244,7 +238,7 @@ def _write(
         title = f"{Path(args.checkpoint).name}, {pairset.dataset} {pairset.split}, {len(pairset)} pairs"
         reports.plot_robustness(args.plot, report, title)
     table, lines = reports.robustness_table(report), reports.robustness_lines(report)
-    write_outputs(args, report, table, lines, reports.robustness_markdown, sheet)
+    score.write_outputs(args, report, table, lines, reports.robustness_markdown, sheet)
 
 
 def _severities(args: Namespace) -> tuple[int, ...]:

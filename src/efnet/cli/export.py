@@ -13,14 +13,8 @@ from typing import Any, Literal, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import (
-    NETWORK,
-    add_check_arguments,
-    add_options,
-    check_minima,
-    find_check_pairs,
-    say_default,
-)
+from efnet.cli import arguments
+from efnet.cli.arguments import add_options, check_minima, say_default
 from efnet.cli.options import check_file_writable, parse_size
 from efnet.core.errors import InputError
 
@@ -34,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     add_options(
         parser,
-        checkpoint=NETWORK,
+        checkpoint=arguments.NETWORK,
         format=(Literal["onnx", "openvino", "torch"], "onnx (.onnx), openvino (.xml and .bin), torch (.pt2)"),
         out=(str, "the file; its report goes to FILE.json"),
         size="height x width, such as 480x640, of the one pair that the file takes (openvino: required); "
@@ -53,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
             "32; 16: weights kept in half precision (onnx, openvino); int8: linear layers (onnx)",
         ),
     )
-    add_check_arguments(parser)
+    arguments.add_check_arguments(parser)
 
 
 def run(args: Namespace) -> int:
@@ -84,7 +78,7 @@ def run(args: Namespace) -> int:
             outputs=args.outputs,
             precision=cast(Precision, args.precision),
             size=size,
-            pairs=[predictor.prepare(pair.rgb, pair.thermal) for pair in find_check_pairs(args)],
+            pairs=[predictor.prepare(pair.rgb, pair.thermal) for pair in arguments.find_check_pairs(args)],
             on_step=lambda step: print(f"{step} ...", file=sys.__stderr__, flush=True),
         )
     print("\n".join(_lines(path, report)))

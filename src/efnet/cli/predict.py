@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from efnet.cli import inference_options
 from efnet.cli.arguments import add_options, check_minima, split_words
-from efnet.cli.inference_options import (
-    NONE,
-    InferenceOptions,
-    MissingCount,
-    add_inference_arguments,
-    check_given,
-    journal_settings,
-    print_faults,
-)
+from efnet.cli.inference_options import NONE, InferenceOptions, MissingCount
 from efnet.cli.options import check_file_writable, check_folder_writable
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
@@ -47,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "folder, glob, or names separated by commas",
         out=(str, "output folder; for videos a file (.mp4, .mkv, .mov)"),
     )
-    add_inference_arguments(parser, missing="warn")
+    inference_options.add_inference_arguments(parser, missing="warn")
     add_options(
         parser,
         save=(
@@ -109,7 +102,7 @@ def _load(args: Namespace, options: InferenceOptions) -> Predictor:
     from efnet.inference.stream import device_of_rank
 
     predictor = options.load(args, device_of_rank(args.device))
-    check_given(args, predictor.modality)
+    inference_options.check_given(args, predictor.modality)
     return predictor
 
 
@@ -132,7 +125,7 @@ def _predict_images(
     from efnet.inference.stream import wait_for_others
 
     opacity = {"opacity": args.opacity} if "overlay" in outputs else {}
-    settings = {**journal_settings(predictor), **opacity, **options.settings()}
+    settings = {**inference_options.journal_settings(predictor), **opacity, **options.settings()}
     classes = predictor.classes.to_dict()
     about = {"checkpoint": args.checkpoint, "efnet": efnet.__version__, "classes": classes}
     journal = PredictionJournal(Path(args.out), settings, about, args.overwrite, shard)
@@ -148,7 +141,7 @@ def _predict_images(
     part = f", part {shard} ({len(pairs)} in all)" if shard.count > 1 else ""
     remarks = f"{rate}{skipped}{options.described()}{missing.described()}"
     print(f"predicted {done} of {own} images{part}{remarks}: {journal.folder}/{{{','.join(outputs)}}}")
-    print_faults("images", faults)
+    inference_options.print_faults("images", faults)
     return 2 if wait_for_others(len(faults)) else 0
 
 

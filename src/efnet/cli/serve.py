@@ -36,13 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         max_concurrent=(16, "requests in progress; further ones get status 503"),
         batch_size=(4, "pairs in one pass of the network"),
         batch_wait_ms=(5.0, "how long a pair waits for others of its size"),
-    )
-    parser.add_argument(
-        "--allow-host",
-        type=str,
-        nargs="+",
-        default=[],
-        help="names that requests may use for this service, such as a proxy's; * for any",
+        allow_host=([], "names that requests may use for this service, such as a proxy's; * for any"),
     )
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 SPIN_VARIABLE = "GOMP_SPINCOUNT"
 SPIN_COUNT = "4000"
@@ -95,6 +96,16 @@ def _objection(environment: Mapping[str, str]) -> str | None:
     except (AttributeError, ValueError, OSError):  # another C library
         glibc = None
     return None if glibc else "not glibc on Linux"
+
+
+def cpu_facts() -> dict[str, str]:
+    """Return what Linux reports of the last processor (`vendor_id`, `model name`, ...); empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    entries = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, _, value in entries}
 
 
 def _keep_freed_memory() -> bool:

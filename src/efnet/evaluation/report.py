@@ -17,6 +17,7 @@ from efnet.evaluation.corruptions.suite import GROUPS
 from efnet.evaluation.metrics import Tally, constant_prediction, counted, score
 from efnet.evaluation.robustness import Robustness
 from efnet.reporting.plots import figure_class
+from efnet.reporting.tables import markdown_table, percent
 
 Report = dict[str, Any]
 
@@ -47,11 +48,6 @@ def build_report(tally: Tally, circumstances: Mapping[str, Any]) -> Report:
     report["protocol"] = {**tally.protocol.to_dict(tally.classes), **circumstances}
     report["images"] = overall.images
     return report
-
-
-def percent(value: float | None) -> str:
-    """A fraction as percent with two decimals; a dash for None."""
-    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def protocol_lines(report: Report) -> list[str]:
@@ -111,12 +107,7 @@ def markdown(report: Report) -> str:
     rows[-1] = [f"**{cell}**" for cell in rows[-1]]
     protocol, circumstances = protocol_lines(report)
     below = f"{protocol[0].upper()}{protocol[1:]}. {circumstances}."
-    return "\n".join([f"{headline(report)}.", "", *_markdown_table(heading, rows), "", below, ""])
-
-
-def _markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(heading)} |", f"| --- |{' ---: |' * (len(heading) - 1)}"]
-    return lines + [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([f"{headline(report)}.", "", *markdown_table(heading, rows), "", below, ""])
 
 
 def console_table(report: Report) -> Table:
@@ -251,7 +242,7 @@ def robustness_markdown(report: Report) -> str:
     for title, rows in parts:
         mean = [f"**{title}, mean**", *(f"**{cell}**" if cell else "" for cell in rows[-1][1:])]
         table += [*rows[:-1], mean]
-    lines = _markdown_table(heading, table)
+    lines = markdown_table(heading, table)
     return "\n".join([*lines, "", f"{'. '.join(robustness_lines(report))}.", ""])
 
 

@@ -7,10 +7,12 @@ import os
 import re
 from collections.abc import Sequence
 from html import escape
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from efnet import __version__
@@ -24,35 +26,9 @@ PAGE_FILE = "explain.html"
 FIGURES_FILE = "explain.json"
 CHART_FILE = "channel-weights.svg"
 
-_HINTS: dict[Part, tuple[str, str]] = {
-    "pair": ("The pair", "Input and output. Black classes stay untinted."),
-    "clusters": (
-        "Where tokens are spent",
-        "Each of the three clusterings (DBTC, section II-C) keeps a quarter of the tokens. Lines run between "
-        "clusters, a dot marks the token that is a cluster's centre.",
-    ),
-    "importance": (
-        "Importance",
-        "The learned score p of each token before its clustering. It weights the merge as e^p (eq. 4) and "
-        "is added to the next stage's attention logits (eq. 5). Only differences count; each map has its "
-        "own scale.",
-    ),
-    "fusion": (
-        "What each modality takes from the other",
-        "MIF (section II-B) adds s * I to each modality: I comes from the other one by attention inside "
-        "windows, s weights its channels. One scale for both maps.",
-    ),
-    "distances": (
-        "Distance to each class",
-        "MFAD (section II-D, eq. 7) gives each cell the class whose token is nearest. Bright is near; one "
-        "scale for all classes; a line surrounds the cells that a class wins.",
-    ),
-    "certainty": (
-        "How sure it is",
-        "Softmax over the classes (eq. 8), cell by cell. It is the network's own view, not the chance of "
-        "being right.",
-    ),
-}
+_HINTS: dict[Part, list[str]] = yaml.safe_load(
+    resources.files("efnet.explain").joinpath("sections.yaml").read_text(encoding="utf-8")
+)
 
 
 def write_explanation(folder: str | os.PathLike[str], name: str, explanation: Explanation) -> list[Path]:

@@ -10,8 +10,7 @@ from efnet.core.compat import is_exporting
 from efnet.models.config import Fusion
 from efnet.models.layers import Linear, layer_norm
 from efnet.ops.precision import at_least_float32
-from efnet.ops.tokens import Size
-from efnet.ops.windows import merge_windows, split_windows
+from efnet.ops.tokens import Size, merge_windows, split_windows
 
 WINDOW = 8
 HEAD_WIDTH = 32

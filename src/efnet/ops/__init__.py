@@ -6,8 +6,14 @@ grid (stride 4), n = h * w its cells, H x W a feature map.
 
 from efnet.ops.clustering.dpc_knn import Clusters, dpc_knn
 from efnet.ops.linear import squared_distance
-from efnet.ops.tokens import cell_index, map_to_token, merge_tokens, token_to_map
-from efnet.ops.windows import merge_windows, split_windows
+from efnet.ops.tokens import (
+    cell_index,
+    map_to_token,
+    merge_tokens,
+    merge_windows,
+    split_windows,
+    token_to_map,
+)
 
 __all__ = [
     "Clusters",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efnet.core.compat import has_onednn_bfloat16, has_onednn_linear, onednn_linear
+from efnet.core.cpu_tuning import cpu_facts
 from efnet.ops.precision import full_precision
 
 
@@ -93,17 +93,8 @@ def onednn_pays() -> bool:
     return (
         has_onednn_linear()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and _maker() == "AuthenticAMD"
+        and cpu_facts().get("vendor_id") == "AuthenticAMD"
     )
-
-
-def _maker() -> str | None:
-    """Vendor of the processor, where the system reports it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), None)
 
 
 _BLOCK_BYTES = 1 << 21  # size of the attention weights of the queries handled together, float32, one head

@@ -20,38 +20,21 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[ob
     return torch.autocast(device.type, enabled=False)
 
 
-class _ExactProducts:
-    """Switches of the whole process: the first thread in turns them, the last one out restores them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._restore: Callable[[], None] | None = None
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._restore = _forbid_reduced_precision()
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._restore is not None:
-                self._restore()
-
-
-_EXACT = _ExactProducts()
+_lock = threading.Lock()
+_inside: list[Callable[[], None]] = []  # one for each thread within; the first restores the switches
 
 
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
     """Float32 products in float32, whatever the user allowed: TF32 on a GPU, bfloat16 on a CPU."""
-    _EXACT.enter()
+    # Switches of the whole process: the first thread in turns them, the last one out restores them.
+    with _lock:
+        _inside.append((lambda: None) if _inside else _forbid_reduced_precision())
     try:
         yield
     finally:
-        _EXACT.leave()
+        with _lock:
+            _inside.pop()()
 
 
 def _forbid_reduced_precision() -> Callable[[], None]:

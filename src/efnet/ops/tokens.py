@@ -1,4 +1,4 @@
-"""Tokens and maps: where the tokens of a stage lie on the initial grid, and how features pass between them.
+"""Tokens, maps and windows: where tokens lie on the initial grid, and how features pass between them.
 
 A token owns cells of the initial grid. Token to map averages over a map cell's tokens, map to token over
 a token's cells (TCFormer, arXiv 2204.08680, section 3.3), each weighted by shared cells of the initial
@@ -8,7 +8,7 @@ grid. Both are sums over groups of rows, which `embedding_bag` computes without 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -68,7 +68,6 @@ class TokenGrid:
         self.num_tokens = num_tokens
         self.size = size
         self.regular = regular
-        self._cells: Groups | None = None
         self._exchanges: dict[str, Exchange] = {}
         self._to_map: dict[Size, tuple[Tensor, Groups]] = {}
         self._to_token: dict[Size, Tensor] = {}
@@ -80,12 +79,10 @@ class TokenGrid:
         assignment = torch.arange(cells, device=device).expand(batch, cells)
         return cls(assignment, cells, size, regular=True)
 
-    @property
+    @cached_property
     def cells(self) -> Groups:
         """The cells of the batch, grouped by token; found once for all that a stage asks."""
-        if self._cells is None:
-            self._cells = group_rows(self.assignment, self.num_tokens)
-        return self._cells
+        return group_rows(self.assignment, self.num_tokens)
 
     def exchange(self, map_size: Size) -> Exchange:
         """Means between the tokens of the batch and a map, for an exported program.
@@ -246,3 +243,38 @@ def _sum_rows(
         return sum_segments(rows, index, groups.segments, weights)
     mode = "mean" if mean else "sum"
     return F.embedding_bag(index, rows, groups.starts, mode=mode, per_sample_weights=weights)
+
+
+def split_windows(features: Tensor, size: int) -> Tensor:
+    """Cut a map into windows, zero-padded to whole windows.
+
+    Args:
+        features: (B, H, W, C).
+        size: side of a window in cells.
+
+    Returns:
+        (B, windows, size * size, C), windows and cells in row-major order.
+    """
+    batch, height, width, channels = features.shape
+    rows, columns = (height + size - 1) // size, (width + size - 1) // size
+    features = F.pad(features, (0, 0, 0, columns * size - width, 0, rows * size - height))
+    features = features.view(batch, rows, size, columns, size, channels)
+    return features.transpose(2, 3).reshape(batch, rows * columns, size * size, channels)
+
+
+def merge_windows(windows: Tensor, size: int, map_size: tuple[int, int]) -> Tensor:
+    """Put windows back into a map and cut the padding off: the inverse of `split_windows`.
+
+    Args:
+        windows: (B, windows, size * size, C).
+        size: side of a window in cells.
+        map_size: (H, W) of the map.
+
+    Returns:
+        (B, H, W, C).
+    """
+    batch, _, _, channels = windows.shape
+    height, width = map_size
+    rows, columns = (height + size - 1) // size, (width + size - 1) // size
+    features = windows.view(batch, rows, columns, size, size, channels).transpose(2, 3)
+    return features.reshape(batch, rows * size, columns * size, channels)[:, :height, :width]

@@ -14,10 +14,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from math import floor
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -35,6 +37,14 @@ KELVIN_PER_STEP = 0.2
 KELVIN_OFFSET = 80  # temperature above the air is kept in bytes: (byte - offset) * step, -16 K to 35 K
 
 UP: Vector = (0.0, 1.0, 0.0)
+
+
+def palette(name: str) -> tuple[Color, ...]:
+    """Colours of `palettes.yaml`."""
+    text = resources.files("efnet.scenes").joinpath("palettes.yaml").read_text(encoding="utf-8")
+    return tuple((red, green, blue) for red, green, blue in yaml.safe_load(text)[name])
+
+
 DARK: Color = (0.0, 0.0, 0.0)
 
 

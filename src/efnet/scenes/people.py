@@ -6,22 +6,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from efnet.scenes.canvas import Billboard, Canvas, Color, Material, Point
+from efnet.scenes.canvas import Billboard, Canvas, Color, Material, Point, palette
 from efnet.scenes.rng import Rng
 
 PERSON = 2
 
-_CLOTHES: tuple[Color, ...] = (
-    (28, 30, 36), (40, 44, 58), (60, 62, 66), (110, 112, 116), (186, 184, 178), (222, 220, 214),
-    (46, 62, 104), (88, 108, 148), (120, 40, 44), (168, 62, 54), (150, 120, 84), (92, 76, 60),
-    (66, 84, 62), (196, 168, 84), (84, 54, 92), (176, 128, 138), (206, 96, 40),
-)  # fmt: skip
-_TROUSERS: tuple[Color, ...] = (
-    (26, 28, 34), (38, 42, 60), (58, 70, 100), (70, 68, 66), (112, 100, 84), (146, 134, 112), (30, 30, 32),
-)  # fmt: skip
-_SHOES: tuple[Color, ...] = ((30, 28, 28), (90, 70, 56), (210, 208, 204))
-_SKIN: tuple[Color, ...] = ((226, 184, 156), (205, 160, 128), (172, 124, 92), (126, 86, 62), (92, 62, 46))
-_HAIR: tuple[Color, ...] = ((24, 20, 18), (40, 30, 24), (74, 52, 36), (132, 104, 66), (150, 148, 146))
+_CLOTHES = palette("clothes")
+_TROUSERS = palette("trousers")
+_SHOES = palette("shoes")
+_SKIN = palette("skin")
+_HAIR = palette("hair")
 
 
 @dataclass(frozen=True)

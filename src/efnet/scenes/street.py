@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from efnet.scenes.canvas import DARK, NEAR, UP, Billboard, Canvas, Color, Interval, Material
+from efnet.scenes.canvas import DARK, NEAR, UP, Billboard, Canvas, Color, Interval, Material, palette
 from efnet.scenes.people import Person, draw_walking
 from efnet.scenes.plan import Lamp, Street
 from efnet.scenes.rng import Rng
@@ -17,17 +17,10 @@ from efnet.scenes.rng import Rng
 CURVE, CAR_STOP, GUARDRAIL, CONE, BUMP = 4, 5, 6, 7, 8
 FAR = 170.0
 
-_GROUNDS: tuple[Color, ...] = (
-    (112, 110, 106), (134, 126, 116), (150, 144, 136), (128, 108, 96), (98, 108, 72),
-)  # fmt: skip
-_WALLS: tuple[Color, ...] = (
-    (168, 158, 144), (190, 182, 170), (146, 118, 98), (128, 92, 78), (112, 114, 118),
-    (204, 198, 186), (150, 146, 128), (96, 92, 90), (172, 146, 118), (142, 150, 158),
-)  # fmt: skip
-_LIT: tuple[Color, ...] = ((0.34, 0.26, 0.14), (0.3, 0.28, 0.22), (0.24, 0.28, 0.3), (0.4, 0.3, 0.16))
-_LEAVES: tuple[Color, ...] = (
-    (62, 84, 40), (78, 98, 46), (52, 74, 42), (96, 104, 48), (112, 88, 42), (70, 92, 52),
-)  # fmt: skip
+_GROUNDS = palette("grounds")
+_WALLS = palette("walls")
+_LIT = palette("lit")
+_LEAVES = palette("leaves")
 
 
 def draw_ground(canvas: Canvas, rng: Rng, plan: Street) -> None:

@@ -6,16 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from efnet.scenes.canvas import DARK, Billboard, Canvas, Color, Interval, Material, Point, Vector
+from efnet.scenes.canvas import DARK, Billboard, Canvas, Color, Interval, Material, Point, Vector, palette
 from efnet.scenes.people import Person, draw_riding
 from efnet.scenes.rng import Rng
 
 CAR, BIKE = 1, 3
 
-PAINTS: tuple[Color, ...] = (
-    (226, 226, 224), (196, 198, 200), (140, 144, 148), (92, 96, 102), (36, 38, 42), (24, 26, 30),
-    (120, 28, 30), (38, 58, 110), (60, 96, 140), (52, 78, 60), (176, 158, 120), (150, 60, 34), (208, 176, 60),
-)  # fmt: skip
+PAINTS = palette("paints")
 
 # Outlines from the rear bumper over the roof to the front: (metres along the car, height). The fourth edge is
 # the rear window, the fifth the roof, the sixth the windscreen.

@@ -15,19 +15,9 @@ from PIL import Image
 from efnet.inference.postprocess import Prediction, thermal_pixels
 from efnet.inference.preprocess import Prepared
 from efnet.reporting.html import image_bytes
+from efnet.service import schemas
 from efnet.service.batcher import Outcome
-from efnet.service.schemas import (
-    ClassShare,
-    ConfidenceChoice,
-    Encoded,
-    Format,
-    Runs,
-    Segmentation,
-    Size,
-    Timing,
-    Views,
-    Wanted,
-)
+from efnet.service.schemas import Encoded, Format, Timing, Wanted
 
 _MEDIA_TYPES: dict[str, Format] = {"application/json": "json", "image/png": "png", "*/*": "json"}
 
@@ -100,9 +90,9 @@ def compose(
         image = prediction.overlay(prepared.original, wanted.opacity) if overlay else prediction.indexed()
         return Answer(image_bytes(image, "PNG"), "image/png", clock.timing(outcome, started))
     height, width = prediction.index.shape
-    answer = Segmentation(
+    answer = schemas.Segmentation(
         model=name,
-        size=Size(height=height, width=width),
+        size=schemas.Size(height=height, width=width),
         classes=shares_of(prediction, wanted.probabilities),
         mask=_encoded(prediction.indexed()) if wanted.mask in ("png", "both") else None,
         runs=runs_of(prediction.index) if wanted.mask in ("runs", "both") else None,
@@ -114,19 +104,19 @@ def compose(
     return Answer(answer.model_dump_json().encode(), "application/json", answer.timing)
 
 
-def runs_of(index: NDArray[np.uint8]) -> Runs:
+def runs_of(index: NDArray[np.uint8]) -> schemas.Runs:
     """Return runs of equal pixels of a label map (H, W), row by row; a run may cross the end of a row."""
     flat = index.ravel()
     starts = np.concatenate(([0], np.flatnonzero(np.diff(flat)) + 1))
     lengths = np.diff(np.append(starts, flat.size))
-    return Runs(values=flat[starts].tolist(), lengths=lengths.tolist())
+    return schemas.Runs(values=flat[starts].tolist(), lengths=lengths.tolist())
 
 
-def shares_of(prediction: Prediction, probabilities: bool) -> list[ClassShare]:
+def shares_of(prediction: Prediction, probabilities: bool) -> list[schemas.ClassShare]:
     """Return the share of each class and, with `probabilities`, its mean probability and confidence."""
     counts = np.bincount(prediction.index.ravel(), minlength=len(prediction.classes))
     shares = [
-        ClassShare(
+        schemas.ClassShare(
             index=k,
             name=name,
             color=prediction.classes.palette[k],
@@ -146,7 +136,7 @@ def shares_of(prediction: Prediction, probabilities: bool) -> list[ClassShare]:
     return shares
 
 
-def _confidence(prediction: Prediction, choice: ConfidenceChoice) -> Encoded | None:
+def _confidence(prediction: Prediction, choice: schemas.ConfidenceChoice) -> Encoded | None:
     if choice == "none":
         return None
     levels = np.rint(prediction.confidence * 255.0).astype(np.uint8)
@@ -155,10 +145,10 @@ def _confidence(prediction: Prediction, choice: ConfidenceChoice) -> Encoded | N
     return Encoded(encoding="deflate", data=_base64(zlib.compress(levels.tobytes(), 6)))
 
 
-def _views(prepared: Prepared, heat: NDArray[np.float32] | None) -> Views:
+def _views(prepared: Prepared, heat: NDArray[np.float32] | None) -> schemas.Views:
     rgb = None if prepared.rgb is None else _encoded(Image.fromarray(prepared.original), "JPEG")
     thermal = None if heat is None else _encoded(Image.fromarray(thermal_pixels(heat)[..., 0]), "JPEG")
-    return Views(rgb=rgb, thermal=thermal)
+    return schemas.Views(rgb=rgb, thermal=thermal)
 
 
 def _encoded(image: Image.Image, kind: Literal["PNG", "JPEG"] = "PNG") -> Encoded:

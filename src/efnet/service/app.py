@@ -23,30 +23,19 @@ from efnet.inference.postprocess import thermal_pixels
 from efnet.inference.predictor import Predictor
 from efnet.reporting.html import image_bytes
 from efnet.scenes import render
+from efnet.service import schemas
 from efnet.service.answers import format_of
 from efnet.service.errors import EXAMPLE_RESPONSES, SEGMENT_RESPONSES, add_error_handlers
 from efnet.service.middleware import ServiceMiddleware
-from efnet.service.schemas import (
-    DESCRIPTION,
-    ClassInfo,
-    ExampleInfo,
-    Health,
-    InputInfo,
-    LimitInfo,
-    ModelInfo,
-    Segmentation,
-    Size,
-    Wanted,
-    documentation_page,
-)
+from efnet.service.schemas import DESCRIPTION, Wanted
 from efnet.service.segmenter import Limits, Segmenter
 from efnet.service.uploads import NEEDED, describe_upload
 
 
-def describe_model(predictor: Predictor, limits: Limits) -> ModelInfo:
+def describe_model(predictor: Predictor, limits: Limits) -> schemas.ModelInfo:
     """Return the network, its input, and the limits of the service."""
     model, size = predictor.model, predictor.size
-    return ModelInfo(
+    return schemas.ModelInfo(
         name=model.name,
         architecture=model.architecture,
         efnet_version=__version__,
@@ -56,16 +45,16 @@ def describe_model(predictor: Predictor, limits: Limits) -> ModelInfo:
         precision=predictor.precision,
         config=model.config.to_dict(),
         classes=[
-            ClassInfo(index=k, name=name, color=predictor.classes.palette[k])
+            schemas.ClassInfo(index=k, name=name, color=predictor.classes.palette[k])
             for k, name in enumerate(predictor.classes.names)
         ],
-        input=InputInfo(
+        input=schemas.InputInfo(
             images=[NEEDED[predictor.modality], ["rgbt"]],
-            size=None if size is None else Size(height=size[0], width=size[1]),
+            size=None if size is None else schemas.Size(height=size[0], width=size[1]),
             thermal_scale=predictor.thermal_scale,
         ),
         training=model.training_summary,
-        limits=LimitInfo(timeout_seconds=limits.timeout, **dataclasses.asdict(limits)),
+        limits=schemas.LimitInfo(timeout_seconds=limits.timeout, **dataclasses.asdict(limits)),
     )
 
 
@@ -85,10 +74,10 @@ class Example:
     seed: int
     condition: Condition
 
-    def describe(self, name: str) -> ExampleInfo:
+    def describe(self, name: str) -> schemas.ExampleInfo:
         """Return its entry in `GET /v1/examples`."""
         files = {kind: f"v1/examples/{name}/{kind}.{suffix}" for kind, suffix in SUFFIXES.items()}
-        return ExampleInfo(name=name, title=self.title, **files)
+        return schemas.ExampleInfo(name=name, title=self.title, **files)
 
 
 EXAMPLES = {
@@ -163,7 +152,9 @@ def create_app(
 def _add_interface(app: FastAPI, segmenter: Segmenter) -> None:
     upload = describe_upload(segmenter.predictor.modality)
 
-    @app.post("/v1/segment", response_model=Segmentation, responses=SEGMENT_RESPONSES, openapi_extra=upload)
+    @app.post(
+        "/v1/segment", response_model=schemas.Segmentation, responses=SEGMENT_RESPONSES, openapi_extra=upload
+    )
     async def segment(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
         """Segment one pair: images `rgb` and `thermal`, or one four-channel image `rgbt`."""
         if wanted.format is None:
@@ -179,11 +170,11 @@ def _add_interface(app: FastAPI, segmenter: Segmenter) -> None:
         return Response(answer.content, media_type=answer.media_type, headers={"Server-Timing": timing})
 
     @app.get("/v1/model")
-    async def model() -> ModelInfo:
+    async def model() -> schemas.ModelInfo:
         """Describe the network, its input, and the limits of this service."""
         return describe_model(segmenter.predictor, segmenter.limits)
 
-    @app.get("/healthz", response_model=Health, responses={503: {"model": Health}})
+    @app.get("/healthz", response_model=schemas.Health, responses={503: {"model": schemas.Health}})
     async def health() -> Response:
         """200 when requests are answered; 503 while the network warms up and while the service stops."""
         status = segmenter.status
@@ -197,7 +188,7 @@ def _add_interface(app: FastAPI, segmenter: Segmenter) -> None:
 
 def _add_examples(app: FastAPI, segmenter: Segmenter) -> None:
     @app.get("/v1/examples")
-    async def examples() -> list[ExampleInfo]:
+    async def examples() -> list[schemas.ExampleInfo]:
         """Generated pairs to try."""
         return [example.describe(name) for name, example in EXAMPLES.items()]
 
@@ -222,7 +213,7 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def documentation() -> Response:
-        return Response(documentation_page(app.openapi()), media_type="text/html")
+        return Response(schemas.documentation_page(app.openapi()), media_type="text/html")
 
     @app.get("/page/{name}", include_in_schema=False)
     async def page_file(name: str) -> Response:

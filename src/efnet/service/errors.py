@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
+import yaml
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -27,57 +29,9 @@ class ErrorAnswer(BaseModel):
     error: Fault
 
 
-_REFUSALS: dict[int, dict[str, str]] = {
-    400: {
-        "too_many_images": "rgbt already holds both images; send it alone, or rgb and thermal.",
-        "missing_image": "The image {missing} is missing; this model needs {needed} (or rgbt, one "
-        "four-channel file).",
-        "unknown_field": "The form has a field {name!r}; send images as rgb and thermal, or one four-channel "
-        "file as rgbt.",
-        "repeated_field": "{name} was sent twice; send one pair in a request.",
-        "damaged_form": "The multipart form is damaged or breaks off; send the request again, whole.",
-        "upload_ended": "The upload broke off; send the request again, whole.",
-        "wrong_parameter": "{name}: {reason}; see /docs.",
-    },
-    403: {"other_site": "A page of another site sent this; use the page of the service itself."},
-    408: {"slow_upload": "The upload took more than {limit:g} s; send smaller images."},
-    413: {
-        "too_many_bytes": "The request is larger than the {max_bytes} bytes that this service takes; send "
-        "smaller or compressed images.",
-        "too_many_pixels": "{field} is {detail}more than the {max_pixels} pixels that this service takes; "
-        "send it smaller.",
-    },
-    415: {
-        "not_a_form": "The body is not a multipart form; send the images as multipart/form-data "
-        "(curl -F rgb=@street.png -F thermal=@street_th.png).",
-        "unknown_format": "{field} is not an image format that this service reads; send PNG, JPEG, TIFF, "
-        "BMP, WebP or PGM/PPM.",
-    },
-    421: {
-        "unknown_host": "This service does not go by the name {name!r}; ask it by its address, or start it "
-        "with this name in `allow_host`."
-    },
-    422: {
-        "empty_image": "{field} is empty (0 bytes); send the image file itself.",
-        "several_frames": "{field} has {detail} frames; send the one you mean as PNG.",
-        "damaged_image": "{field} cannot be read ({detail}); send it again, or save it as PNG.",
-        "wide_channels": "thermal has several channels of 16 bits; send an image of one channel.",
-        "not_four_channels": "rgbt has {kind}, not four channels of 8 bits; send the images as rgb "
-        "and thermal.",
-        "unfit_image": "{reason}.",
-    },
-    499: {"client_gone": "The connection was closed before the answer."},
-    500: {
-        "failed": "The service failed on this request; its log has the reason: ask whoever runs it.",
-        "model_failed": "{reason}.",
-    },
-    503: {
-        "stopping": "The service is stopping; send the request again soon.",
-        "busy": "{count} requests are in progress, the most that are accepted; try again in a second.",
-        "out_of_memory": "The image does not fit the device's memory; send it smaller.",
-    },
-    504: {"timeout": "No answer within {limit:g} s; send smaller images or try again later."},
-}
+_REFUSALS: dict[int, dict[str, str]] = yaml.safe_load(
+    resources.files("efnet.service").joinpath("refusals.yaml").read_text(encoding="utf-8")
+)
 """Messages by status and code: the fault, and the remedy."""
 
 _RETRY_AFTER = {"stopping": 5, "busy": 1, "out_of_memory": 5, "timeout": 5}

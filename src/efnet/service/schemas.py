@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from html import escape
+from importlib import resources
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -172,26 +173,11 @@ DESCRIPTION = (
     "with one sentence: the fault and the remedy."
 )
 
-_HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>efnet: API</title>
-<link rel="icon" href="page/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="page/page.css">
-</head>
-<body class="reading">
-<header class="top">
-<a class="brand" href="./"><img src="page/icon.svg" alt="" width="28" height="28">efnet</a>
-<nav><a href="./">Page</a> <a href="openapi.json">openapi.json</a></nav></header>
-<main>
-"""
-
 
 def documentation_page(schema: dict[str, Any]) -> str:
     """Return the schema of `FastAPI.openapi` as HTML: operations with parameters, body and answers; types."""
-    parts = [_HEAD, f"<h1>API</h1><p>{escape(schema['info']['description'])}</p>"]
+    head = resources.files("efnet.service").joinpath("page", "api.html").read_text(encoding="utf-8")
+    parts = [head, f"<h1>API</h1><p>{escape(schema['info']['description'])}</p>"]
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             parts.append(_operation(method.upper(), path, operation))

@@ -212,7 +212,7 @@ def record_exports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ran.append(words)
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(networks, "run_python", stand_in)
+    monkeypatch.setattr(networks.measure, "run_python", stand_in)
     return ran
 
 
@@ -247,7 +247,7 @@ def test_only_all_is_a_hundred_percent(share: float, expected: str) -> None:
             ["--check-rgbt", "a", "--check-rgb", "b"],
             "--check-rgbt already holds both images; leave out --check-rgb",
         ),
-        (["--check-rgbt", "a", "--check-pairs", "0"], "--check-pairs 0 is below 1"),
+        (["--check-rgbt", "a", "--check-pairs", "0"], "--check-pairs 0: give 1 or more"),
         (["--mode", "train", "--check-rgb", "a"], "--check-rgb belongs to --mode forward, not train"),
         (["--check-rgbt", "a", "--cuda-graph"], "--cuda-graph repeats one pass"),
         (["--runtime", "onnx-4"], "--runtime onnx-4: onnx comes in 32, 16, int8"),

@@ -93,7 +93,7 @@ def test_cases_are_the_clusterings_of_the_network() -> None:
 
 def test_left_out_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(measure.GEMM_SIZES, "cpu", 16)
-    monkeypatch.setattr(scaling, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(scaling.measure, "free_memory", lambda device: 1000)
     (row,) = scaling.compare_clusterings(scaling.cases_of(SIZE, 1, "cpu")[2:3], 1, 0, memory=False)["rows"]
     assert list(row["seconds"]) == ["ours"]
     assert row["faster"] is None

@@ -73,7 +73,7 @@ def test_list_names_every_file(capsys: pytest.CaptureFixture[str]) -> None:
             "--rows sum: table4 has the rows cat, add, mif",
         ),
         (["table4", "--out", "x", "--root", "d", "--seeds", "0", "0"], "--seeds 0 0: give different numbers"),
-        (["table4", "--out", "x", "--root", "d", "--workers", "-1"], "--workers -1 is below 0"),
+        (["table4", "--out", "x", "--root", "d", "--workers", "-1"], "--workers -1: give 0 or more"),
         (["table4", "--out", "x", "--root", "d", "--device", "abacus"], "device 'abacus' is unknown"),
         (["table4", "--out", "x", "--root", "d", "--precision", "8"], "precision '8' is unknown"),
         (

@@ -19,17 +19,8 @@ from PIL import Image
 
 from efnet.alignment.homography import warp_matrix
 from efnet.data.augment import PAD_RGB, PAD_THERMAL
-from efnet.evaluation.corruptions.fields import (
-    Array,
-    clouds,
-    convolve,
-    disk,
-    from_light,
-    gaussian,
-    line,
-    pixels,
-    to_light,
-)
+from efnet.evaluation.corruptions import fields
+from efnet.evaluation.corruptions.fields import Array, from_light, pixels, to_light
 
 FULL_WELL = 2000.0  # electrons that a white pixel of the dark camera holds: a small sensor at high gain
 
@@ -55,13 +46,13 @@ def defocus_blur(image: Array, radius: float, _: np.random.Generator) -> Array:
 
     The kind and the radii of ImageNet-C, without the smoothing that it adds to the disk.
     """
-    return from_light(convolve(to_light(image), disk(pixels(radius, image))))
+    return from_light(fields.convolve(to_light(image), fields.disk(pixels(radius, image))))
 
 
 def motion_blur(image: Array, length: float, rng: np.random.Generator) -> Array:
     """Blur along a line of `length`, in light, up to 45 degrees off the horizontal; the lengths are ours."""
     angle = rng.uniform(-math.pi / 4, math.pi / 4)
-    return from_light(convolve(to_light(image), line(pixels(length, image), angle)))
+    return from_light(fields.convolve(to_light(image), fields.line(pixels(length, image), angle)))
 
 
 def darkness(image: Array, stops: float, rng: np.random.Generator) -> Array:
@@ -93,7 +84,7 @@ def fog(image: Array, depth: float, rng: np.random.Generator) -> Array:
     """
     light = to_light(image)
     airlight = np.float32(np.percentile(light @ _LUMINANCE, 95))
-    patches = 0.6 + 0.8 * clouds((image.shape[0], image.shape[1]), rng)
+    patches = 0.6 + 0.8 * fields.clouds((image.shape[0], image.shape[1]), rng)
     passed = np.exp(-np.float32(depth) * patches)[..., None]
     return from_light(light * passed + airlight * (1 - passed))
 
@@ -125,7 +116,7 @@ def thermal_stripes(image: Array, sigma: float, rng: np.random.Generator) -> Arr
 
 def thermal_blur(image: Array, sigma: float, _: np.random.Generator) -> Array:
     """Blur with a Gaussian of `sigma`: a lens out of focus, as wide apertures at long waves soon are."""
-    return convolve(image, gaussian(pixels(sigma, image)))
+    return fields.convolve(image, fields.gaussian(pixels(sigma, image)))
 
 
 def thermal_drift(image: Array, amplitude: float, rng: np.random.Generator) -> Array:

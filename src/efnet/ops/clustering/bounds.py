@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efnet.ops.clustering.distances import ROUNDED, Points
-from efnet.ops.clustering.neighbors import Near, fewest
+from efnet.ops.clustering.neighbors import Eligible, Near, fewest
 from efnet.ops.clustering.tiling import Size, disk, shifted, stretch
 
 _BLOCK_BYTES = 1 << 21  # of differences
@@ -39,9 +39,6 @@ class Nominees(NamedTuple):
     absent: Tensor  # (n, c) where there is none
     floor: Tensor  # (n,) float64, every eligible token that is not here is at least that far
 
-
-Eligible = Callable[[Tensor, Tensor], Tensor]
-"""Whether others (n, S) or (1, S) may answer a question about tokens (n,): (n, S). Never the token itself."""
 
 Nomination = Callable[[Tensor, Eligible, int], Iterator[Nominees]]
 """Others that may be among the so many nearest eligible ones of tokens (n,), some tokens at a time."""
@@ -212,8 +209,8 @@ def separations(scan: Scan, squares: Bounds) -> Bounds:
     # and none is taken for certain that is not. "Certainly" is strict, of equal bounds neither is the denser.
     column_low, column_high = (F.pad(side.float(), (0, 1), value=torch.inf) for side in squares)
     row_low, row_high = column_low[:-1], column_high[:-1]
-    possible = scan.distance.masked_fill(column_low[scan.columns] > row_high, torch.inf).amin(0)
-    certain = scan.distance.masked_fill(column_high[scan.columns] >= row_low, torch.inf).amin(0)
+    possible = torch.where(column_low[scan.columns] > row_high, torch.inf, scan.distance).amin(0)
+    certain = torch.where(column_high[scan.columns] >= row_low, torch.inf, scan.distance).amin(0)
     return _bounds(torch.minimum(scan.low(possible), scan.bound), scan.high(certain))
 
 
@@ -224,15 +221,19 @@ def scores(squares: Bounds, separation: Bounds, unit: float) -> Bounds:
     return Bounds(low.nan_to_num(0.0, torch.inf).clamp_min(0), high.nan_to_num(torch.inf, torch.inf))
 
 
-def select(score: Bounds, batch: int, count: int) -> tuple[Tensor, Tensor]:
-    """Which tokens are certainly among the `count` of largest score, and which may be: (B, N) each."""
+def select(score: Bounds, batch: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which tokens are certainly among the `count` of largest score, and which may be: (B, N) each.
+
+    The third is the score (B, 1) to exceed, 0 where all tokens are chosen.
+    """
     low, high = score.low.view(batch, -1), score.high.view(batch, -1)
     if count == low.shape[1]:
-        return torch.ones_like(low, dtype=torch.bool), torch.zeros_like(low, dtype=torch.bool)
-    rival = high.topk(count + 1, 1).values[:, -1:]
-    least = low.topk(count, 1).values[:, -1:]
+        chosen = torch.ones_like(low, dtype=torch.bool)
+        return chosen, ~chosen, low.new_zeros(batch, 1)
+    rival = high.kthvalue(high.shape[1] - count, 1, keepdim=True).values
+    least = low.kthvalue(low.shape[1] - count + 1, 1, keepdim=True).values
     chosen = low > rival
-    return chosen, ~chosen & ~(high < least)
+    return chosen, ~chosen & ~(high < least), rival
 
 
 def nearest_centers(scan: Scan, centers: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from efnet.ops.clustering.distances import Points, mean_square
+from efnet.ops.clustering.bounds import Bounds, select
+from efnet.ops.clustering.distances import Points, exponential, mean_square
 from efnet.ops.clustering.tiling import Size, disk, stretch
 from efnet.ops.linear import linear
 
@@ -229,7 +230,7 @@ def _by_loops(
         near = None if search is None else _neighbors(search, k, grid)
         if search is None or near is None:
             return None
-        centers = _centers(points, search, near, count, k)
+        centers = _centers(search, near, count, k)
         samples.append((torch.from_numpy(_assign(search, near, centers)), torch.from_numpy(centers)))
     assignment, centers_of = zip(*samples, strict=True)
     return torch.stack(assignment), torch.stack(centers_of)
@@ -265,51 +266,37 @@ def _neighbors(search: Search, k: int, grid: Size | None) -> Found | None:
     return out
 
 
-def _centers(points: Points, search: Search, near: Found, count: int, k: int) -> Numbers:
+def _centers(search: Search, near: Found, count: int, k: int) -> Numbers:
     """The M tokens of largest density times separation (equations 2 and 3), ascending."""
-    squares = mean_square(torch.from_numpy(near.distance[:, : k - 1]), k)
-    key = -squares.numpy()
-
-    def score(tokens: Numbers, separation: Distances) -> Distances:
-        finite = np.minimum(separation, _FARTHEST)
-        return points.scores(squares[torch.from_numpy(tokens)], torch.from_numpy(finite)).numpy()
-
+    key = -mean_square(torch.from_numpy(near.distance[:, : k - 1]), k).numpy()
     nearest, apart = search.first_eligible(near, key, key)
+    apart = np.minimum(apart, _FARTHEST)
     # A rough score decides most tokens; the others get the one that is rounded alike everywhere.
-    rough = np.exp(key) * np.minimum(apart, _FARTHEST)
+    rough = np.exp(key) * apart
     low = np.maximum(rough * (1 - _SLACK) - _UNDERFLOW, 0)
     high = np.where(nearest < search.size, rough * (1 + _SLACK) + _UNDERFLOW, np.inf)
     # The densest token, than which none is denser, is always a centre.
     densest = int(key.argmax())
     low[densest] = high[densest] = np.inf
-    chosen, open_, rival = _select(low, high, count)
+    rough_scores = Bounds(torch.from_numpy(low), torch.from_numpy(high))
+    chosen, open_, rival = (part[0].numpy() for part in select(rough_scores, 1, count))
+    candidates = np.flatnonzero(open_)
+    density = np.zeros(search.size)
+    density[candidates] = exponential(torch.from_numpy(key[candidates])).numpy()
     known = np.flatnonzero(open_ & np.isfinite(high))
-    low[known] = score(known, apart[known])
+    low[known] = density[known] * apart[known]
     asked = np.flatnonzero(open_ & np.isinf(high) & np.isfinite(low))
     if len(asked):
         enough = np.full(search.size, np.inf)
         if rival > 0:
             # What is that far from all denser ones is a centre, however far they are.
-            density = score(asked, np.ones(len(asked)))
-            enough[asked] = rival * (1 + 1e-12) / np.maximum(density, 1 / _FARTHEST)
+            enough[asked] = rival * (1 + 1e-12) / np.maximum(density[asked], 1 / _FARTHEST)
         denser = search.found(1 + search.spare)
         search.nearest(asked, denser, 1, key=key, own_key=key, enough=enough)
-        low[asked] = score(asked, np.minimum(denser.distance[asked, 0], denser.floor[asked]))
-    candidates = np.flatnonzero(open_)
+        least = np.minimum(denser.distance[asked, 0], denser.floor[asked])
+        low[asked] = density[asked] * np.minimum(least, _FARTHEST)
     best = candidates[np.argsort(-low[candidates], kind="stable")[: count - int(chosen.sum())]]
     return np.sort(np.concatenate([np.flatnonzero(chosen), best]))
-
-
-def _select(
-    low: Distances, high: Distances, count: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], float]:
-    """Which tokens are certainly among those of largest score, which may be; and the score to exceed."""
-    if count == len(low):
-        return np.ones(count, bool), np.zeros(count, bool), 0.0
-    rival = -float(np.partition(-high, count)[count])
-    least = -float(np.partition(-low, count - 1)[count - 1])
-    chosen = low > rival
-    return chosen, ~chosen & ~(high < least), rival
 
 
 def _assign(search: Search, near: Found, centers: Numbers) -> Numbers:

@@ -135,7 +135,7 @@ def _centers(points: Points, scan: Scan, squares: Bounds, count: int, k: int) ->
     """(B, M) the tokens of largest score: those that certainly are, and the best of those that may be."""
     separation = bounds.separations(scan, squares)
     score_bounds = bounds.scores(squares, separation, points.unit)
-    chosen, open_ = bounds.select(score_bounds, points.batch, count)
+    chosen, open_, _ = bounds.select(score_bounds, points.batch, count)
     score = torch.where(chosen.flatten(), torch.inf, -1.0).double()
     unsure = open_.flatten().nonzero().squeeze(1)
     if len(unsure):

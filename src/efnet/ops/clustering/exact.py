@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from efnet.ops.clustering.bounds import Bounds, Eligible, Nominees, Scan, fewest_of
+from efnet.ops.clustering.bounds import Bounds, Nominees, Scan, fewest_of
 from efnet.ops.clustering.distances import Points, mean_square
-from efnet.ops.clustering.neighbors import Others, fewest
+from efnet.ops.clustering.neighbors import Eligible, Others
 
-_SPARE = 4  # candidates beyond those asked for, against ties and rounding
+_SPARE = 2  # candidates beyond those asked for, against ties and rounding
 _FEW = 4  # up to so many tokens differences cost less than to make the products' tables
 
 _ROWS_BYTES = 32 << 20
@@ -82,17 +82,11 @@ class Exact:
                 continue
             if sample not in self._others:
                 self._others[sample] = Others(points, self.among[sample])
-            others = self._others[sample]
-            columns = others.columns
-            few = min(count, len(columns))
-            step = max(1, _ROWS_BYTES // (4 * len(columns)))
-            for rows in torch.split(own, step):
-                distance, error = others.distances(rows, repeated=len(rows) == step)
-                if not self.restricted:
-                    distance.masked_fill_(~eligible(rows, columns[None]), torch.inf)
-                near = fewest(distance, few)
-                floor = others.floor(near, error).double()
-                yield Nominees(rows, columns[near.columns], near.values.isinf(), floor)
+            step = max(1, _ROWS_BYTES // (4 * self.among.shape[1]))
+            asked = None if self.restricted else eligible
+            found = self._others[sample].nearest(own, count, step, False, asked)
+            for rows, (columns, floor, distance) in zip(torch.split(own, step), found, strict=True):
+                yield Nominees(rows, columns, distance.isinf(), floor.double())
 
     def _everything(self, tokens: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
         """All eligible tokens of the sample: what no error bound can tell apart."""

@@ -190,11 +190,11 @@ def first_eligible(
 def _look(
     values: Any, places: Any, weight: float, farness: float, scale: float, order: Any, spots: Any,
     first: int, last: int, key: Any, own_key: float, i: int, exact: bool,
-    rival: Any, tokens: Any, distance: Any,
-) -> int:  # fmt: skip
-    """Compare token i with the tokens `order[first:last]`; returns how many were measured.
+    rival: float, tokens: Any, distance: Any,
+) -> tuple[int, float]:  # fmt: skip
+    """Compare token i with the tokens `order[first:last]`; returns how many were measured, and the rival.
 
-    Distances are rough unless `exact`; `rival` (1,) becomes the least distance of those turned away.
+    Distances are rough unless `exact`. `rival`: the least distance of those turned away so far.
     `farness` is a little more than 1 / weight, so that rounding rules nothing out; infinite without a weight.
     """
     measured = 0
@@ -219,13 +219,13 @@ def _look(
             continue
         apart = _distance(values, places, weight, i, j) if exact else math.sqrt(semantic) / scale + spatial
         if apart < limit or (apart == limit and j < tokens[i, worst]):
-            rival[0] = min(rival[0], limit)
+            rival = min(rival, limit)
             insert(tokens, distance, i, j, apart)
             limit = distance[i, worst]
             farthest = (limit * farness) ** 2
         else:
-            rival[0] = min(rival[0], apart)
-    return measured
+            rival = min(rival, apart)
+    return measured, rival
 
 
 @compiled()
@@ -283,7 +283,6 @@ def nearest(
     scale = math.sqrt(values.shape[1])
     worst = tokens.shape[1] - 1
     farness = (1 + 1e-9) / weight if weight > 0 else np.inf
-    rival = np.empty(1)
     # Rough distances come first. Where one that was turned away is as near as one that was kept, but for
     # rounding, a second search measures as what decides is measured.
     exact = False
@@ -294,7 +293,7 @@ def nearest(
         for slot in range(tokens.shape[1]):
             tokens[i, slot] = len(values)
             distance[i, slot] = np.inf
-        rival[0] = np.inf
+        rival = np.inf
         middle_row, middle_column = int(u), int(v)
         # A block of cells up to `outer` away from the middle has been looked at up to `inner`.
         inner, outer = -1, 1
@@ -315,11 +314,12 @@ def nearest(
                 for part in range(2):
                     first_cell, last_cell = max(begins[part], left), min(ends[part], right)
                     if first_cell <= last_cell:
-                        measured += _look(
+                        compared, rival = _look(
                             values, places, weight, farness, scale, order, spots,
                             starts[line + first_cell], starts[line + last_cell + 1],
                             key, own_key[i], i, exact, rival, tokens, distance,
                         )  # fmt: skip
+                        measured += compared
             gap = _beyond(cells[i], shape, outer)
             bound = weight * side * gap * (1 - 1e-9) if gap < np.inf else np.inf
             inner = outer
@@ -327,7 +327,7 @@ def nearest(
             wanted = distance[i, worst] * farness / side if weight > 0 else np.inf
             outer = 2 * outer + 1 if wanted >= 2 * outer else max(outer, int(wanted)) + 1
         floor[i] = bound
-        exact = not exact and rival[0] < np.inf and rival[0] <= distance[i, worst] * (1 + 5e-10)
+        exact = not exact and rival < np.inf and rival <= distance[i, worst] * (1 + 5e-10)
         if not exact:
             n += 1
     _measure(values, places, weight, rows, first, last, tokens, distance)

@@ -8,6 +8,7 @@ multiplications, but never N^2 numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,10 @@ _ROW_BYTES = 4 << 20  # of rows against all columns
 _REACHES = (1.65, 2.2, 3.3, 6.6)  # sides of tiles to try, in token spacings, times the weight
 _LEAST_SIDE = 5  # a tile at least, in token spacings
 _SAMPLED = 12  # a tiling is tried on every twelfth tile first
+
+
+Eligible = Callable[[Tensor, Tensor], Tensor]
+"""Whether others (n, S) or (1, S) may answer a question about tokens (n,): (n, S). Never the token itself."""
 
 
 class Few(NamedTuple):
@@ -168,23 +173,13 @@ def nearest_of_all(points: Points, count: int, rows: Tensor | None = None) -> Ne
         if few == 0:
             parts.append((own[:, None][:, :0], torch.full(own.shape, torch.inf, device=own.device)))
         elif len(own):
-            parts.append(_by_rows(points, tokens, own, few))
+            step = points.step(_ROW_BYTES, 4 * len(tokens))
+            found = Others(points, tokens).nearest(own, few, step, repeated=rows is None)
+            columns, floors, _ = (torch.cat(part) for part in zip(*found, strict=True))
+            parts.append((columns, floors))
     columns, floor = (torch.cat(part) for part in zip(*parts, strict=True))
     columns = F.pad(columns, (0, count - few), value=points.none)
     return Near.measured(points, points.numbers().flatten() if rows is None else rows, columns, floor)
-
-
-def _by_rows(points: Points, tokens: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The few of `rows` (m, count) and their floors (m,): some rows against all columns at a time."""
-    others = Others(points, tokens)
-    found, floors = [], []
-    step = points.step(_ROW_BYTES, 4 * len(tokens))
-    for part in torch.split(rows, step):
-        distance, error = others.distances(part, repeated=len(rows) == len(tokens))
-        near = fewest(distance, count)
-        found.append(others.columns[near.columns])
-        floors.append(others.floor(near, error))
-    return torch.cat(found), torch.cat(floors)
 
 
 class Others:
@@ -222,7 +217,18 @@ class Others:
         points.add_spatial(distance, self.columns, rows[:, None])
         return distance, error
 
-    def floor(self, near: Few, error: Tensor) -> Tensor:
+    def nearest(
+        self, rows: Tensor, count: int, step: int, repeated: bool, eligible: Eligible | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Columns (m, count), floors (m,) and distances (m, count) of `rows`, `step` of them at a time."""
+        for part in torch.split(rows, step):
+            distance, error = self.distances(part, repeated or len(part) == step)
+            if eligible is not None:
+                distance.masked_fill_(~eligible(part, self.columns[None]), torch.inf)
+            near = fewest(distance, min(count, len(self.columns)))
+            yield self.columns[near.columns], self._floor(near, error), near.values
+
+    def _floor(self, near: Few, error: Tensor) -> Tensor:
         """(m,) float32, tokens not among the few `near` are at least that far; `error` from `distances`."""
         if self.points.places is not None:
             return (near.rest * (1 - ROUNDED) - error).clamp_min(0)

@@ -48,14 +48,14 @@ def disk(radius: int, size: Size) -> Disk:
 
 def shifted(offsets: list[tuple[int, int]], size: Size, tokens: Tensor, none: int) -> Tensor:
     """(offsets, n) the token at each offset from each of `tokens` (n,); `none` where there is none."""
-    height, width = size
-    shift = torch.tensor(offsets, device=tokens.device).view(-1, 2, 1)
-    inside = tokens % (height * width)
-    row, column = inside // width, inside % width
-    found = tokens + (shift[:, 0] * width + shift[:, 1])
-    lacking = (row < -shift[:, 0]) | (row >= height - shift[:, 0])
-    lacking |= (column < -shift[:, 1]) | (column >= width - shift[:, 1])
-    return found.masked_fill_(lacking, none)
+    reach = max(max(map(abs, offset)) for offset in offsets)
+    height, width = size[0] + 2 * reach, size[1] + 2 * reach
+    numbers = torch.arange(none, device=tokens.device).view(-1, *size)
+    framed = F.pad(numbers, (reach, reach, reach, reach), value=none).flatten()
+    sample, inside = tokens // (size[0] * size[1]), tokens % (size[0] * size[1])
+    place = (sample * height + inside // size[1] + reach) * width + inside % size[1] + reach
+    shift = torch.tensor([row * width + column for row, column in offsets], device=tokens.device)
+    return torch.stack([framed.index_select(0, place + one) for one in shift])
 
 
 def stretch(positions: Tensor, size: Size) -> tuple[Tensor, Tensor]:

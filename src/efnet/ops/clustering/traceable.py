@@ -92,27 +92,6 @@ def _spatial(rows: Tensor, columns: Tensor) -> Tensor:
     return total.sqrt()
 
 
-class Nearest(NamedTuple):
-    """The k nearest tokens, the token itself among them."""
-
-    distance: Tensor  # (B, N, k)
-    token: Tensor  # (B, N, k) int64
-
-    @property
-    def bound(self) -> Tensor:
-        """(B, N) others are at least as far as the neighbours."""
-        return self.distance.amax(2)
-
-    def nearest_denser(self, rank: Tensor) -> Tensor:
-        """As `Window.nearest_denser`."""
-        return _masked_by_rank(self.distance, _taken(rank, self.token), rank[..., None]).amin(2)
-
-    def nearest_allowed(self, barred: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Window.nearest_allowed`."""
-        distance, place = (self.distance + _taken(barred, self.token)).min(2)
-        return distance, self.token.gather(2, place[..., None]).squeeze(2)
-
-
 @dataclass(frozen=True)
 class Window:
     """T tiles of R tokens, each token compared with the S tokens of its tile's window."""
@@ -123,10 +102,16 @@ class Window:
     place: Tensor  # (B, N) where in T * R a token is
     bound: Tensor  # (B, N) no token outside its window is nearer
 
-    def nearest(self, k: int) -> Nearest:
-        """The nearest tokens of the window; what it lacks is farther than any bound."""
+    @classmethod
+    def of_tokens(cls, distance: Tensor, token: Tensor) -> Self:
+        """One tile for each token, whose window is its k nearest tokens (B, N, k) at these distances."""
+        number = torch.arange(token.shape[1], device=token.device).expand(token.shape[:2])
+        return cls(distance[:, :, None], number[..., None], token, number, distance.amax(2))
+
+    def nearest(self, k: int) -> list[Tensor]:
+        """Distances and numbers (B, N, k) of the nearest; what a window lacks is farther than any bound."""
         near = self.distance.topk(k, 3, largest=False)
-        return Nearest(self._by_token(near.values), self._by_token(self._tokens(near.indices)))
+        return [self._by_token(near.values), self._by_token(self._tokens(near.indices))]
 
     def nearest_denser(self, rank: Tensor) -> Tensor:
         """(B, N) distance to the nearest token of lower rank (B, N) in the window; huge: there is none."""
@@ -249,16 +234,17 @@ def cluster(
         k = min(k, features.shape[1])
     table = Table.of(features, positions, spatial_weight)
     window = None if fixed else _window(table, k, grid)
-    nearest = _neighbors(table, window, k, fixed)
-    squares = _mean_square(nearest.distance)
+    distance, token = _neighbors(table, window, k, fixed)
+    squares = _mean_square(distance)
     order = squares.argsort(dim=1, stable=True)
     number = torch.arange(squares.shape[1], device=squares.device).expand_as(order)
     rank = torch.zeros_like(order).scatter(1, order, number).float()
-    delta = _separation(table, window or nearest, squares, rank, num_clusters, fixed)
+    window = window or Window.of_tokens(distance, token)
+    delta = _separation(table, window, squares, rank, num_clusters, fixed)
     # A stable sort, not top-k: of equal scores the first wins.
     order = _scores(table, squares, rank, delta).argsort(dim=1, descending=True, stable=True)
     centers = order[:, :num_clusters].sort(1).values
-    return _assign(table, window or nearest, centers, fixed), centers
+    return _assign(table, window, centers, fixed), centers
 
 
 def _window(table: Table, k: int, grid: tuple[int, int] | None) -> Window | None:
@@ -269,26 +255,26 @@ def _window(table: Table, k: int, grid: tuple[int, int] | None) -> Window | None
     return window_off_grid(table) if table.places.shape[2] == 2 and k <= NEAR_TILES * _TILE else None
 
 
-def _neighbors(table: Table, window: Window | None, k: int, fixed: bool = False) -> Nearest:
-    """The k nearest tokens, found by products and measured by differences."""
+def _neighbors(table: Table, window: Window | None, k: int, fixed: bool = False) -> tuple[Tensor, Tensor]:
+    """Distances and numbers (B, N, k) of the nearest tokens, found by products, measured by differences."""
     batch, tokens = table.values.shape[:2]
     if window is None:
         start = table.values.new_zeros(batch, tokens, k)
-        known, open_ = Nearest(start, start.long()), torch.ones_like(start[..., 0])
+        known, open_ = [start, start.long()], torch.ones_like(start[..., 0])
     else:
         known = window.nearest(k)
-        open_ = (known.distance[..., -1] > window.bound).float()
+        open_ = (known[0][..., -1] > window.bound).float()
 
     def nearest(apart: Tensor, rows: Tensor, sample: Tensor) -> list[Tensor]:
         return list(apart.topk(k, 1, largest=False))
 
-    _, token = _answer(table, table, None if fixed else open_, list(known), nearest)
+    _, token = _answer(table, table, None if fixed else open_, known, nearest)
 
     def apart(values: Tensor) -> Tensor:
         return (_rows(values, token) - values[:, :, None]).square().sum(-1).sqrt()
 
     distance = apart(table.values[..., :-2])
-    return Nearest(distance if table.places is None else distance + apart(table.places), token)
+    return distance if table.places is None else distance + apart(table.places), token
 
 
 def _mean_square(distance: Tensor) -> Tensor:
@@ -311,7 +297,7 @@ def _scores(table: Table, squares: Tensor, rank: Tensor, separation: Tensor) -> 
 
 
 def _separation(
-    table: Table, window: Window | Nearest, squares: Tensor, rank: Tensor, num_clusters: int, fixed: bool
+    table: Table, window: Window, squares: Tensor, rank: Tensor, num_clusters: int, fixed: bool
 ) -> Tensor:
     """(B, N) equation 3; of tokens that are centres for sure perhaps a lower bound of it."""
     delta = window.nearest_denser(rank)
@@ -330,7 +316,7 @@ def _separation(
     return _answer(table, table, None if fixed else open_, [low], denser)[0]
 
 
-def _assign(table: Table, window: Window | Nearest, centers: Tensor, fixed: bool) -> Tensor:
+def _assign(table: Table, window: Window, centers: Tensor, fixed: bool) -> Tensor:
     """(B, N) places of the nearest of `centers` (B, M)."""
     batch, tokens = table.values.shape[:2]
     number = torch.arange(centers.shape[1], device=centers.device).expand_as(centers)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from efnet import __version__
-from efnet.core.cpu_tuning import process_settings
+from efnet.core.cpu_tuning import cpu_facts, process_settings
 from efnet.core.errors import InputError
 from efnet.reporting.tables import Quantiles
 
@@ -88,10 +88,7 @@ def gemm_rates(times: Mapping[str, Quantiles], operations: Mapping[str, float]) 
 
 def cpu_name() -> str:
     """Return the processor's name, as far as the system knows it."""
-    for line in _cpuinfo().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "unknown"
+    return cpu_facts().get("model name") or platform.processor() or platform.machine() or "unknown"
 
 
 def usable_cores() -> int:
@@ -103,16 +100,9 @@ def usable_cores() -> int:
 
 def cpu_bf16() -> bool | None:
     """Whether the processor multiplies bfloat16; else bf16 is slower than float32. None: not known."""
-    words = _cpuinfo().split()
-    return any(flag in words for flag in ("avx512_bf16", "amx_bf16", "bf16")) if words else None
-
-
-def _cpuinfo() -> str:
-    """Return Linux's description of the processor; empty elsewhere."""
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    facts = cpu_facts()
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16")) if facts else None
 
 
 def total_memory() -> int | None:

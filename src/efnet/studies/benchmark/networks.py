@@ -21,16 +21,8 @@ from efnet.models.base import SegmentationModel
 from efnet.models.complexity import count
 from efnet.models.registry import ARCHITECTURES
 from efnet.reporting.tables import Quantiles
-from efnet.studies.benchmark.measure import (
-    Step,
-    Work,
-    describe,
-    gemm_contestants,
-    gemm_rates,
-    interleave,
-    peak_of,
-    run_python,
-)
+from efnet.studies.benchmark import measure
+from efnet.studies.benchmark.measure import Step, Work
 from efnet.studies.benchmark.parts import breakdown
 from efnet.studies.benchmark.subject import Network, Subject, make_work, named_shortage, open_model
 
@@ -76,7 +68,7 @@ def export_for(
     network.write(folder / name)
     options = {"checkpoint": folder / name, "format": runtime, "precision": precision, "out": path}
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    ran = run_python(["efnet", "export", *words, "--size", f"{size[0]}x{size[1]}", *checks])
+    ran = measure.run_python(["efnet", "export", *words, "--size", f"{size[0]}x{size[1]}", *checks])
     if ran.returncode == 0:
         return path, None
     lines = ran.stderr.strip().splitlines() or [f"it ended with status {ran.returncode}"]
@@ -211,9 +203,9 @@ def compare(
     models = {each.label: open_model(each.source) for each in subjects if each.label not in errors}
     works, seen = _ready(subjects, models, errors, step)
     agreement = agreements(list(seen), seen, step)
-    gemms, operations = gemm_contestants(device, subjects[0].precision)
-    times = interleave({**works, **gemms}, device, plan.runs, plan.warmup, step)
-    rates = gemm_rates(times, operations)
+    gemms, operations = measure.gemm_contestants(device, subjects[0].precision)
+    times = measure.interleave({**works, **gemms}, device, plan.runs, plan.warmup, step)
+    rates = measure.gemm_rates(times, operations)
     rows = []
     for subject in subjects:
         if subject.label in errors:
@@ -224,13 +216,13 @@ def compare(
         if subject in agreement:
             row["agreement"] = agreement[subject]
         if plan.memory:
-            row["memory"] = peak_of({"kind": "network", "subject": subject.to_dict()})
+            row["memory"] = measure.peak_of({"kind": "network", "subject": subject.to_dict()})
             step()
         if plan.parts and _broken_down(subject) and isinstance(model, SegmentationModel):
             row["breakdown"] = breakdown(subject, model, plan.runs, step)
         rows.append(row)
     _relate(rows)
-    return {"machine": describe(device), "gemm": rates, "rows": rows}
+    return {"machine": measure.describe(device), "gemm": rates, "rows": rows}
 
 
 def _broken_down(subject: Subject) -> bool:

@@ -14,17 +14,9 @@ from torch import Tensor
 
 from efnet.core.progress import Progress, count_steps, no_progress
 from efnet.ops.clustering.dpc_knn import dpc_knn
+from efnet.studies.benchmark import measure
 from efnet.studies.benchmark.dense import dense_bytes, dense_bytes_of_network, dense_dpc_knn
-from efnet.studies.benchmark.measure import (
-    Step,
-    Work,
-    describe,
-    free_memory,
-    gemm_contestants,
-    gemm_rates,
-    interleave,
-    peak_of,
-)
+from efnet.studies.benchmark.measure import Step, Work
 from efnet.studies.benchmark.subject import Subject, make_work, named_shortage, open_model
 
 NEIGHBORS = 5
@@ -124,17 +116,17 @@ class _Race:
 
         Each contestant has a maker of its work and a task for `peak_of`; dense takes `estimate` bytes.
         """
-        free = free_memory(self.device)
+        free = measure.free_memory(self.device)
         fits = free is None or estimate < 0.9 * free
         works = {name: make() for name, (make, _) in contestants.items() if fits or name == "ours"}
-        times = interleave({**works, **self.gemms[0]}, self.device, self.runs, self.warmup, self.step)
+        times = measure.interleave({**works, **self.gemms[0]}, self.device, self.runs, self.warmup, self.step)
         memory = {}
         for name in works if self.memory else ():
-            memory[name] = peak_of(contestants[name][1])
+            memory[name] = measure.peak_of(contestants[name][1])
             self.step()
         return {
             "seconds": {name: asdict(times[name]) for name in works},
-            "gemm": gemm_rates(times, self.gemms[1]),
+            "gemm": measure.gemm_rates(times, self.gemms[1]),
             "memory": memory,
             "skipped": None if fits else f"dense left out: it would take about {estimate / 1e9:.0f} GB",
         }, works
@@ -149,7 +141,7 @@ def compare_clusterings(
     """
     device = torch.device(cases[0].device)
     step = count_steps(progress, len(cases) * ((runs + warmup) * 3 + 2 * memory))
-    race = _Race(device, gemm_contestants(device, "32"), runs, warmup, memory, step)
+    race = _Race(device, measure.gemm_contestants(device, "32"), runs, warmup, memory, step)
     rows = []
     for case in cases:
         task: dict[str, Any] = {"kind": "clustering", "case": asdict(case)}
@@ -162,7 +154,7 @@ def compare_clusterings(
             row["faster"] = row["seconds"]["dense"]["median"] / row["seconds"]["ours"]["median"]
             row["agreement"] = _agreement(works)
         rows.append(asdict(case) | row)
-    return {"machine": describe(device), "gemm": rows[-1]["gemm"], "rows": rows}
+    return {"machine": measure.describe(device), "gemm": rows[-1]["gemm"], "rows": rows}
 
 
 def _agreement(works: dict[str, Work]) -> dict[str, float]:
@@ -198,7 +190,7 @@ def measure_growth(
     device = torch.device(subjects[0].device)
     model = open_model(subjects[0].model)
     step = count_steps(progress, len(subjects) * ((runs + warmup) * 3 + 2 * memory))
-    gemms = gemm_contestants(device, subjects[0].precision)
+    gemms = measure.gemm_contestants(device, subjects[0].precision)
     race = _Race(device, gemms, runs, warmup, memory, step)
     rows: list[dict[str, Any]] = []
     for subject in subjects:
@@ -215,7 +207,7 @@ def measure_growth(
         held = [(row["pixels"], row["memory"][name]["added"]) for row in rows if row["memory"].get(name)]
         slopes[name] = {"time": slope(timed), "memory": slope(held)}
     return {
-        "machine": describe(device),
+        "machine": measure.describe(device),
         "model": subjects[0].model,
         "batch": subjects[0].batch,
         "precision": subjects[0].precision,
