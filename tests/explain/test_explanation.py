@@ -78,8 +78,7 @@ def test_clusters_and_importance_equal_a_walk_through_the_stages(position):
     rgb, thermal = make_pair(61, 94)
     seen = explain(network, rgb, thermal)
     with torch.inference_mode():
-        images = [network._normalize(part) for part in as_tensors(rgb, thermal)]
-        stages = [network._first_stage(images[0], images[1].expand(-1, 3, -1, -1))]
+        stages = [network._first_stage(*network.normalize(*as_tensors(rgb, thermal)))]
         size = stages[0].map_size
         owner = torch.arange(size[0] * size[1])  # the token of each cell, composed level by level
         rows, columns = torch.meshgrid(*(torch.arange(cells).float() for cells in size), indexing="ij")
@@ -114,7 +113,7 @@ def test_fusion_equals_the_formula():
     seen = explain(network, rgb, thermal)
     mif = network.fusion
     with torch.inference_mode():
-        images = [network._normalize(part.expand(-1, 3, -1, -1)) for part in as_tensors(rgb, thermal)]
+        images = network.normalize(*as_tensors(rgb, thermal))
         own = [stage(image) for stage, image in zip((network.rgb, network.thermal), images, strict=True)]
         maps = [tokens.to_map().permute(0, 2, 3, 1) for tokens in own]
         for queries, source, attention, channels, exchange in (
@@ -155,7 +154,7 @@ def test_distances_equal_those_of_the_concatenated_map():
     rgb, thermal = make_pair(61, 94)
     seen = explain(network, rgb, thermal)
     with torch.inference_mode():
-        images = [network._normalize(part.expand(-1, 3, -1, -1)) for part in as_tensors(rgb, thermal)]
+        images = network.normalize(*as_tensors(rgb, thermal))
         stages = network.stages(*images)
         concatenated = torch.cat([stage.features[0][stage.assignment[0]] for stage in stages], dim=-1)
         distances = torch.cdist(concatenated.double(), network.decoder.class_tokens.double())

@@ -252,7 +252,9 @@ def test_input_is_scaled_as_the_published_network_sees_it() -> None:
     values = torch.arange(256) / 255
     images = values.view(1, 1, 16, 16).expand(1, 3, 16, 16)
     expected = (torch.arange(256.0) - 127) / 128
-    torch.testing.assert_close(model._normalize(images)[0, 1].flatten(), expected, rtol=0, atol=1e-6)
+    for seen in model.normalize(images, images[:, :1]):
+        assert seen is not None
+        torch.testing.assert_close(seen[0, 1].flatten(), expected, rtol=0, atol=1e-6)
 
 
 def test_mlp_is_concatenation_and_fusion() -> None:

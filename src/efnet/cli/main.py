@@ -28,6 +28,7 @@ COMMANDS = {
     "data convert": ("data.Convert", "bring a data set into another layout"),
     "data pack": ("data.Pack", "pack a data set into tar files"),
     "data synthesize": ("data.Synthesize", "generate RGB-thermal street scenes"),
+    "convert-weights": ("convert_weights", "make a checkpoint from a file of a paper's authors"),
     "models": ("models", "list the networks with their sizes"),
     "experiment run": ("experiment.Run", "train and evaluate the rows of one of the paper's tables"),
     "experiment report": ("experiment.Report", "write a table from runs, beside the paper's figures"),

@@ -35,6 +35,38 @@ PAPER = {
 """Figures of table I. The text names the backbone of `efnet_light`; this count fits `efnet_base`."""
 
 
+AUTHORS = {
+    "cmnext_b2": (58_686_017, 73.92),
+    "cmnext_b4": (116_560_396, 143.34),
+    "cmx_b0": (11_193_041, 15.18),
+    "cmx_b2": (66_565_521, 77.90),
+    "cmx_b4": (139_858_321, 157.63),
+    "eaefnet": (147_240_842, 189.70),
+    "eaefnet50": (77_969_290, 98.79),
+    "egfnet": (62_817_972, 200.33),
+    "feanet": (255_207_130, 289.49),
+    "gmnet": (153_472_410, 148.81),
+    "lasnet": (93_575_604, 234.33),
+    "mdrnet": (210_866_368, 472.52),
+    "mfnet": (736_275, 8.30),
+    "mmsmcnet": (99_298_337, 203.93),
+    "pstnet": (19_868_788, 129.20),
+    "rsfnet": (45_015_877, 65.19),
+    "rtfnet152": (254_510_053, 289.48),
+    "rtfnet50": (185_238_501, 198.57),
+    "sfafma": (232_083_113, 72.24),
+    "sgfnet": (125_256_229, 143.04),
+    "tuni_b": (29_570_441, 42.37),
+    "tuni_s": (10_635_761, 16.99),
+    "tuni_t": (4_993_209, 10.67),
+    "tuni_v1_s": (10_635_761, 16.99),
+}
+"""Parameters and GMAC of the authors' code at 480x640 with 9 classes, with all that it creates and computes.
+
+`docs/baselines.md` says where the differences to ours come from. (SegFormer's are of one camera.)
+"""
+
+
 @dataclass(frozen=True)
 class Ablation:
     """A row of the paper's ablations."""
@@ -91,6 +123,7 @@ def run(args: Namespace) -> int:
         f"paper, table I (480x640): {PAPER['parameters'] / 1e6:.1f} M parameters, "
         f"{PAPER['operations'] / 1e9:.1f} G operations (it does not say what counts as one)\n"
         "'to paper': ours less these; operations at one, and at two, per multiply-add of layers\n"
+        "authors' code: M parameters and GMAC at 480x640 with 9 classes, unused and auxiliary parts too\n"
     )
     console.print(_ablation_table(args.model, values["ablations"]))
     print(
@@ -127,7 +160,10 @@ def _count(model: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any
     return {
         "size": size,
         "num_classes": num_classes,
-        "models": {name: counted | {"to_paper": _to_paper(counted)} for name, counted in presets.items()},
+        "models": {
+            name: counted | {"to_paper": _to_paper(counted), "authors": AUTHORS.get(name)}
+            for name, counted in presets.items()
+        },
         "ablations": rows,
         "paper": {**PAPER, "full_parameters": paper_full},
     }
@@ -162,7 +198,8 @@ def _table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
 
 def _preset_table(values: dict[str, Any]) -> Table:
     height, width = values["size"]
-    numbers = ("parameters", "to paper", *_OPERATIONS, "to paper\nat one", "to paper\nat two")
+    comparisons = ("to paper\nat one", "to paper\nat two", "authors'\ncode", "its\nGMAC")
+    numbers = ("parameters", "to paper", *_OPERATIONS, *comparisons)
     table = _table(f"presets; multiply-adds at {height}x{width}, one pair", ("model",), numbers)
     for name, counted in values["models"].items():
         # The paper's figures describe EFNet: differences to them mean nothing for another network.
@@ -174,8 +211,13 @@ def _preset_table(values: dict[str, Any]) -> Table:
             _difference(to_paper["parameters"]),
             *_operations(counted),
             *(_difference(None if value is None else value / 1e3, 1) for value in operations),
+            *_of_authors(counted["authors"]),
         )
     return table
+
+
+def _of_authors(counted: tuple[int, float] | None) -> tuple[str, str]:
+    return ("-", "-") if counted is None else (_millions(counted[0]), f"{counted[1]:.1f}")
 
 
 def _ablation_table(model: str, rows: list[dict[str, Any]]) -> Table:

@@ -51,6 +51,7 @@ def check_images(images: Tensor, channels: int, name: str) -> None:
 
 
 _TRAINED = (
+    ("source", "weights"),
     ("recipe", "recipe"),
     ("dataset", "data set"),
     ("train_split", "trained on split"),
@@ -203,11 +204,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         rgb, thermal = self._look_at(rgb, thermal)
         image = rgb if rgb is not None else thermal
         assert image is not None
-        logits = self.score_cells(
-            None if rgb is None else self._normalize(rgb),
-            # Three equal channels, so that a stem made for colour images serves.
-            None if thermal is None else self._normalize(thermal.expand(-1, 3, -1, -1)),
-        )
+        logits = self.score_cells(*self.normalize(rgb, thermal))
         # Also under autocast: differences between classes are small beside the logits.
         logits = at_least_float32(logits)
         return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
@@ -229,8 +226,14 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         check_images(image, channels, self.modality)
         return (image, None) if self.modality == "rgb" else (None, image)
 
-    def _normalize(self, images: Tensor) -> Tensor:
-        return (images.to(self.mean.dtype) - self.mean) / self.std
+    def normalize(self, rgb: Tensor | None, thermal: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Images in [0, 1] to what `score_cells` takes; the thermal one gets three channels (B, 3, H, W)."""
+        # Three equal channels, so that a stem made for colour images serves.
+        both = (rgb, None if thermal is None else thermal.expand(-1, 3, -1, -1))
+        first, second = (
+            None if images is None else (images.to(self.mean.dtype) - self.mean) / self.std for images in both
+        )
+        return first, second
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Called by `save_pretrained` and `push_to_hub` (`ModelHubMixin`)."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from efnet.core.errors import InputError
 from efnet.core.shipped import DEFAULT_WEIGHTS, SHIPPED_FOLDER
@@ -12,12 +16,6 @@ from efnet.models.registry import ARCHITECTURES
 from efnet.models.weights import LoadReport, fill
 
 BEST_FOLDER = "best"
-
-_PER_CLASS = (
-    *("decoder.class_tokens", "decoder.classify."),
-    *("rgb.decoder.classify.", "fusion.encoder.0.", "fusion.classify."),  # PSTNet's two streams
-)
-"""Beginnings of the names of tensors with a row or column per class."""
 
 
 def load_checkpoint(
@@ -72,11 +70,11 @@ def copy_weights(network: SegmentationModel, given: SegmentationModel, source: s
     """Copy all tensors of equal shapes; raises InputError if the networks differ in more than classes."""
     own, theirs = network.state_dict(), given.state_dict()
     # Networks of equally many classes may still have other classes.
-    left = () if network.classes.names == given.classes.names else _PER_CLASS
+    left = set() if network.classes.names == given.classes.names else _per_class(network)
     loaded = {
         name: value
         for name, value in theirs.items()
-        if name in own and own[name].shape == value.shape and not name.startswith(left)
+        if name in own and own[name].shape == value.shape and name not in left
     }
     blocks = [name for name in own if ".blocks." in name]
     missing = [name for name in blocks if name not in loaded]
@@ -86,3 +84,13 @@ def copy_weights(network: SegmentationModel, given: SegmentationModel, source: s
             "choose the preset that fits"
         )
     return fill(network, source, loaded, [name for name in theirs if name not in loaded])
+
+
+def _per_class(network: SegmentationModel) -> set[str]:
+    """Return the names of the tensors whose shapes depend on the number of classes."""
+    count = network.num_classes
+    config: Any = network.config
+    other = replace(config, num_classes=count - 1 if count > 2 else count + 1)
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in type(network)(other).state_dict().items()}
+    return {name for name, value in network.state_dict().items() if value.shape != shapes[name]}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from efnet.core.errors import InputError
 from efnet.ops.precision import at_least_float32
 
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
 _MOST_WRAPPERS = 8  # a dictionary may be its own `state_dict`
 _PREFIXES = ("module.", "backbone.")
 
@@ -56,9 +56,9 @@ def _list(names: tuple[str, ...]) -> str:
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the tensors of a `.safetensors` file or of anything `torch.save` wrote.
 
-    A state dict wrapped in `state_dict` or `model` is unwrapped, and a prefix `module.` or `backbone.` that
-    all names share is taken off. Raises InputError: no such file, not readable as weights, or it holds values
-    that are not finite.
+    A state dict wrapped in `state_dict`, `model` or `model_state_dict` is unwrapped, and a prefix `module.`
+    or `backbone.` that all names share is taken off. Raises InputError: no such file, not readable as
+    weights, or it holds values that are not finite.
     """
     path = Path(path)
     if not path.is_file():

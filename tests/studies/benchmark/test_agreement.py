@@ -94,7 +94,7 @@ def test_pairs_come_as_a_predictor_prepares_them(files: tuple[Files, ...]) -> No
 
 @pytest.mark.parametrize("modality", ["rgb", "thermal"])
 def test_a_network_of_one_camera_is_shown_no_other(modality: str, files: tuple[Files, ...]) -> None:
-    model = efnet.create_model("mfnet", modality=modality)
+    model = efnet.create_model("segformer_b0", modality=modality)
     for pairs in ((), files):
         (images, *_) = batches(Subject("mfnet", SIZE, pairs=pairs), model)
         assert [image is None for image in images] == [modality == "thermal", modality == "rgb"]

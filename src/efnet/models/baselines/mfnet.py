@@ -1,33 +1,25 @@
-"""MFNet (Ha 2017, IROS, "MFNet: towards real-time semantic segmentation..."): two small encoders.
+"""MFNet (Ha 2017, IROS, "MFNet: towards real-time semantic segmentation...") as in its author's PyTorch code.
 
 A colour encoder and a narrower thermal one, each of plain convolutions and, from 1/8 on, mini-inception
-blocks; a decoder that enlarges by two (nearest neighbour) and adds both encoders' maps of that size. The
-widths give the official code's parameter count. Batch normalisation makes a bias before it superfluous.
+blocks; a decoder that enlarges by two (nearest neighbour) and adds both encoders' maps of that size. The last
+layer, too, is followed by batch normalisation and a leaky ReLU.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.models.baselines.base import PaddedBaseline
+from efnet.models.baselines.base import PLAIN, PaddedBaseline, conv_norm
 
-RGB_WIDTHS = (16, 48, 48, 96, 96)
-THERMAL_WIDTHS = (16, 16, 16, 36, 36)  # channels at strides 1, 2, 4, 8, 16
+_WIDTHS = {"rgb": (3, 16, 48, 48, 96, 96), "inf": (1, 16, 16, 16, 36, 36)}
+"""Channels of the image and at strides 1, 2, 4, 8, 16, by the suffix of the encoder's modules."""
 
 
-class LeakyConv(nn.Sequential):
-    """3x3 convolution, batch normalisation, leaky ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.LeakyReLU(0.2),
-        )
+def leaky(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
+    """Make a 3x3 convolution, batch normalisation and leaky ReLU."""
+    return conv_norm(in_channels, out_channels, activation=nn.LeakyReLU(0.2), bias=True, dilation=dilation)
 
 
 class MiniInception(nn.Module):
@@ -35,78 +27,65 @@ class MiniInception(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        widths = (in_channels, out_channels, out_channels)
-        self.near = nn.ModuleList(LeakyConv(width, out_channels // 2) for width in widths)
-        self.far = nn.ModuleList(LeakyConv(width, out_channels // 2, dilation=2) for width in widths)
+        for layer in (1, 2, 3):
+            channels = in_channels if layer == 1 else out_channels
+            self.add_module(f"conv{layer}_left", leaky(channels, out_channels // 2))
+            self.add_module(f"conv{layer}_right", leaky(channels, out_channels // 2, dilation=2))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_channels, h, w) to (B, out_channels, h, w)."""
-        for near, far in zip(self.near, self.far, strict=True):
-            features = torch.cat([near(features), far(features)], dim=1)
+        for layer in (1, 2, 3):
+            sides = (self.get_submodule(f"conv{layer}_{side}") for side in ("left", "right"))
+            features = torch.cat([side(features) for side in sides], dim=1)
         return features
 
 
-class MFNetEncoder(nn.Module):
-    """One modality: images to maps at strides 1, 2, 4, 8, 16."""
-
-    def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.widths = tuple(widths)
-        first, second, third, fourth, fifth = widths
-        self.levels = nn.ModuleList(
-            (
-                LeakyConv(in_channels, first),
-                nn.Sequential(LeakyConv(first, second), LeakyConv(second, second)),
-                nn.Sequential(LeakyConv(second, third), LeakyConv(third, third)),
-                MiniInception(third, fourth),
-                MiniInception(fourth, fifth),
-            )
-        )
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, in_channels, H, W) to five maps."""
-        maps = [self.levels[0](images)]
-        for level in list(self.levels)[1:]:
-            maps.append(level(F.max_pool2d(maps[-1], 2)))
-        return maps
-
-
-class MFNetDecoder(nn.Module):
-    """Enlarge, add the encoders' maps (the shortcut), convolve; four times."""
-
-    def __init__(self, widths: Sequence[int], num_classes: int) -> None:
-        super().__init__()
-        first, second, third, fourth, _ = widths
-        pairs = ((fourth, third), (third, second), (second, first))
-        self.steps = nn.ModuleList(LeakyConv(deep, shallow) for deep, shallow in pairs)
-        self.classify = nn.Conv2d(first, num_classes, 3, padding=1)
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Five maps, of both encoders concatenated, to logits (B, K, H, W)."""
-        features = maps[4]
-        for step, shortcut in zip(self.steps, maps[3:0:-1], strict=True):
-            features = step(F.interpolate(features, scale_factor=2.0, mode="nearest") + shortcut)
-        logits: Tensor = self.classify(F.interpolate(features, scale_factor=2.0, mode="nearest"))
-        return logits
-
-
 class MFNet(PaddedBaseline):
-    """Both encoders and the decoder; of one modality alone, its encoder and a decoder of that width."""
+    """Both encoders and the decoder."""
 
     architecture = "mfnet"
     stride = 16
+    rgb_pixels = PLAIN
+    thermal_pixels = PLAIN
 
     def _build(self) -> None:
-        modality = self.config.modality
-        self.rgb = MFNetEncoder(3, RGB_WIDTHS) if modality != "thermal" else None
-        self.thermal = MFNetEncoder(1, THERMAL_WIDTHS) if modality != "rgb" else None
-        used = [encoder.widths for encoder in (self.rgb, self.thermal) if encoder is not None]
-        widths = [sum(level) for level in zip(*used, strict=True)]
-        self.decoder = MFNetDecoder(widths, self.config.num_classes)
+        for suffix, (image, first, second, third, fourth, fifth) in _WIDTHS.items():
+            for name, module in (
+                ("conv1", leaky(image, first)),
+                ("conv2_1", leaky(first, second)),
+                ("conv2_2", leaky(second, second)),
+                ("conv3_1", leaky(second, third)),
+                ("conv3_2", leaky(third, third)),
+                ("conv4", MiniInception(third, fourth)),
+                ("conv5", MiniInception(fourth, fifth)),
+            ):
+                self.add_module(f"{name}_{suffix}", module)
+        first, second, third, fourth, _ = (
+            sum(level) for level in zip(*(widths[1:] for widths in _WIDTHS.values()), strict=True)
+        )
+        self.decode4 = leaky(fourth, third)
+        self.decode3 = leaky(third, second)
+        self.decode2 = leaky(second, first)
+        self.decode1 = leaky(first, self.config.num_classes)
+
+    def _encode(self, suffix: str, images: Tensor) -> list[Tensor]:
+        """Maps of one modality at strides 2, 4, 8, 16."""
+        features = self.get_submodule(f"conv1_{suffix}")(images)
+        maps = []
+        for names in (("conv2_1", "conv2_2"), ("conv3_1", "conv3_2"), ("conv4",), ("conv5",)):
+            features = F.max_pool2d(features, 2)
+            for name in names:
+                features = self.get_submodule(f"{name}_{suffix}")(features)
+            maps.append(features)
+        return maps
 
     def score_padded(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Normalised images to logits (B, K, H, W)."""
-        seen = ((self.rgb, rgb), (self.thermal, None if thermal is None else thermal[:, :1]))
-        maps = [encoder(images) for encoder, images in seen if encoder is not None]
-        logits: Tensor = self.decoder([torch.cat(level, dim=1) for level in zip(*maps, strict=True)])
+        assert rgb is not None
+        assert thermal is not None
+        pairs = zip(self._encode("rgb", rgb), self._encode("inf", thermal[:, :1]), strict=True)
+        *shortcuts, features = (torch.cat(pair, dim=1) for pair in pairs)
+        for step, shortcut in zip((self.decode4, self.decode3, self.decode2), shortcuts[::-1], strict=True):
+            features = step(F.interpolate(features, scale_factor=2.0, mode="nearest") + shortcut)
+        logits: Tensor = self.decode1(F.interpolate(features, scale_factor=2.0, mode="nearest"))
         return logits

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.errors import InputError
+from efnet.models.baselines.base import COUNTER, PaddedBaseline
 from efnet.models.weights import LoadReport, describe_misfit, fill_encoders, read_state_dict
 
 
@@ -70,20 +71,28 @@ _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
 }
 
 
+def pool(features: Tensor) -> Tensor:
+    """Halve a map, as between the stem and layer 1."""
+    return F.max_pool2d(features, 3, stride=2, padding=1)
+
+
 class ResNet(nn.Module):
-    """Five levels at strides 2, 4, 8, 16, 32, of `widths` channels; `depth` is 18, 50 or 152."""
+    """Five levels at strides 2, 4, 8, 16, 32, of `widths` channels; `depth` is 18, 50 or 152.
 
-    levels = 5
+    It may have fewer `layers` than four, and no stem.
+    """
 
-    def __init__(self, depth: int, in_channels: int = 3) -> None:
+    def __init__(self, depth: int, in_channels: int = 3, layers: int = 4, stem: bool = True) -> None:
         super().__init__()
         block, counts = _BLOCKS[depth]
         self.depth = depth
-        self.widths = (64, *(width * block.expansion for width in (64, 128, 256, 512)))
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.widths = (64, *(width * block.expansion for width in (64, 128, 256, 512)[:layers]))
+        self.levels = len(self.widths)
+        if stem:
+            self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(64)
         channels = 64
-        for level, count in enumerate(counts, 1):
+        for level, count in enumerate(counts[:layers], 1):
             first = block(channels, 32 << level, 2 if level > 1 else 1)
             channels = self.widths[level]
             rest = (block(channels, 32 << level, 1) for _ in range(count - 1))
@@ -91,7 +100,7 @@ class ResNet(nn.Module):
         self.apply(init_convolution)
         for module in self.modules():
             # A fresh block starts as its shortcut (arXiv 1706.02677, section 5.1): dozens of sums of noise
-            # would overflow before training has normalised them.
+            # would overflow before training has normalised them. Authors start from pretrained weights.
             if isinstance(module, BasicBlock | Bottleneck):
                 last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
                 nn.init.zeros_(last.weight)
@@ -101,9 +110,13 @@ class ResNet(nn.Module):
         if index == 0:
             return F.relu(self.bn1(self.conv1(features)))
         if index == 1:
-            features = F.max_pool2d(features, 3, stride=2, padding=1)
+            features = pool(features)
         deeper: Tensor = self.get_submodule(f"layer{index}")(features)
         return deeper
+
+    def pooled_stem(self, images: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to the input of `layer1`, (B, 64, H / 4, W / 4)."""
+        return pool(self.level(0, images))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) to the maps of all levels."""
@@ -121,19 +134,11 @@ def init_convolution(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def enlarge(features: Tensor, size: torch.Size) -> Tensor:
-    """Bilinear interpolation of (B, C, h, w) to `size`."""
-    return F.interpolate(features, size, mode="bilinear", align_corners=False)
-
-
-_COUNTER = ".num_batches_tracked"  # older files lack this buffer, on which nothing depends
-
-
 def load_resnets(network: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     """Fill every ResNet of a network from one file with torchvision's names.
 
-    A stem for one channel gets the sum of the three channels' filters: what they would see in a thermal
-    image repeated three times.
+    A stem for one channel gets the mean of the three channels' filters, as in all authors' code. Of encoders
+    of several depths those of the file's depth are filled.
 
     Raises:
         InputError: the file cannot be read, is not a ResNet, or is one of another depth.
@@ -143,22 +148,48 @@ def load_resnets(network: nn.Module, path: str | os.PathLike[str]) -> LoadReport
         raise InputError(f"{path}: not a ResNet checkpoint (no conv1.weight and layer1.0.conv1.weight in it)")
     encoders = [module for module in network.modules() if isinstance(module, ResNet)]
     left_over = [name for name in state if not any(name in encoder.state_dict() for encoder in encoders)]
-    return fill_encoders(network, path, ResNet, lambda encoder: _fit(path, encoder, state), left_over)
+    depths = {encoder.depth for encoder in encoders if _misfit(encoder, state) is None}
+
+    def fit(encoder: ResNet) -> dict[str, Tensor]:
+        if depths and encoder.depth not in depths:
+            return {}
+        detail = _misfit(encoder, state)
+        if detail is None:
+            return _values(encoder, state)
+        raise InputError(
+            f"{path}: weights of another network ({detail}); a ResNet-{encoder.depth} is needed, "
+            f"such as resnet{encoder.depth}-*.pth"
+        )
+
+    return fill_encoders(network, path, ResNet, fit, left_over)
 
 
-def _fit(path: str | os.PathLike[str], encoder: ResNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the file's entries for an encoder; raise InputError unless all fit."""
+def _values(encoder: ResNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the file's entries for an encoder."""
     own = encoder.state_dict()
     values = {name: value for name, value in state.items() if name in own}
-    stem = values["conv1.weight"]
-    if own["conv1.weight"].shape[1] == 1 and stem.shape[1:] == (3, 7, 7):
-        values["conv1.weight"] = stem.sum(1, keepdim=True)
-    missing = [name for name in own if name not in values and not name.endswith(_COUNTER)]
-    surplus = [name for name in state if name.startswith("layer") and name not in own]
-    detail = describe_misfit(own, {} if missing or surplus else values, missing, surplus)
-    if detail is None:
-        return values
-    raise InputError(
-        f"{path}: weights of another network ({detail}); a ResNet-{encoder.depth} is needed, "
-        f"such as resnet{encoder.depth}-*.pth"
-    )
+    stem = values.get("conv1.weight")
+    if stem is not None and own["conv1.weight"].shape[1] == 1 and stem.shape[1:] == (3, 7, 7):
+        values["conv1.weight"] = stem.mean(1, keepdim=True)
+    return values
+
+
+def _misfit(encoder: ResNet, state: dict[str, Tensor]) -> str | None:
+    """Describe the first entry that does not fit an encoder; None: all do."""
+    own, values = encoder.state_dict(), _values(encoder, state)
+    missing = [name for name in own if name not in values and not name.endswith(COUNTER)]
+    layers = {name.partition(".")[0] for name in own if name.startswith("layer")}
+    surplus = [name for name in state if name.partition(".")[0] in layers and name not in own]
+    return describe_misfit(own, {} if missing or surplus else values, missing, surplus)
+
+
+class TwoResNets(PaddedBaseline):
+    """Two encoders of one depth, the thermal one of one channel; a subclass adds what follows them."""
+
+    depth: ClassVar[int] = 50
+    renames = ((r"encoder_(rgb|thermal)_", r"encoder_\1."),)
+    load_encoder = load_resnets
+
+    def _build(self) -> None:
+        self.encoder_rgb = ResNet(self.depth)
+        self.encoder_thermal = ResNet(self.depth, in_channels=1)

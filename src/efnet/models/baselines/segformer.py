@@ -1,11 +1,11 @@
-"""SegFormer (Xie 2021, arXiv 2105.15203) with a fourth channel: early fusion that costs nothing.
+"""SegFormer (Xie 2021, arXiv 2105.15203), and with a fourth channel: early fusion that costs nothing.
 
-The thermal image is a fourth channel of the stem, which adds 49 weights per stem filter; with modality `rgb`
-or `thermal` the network is the paper's, with three channels.
+With modality `rgb` or `thermal` the network is the authors', with three channels. With both the thermal image
+is a fourth channel of the stem, which adds 49 weights per stem filter.
 
 The blocks of MiT, its encoder (section 3.1, table 6), are those of this package on a regular grid: attention
 whose keys come from patches of the map (equations 1 and 2) and Mix-FFN (equation 3). Normalisations, their
-epsilons and stochastic depth, which the paper does not give, are those of the published weights.
+epsilons, stochastic depth and the order of concatenation are those of the authors' code.
 
 Two sets of names exist for published weights: the authors' (`mit_b2.pth`, also inside a whole SegFormer) and
 the hub's (`nvidia/mit-b2`), which keep keys and values apart. Only this module knows them.
@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.errors import InputError
-from efnet.models.baselines.base import Baseline
-from efnet.models.layers import Block, ConvNorm, Linear, Tokens, init_weights, layer_norm
+from efnet.models.baselines.base import Baseline, conv_norm
+from efnet.models.layers import Block, Linear, Tokens, init_weights, layer_norm
 from efnet.models.weights import LoadReport, describe_misfit, fill_encoders, read_state_dict, translate
 from efnet.ops.tokens import Size, TokenGrid
 
@@ -46,6 +46,8 @@ class MiTConfig:
 MIT: dict[str, MiTConfig] = {
     "b0": MiTConfig((2, 2, 2, 2), (32, 64, 160, 256)),
     "b2": MiTConfig((3, 4, 6, 3), (64, 128, 320, 512)),
+    "b3": MiTConfig((3, 4, 18, 3), (64, 128, 320, 512)),
+    "b4": MiTConfig((3, 8, 27, 3), (64, 128, 320, 512)),
 }
 
 
@@ -107,24 +109,26 @@ class MiT(nn.Module):
 class SegFormerDecoder(nn.Module):
     """The all-MLP decoder (equation 4): a linear layer per stage, enlarged, concatenated, fused, classified.
 
-    The paper leaves open what follows the fusing layer: batch normalisation, ReLU and dropout here.
+    In the authors' code batch normalisation, ReLU and dropout of channels follow the fusing layer, which has
+    no bias; with `bias` it has one, as in networks that took the decoder over.
     """
 
-    def __init__(self, in_channels: Sequence[int], num_classes: int, width: int) -> None:
+    def __init__(self, in_channels: Sequence[int], num_classes: int, width: int, bias: bool = False) -> None:
         super().__init__()
         self.linears = nn.ModuleList(Linear(channels, width) for channels in in_channels)
-        self.fuse = ConvNorm(len(in_channels) * width, width, 1)
+        self.fuse = conv_norm(len(in_channels) * width, width, 1, nn.ReLU(), ("0", "1"), bias=bias)
         self.dropout = nn.Dropout2d(0.1)
         self.classify = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The stages' maps (B, C_i, h_i, w_i), the finest first, to logits (B, K, h_1, w_1)."""
+        # Concatenated coarsest first, unlike in the paper's text: the weights of the fusing layer say so.
         size = maps[0].shape[2:]
         upsampled = []
         for linear, features in zip(self.linears, maps, strict=True):
             projected = linear(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             upsampled.append(F.interpolate(projected, size, mode="bilinear", align_corners=False))
-        logits: Tensor = self.classify(self.dropout(self.fuse(torch.cat(upsampled, dim=1))))
+        logits: Tensor = self.classify(self.dropout(self.fuse(torch.cat(upsampled[::-1], dim=1))))
         return logits
 
 
@@ -153,6 +157,21 @@ _RULES = tuple(
     for head, rules, first in ((r"(?:backbone\.)?", _AUTHORS, 1), (r"(?:segformer\.)?encoder\.", _HUB, 0))
     for pattern, ours in rules
 )
+
+
+def official_mit(name: str) -> str | None:
+    """Return our name within a MiT of an authors' one, with or without `backbone.`; None for another part."""
+    return translate(name, _RULES)
+
+
+def decoder_renames(convolution: str, norm: str, theirs: str = "decode_head") -> tuple[tuple[str, str], ...]:
+    """Patterns of the decoder's names; the fusing layer's differ among the networks that have it."""
+    return (
+        *((rf"{theirs}\.linear_c{stage}\.proj\.", f"decoder.linears.{stage - 1}.") for stage in range(1, 5)),
+        (rf"{theirs}\.linear_fuse\.{convolution}\.", "decoder.fuse.0."),
+        (rf"{theirs}\.linear_fuse\.{norm}\.", "decoder.fuse.1."),
+        (rf"{theirs}\.linear_pred\.", "decoder.classify."),
+    )
 
 
 def load_mit(network: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
@@ -196,7 +215,7 @@ def _fit(path: str | os.PathLike[str], encoder: MiT, values: dict[str, Tensor]) 
         return values
     raise InputError(
         f"{path}: weights of another network size ({detail}); "
-        "choose the network that fits (MiT-B0 or MiT-B2), or weights that do"
+        "choose the network that fits (MiT-B0, B2, B3 or B4), or weights that do"
     )
 
 
@@ -206,6 +225,15 @@ class SegFormer(Baseline):
     encoder_config: ClassVar[MiTConfig]
     decoder_width: ClassVar[int]
     load_encoder = load_mit
+    modalities = ("rgb", "rgbt", "thermal")
+    renames = decoder_renames("conv", "bn")
+    unused = (r"decode_head\.conv_seg\.",)
+
+    @classmethod
+    def official_name(cls, name: str) -> str | None:
+        """Return our name of a tensor in the authors' file; None if the output does not depend on it."""
+        ours = official_mit(name)
+        return super().official_name(name) if ours is None else f"encoder.{ours}"
 
     def _build(self) -> None:
         self.encoder = MiT(self.encoder_config, in_channels=4 if self.config.modality == "rgbt" else 3)

@@ -1,8 +1,8 @@
-"""TUNI (Guo 2025, arXiv 2509.10005): one encoder whose blocks extract from both images and fuse them at once.
+"""TUNI (Guo, arXiv 2509.10005, and its journal version) as in its authors' code.
 
-The authors name the three modules of a block and their purpose; the layers here are DFormer's (Yin 2024,
-arXiv 2309.09668), on which they built, and otherwise our reading (`docs/rivals.md`). Maps are (B, h, w, C): C
-are the channels of the RGB branch, C_T those of the narrower thermal one.
+One encoder whose blocks extract from both images and fuse them at once. Maps are (B, h, w, C) within a stage:
+C are the channels of the RGB branch, C / 2 those of the thermal one. The two versions have the same names and
+shapes and differ in the order in which a block concatenates its three modules, and in the decoder's names.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.models.baselines.base import Baseline
-from efnet.models.baselines.segformer import SegFormerDecoder
-from efnet.models.layers import Linear, init_weights, layer_norm
+from efnet.models.baselines.base import GREY, Baseline, conv
+from efnet.models.baselines.segformer import SegFormerDecoder, decoder_renames
+from efnet.models.layers import DropPath, Linear, layer_norm
 from efnet.ops.linear import attention
 from efnet.ops.precision import at_least_float32
 
-REACH = 7  # side of the depthwise convolutions and of the pooled queries, DFormer's best
+REACH = 7  # side of the depthwise convolutions and of the pooled queries
+LAYER_SCALE = 1e-6
+HEADS = (1, 2, 4, 8)  # of the global module, which stage 1 has none of
+MLP_RATIOS = (8, 8, 4, 4)  # hidden width of the feed-forward parts over the width
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -31,84 +34,92 @@ class DepthwiseConv(nn.Conv2d):
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__(width, width, kernel, padding=kernel // 2, groups=width)
 
-    def forward(self, cells: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(B, h, w, C) to the same."""
-        return super().forward(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-class RGBLocalModule(nn.Module):
-    """RGB-RGB local module: DConv(W x) * W' x, DFormer's base branch."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gate = Linear(width, width)
-        self.conv = DepthwiseConv(width, REACH)
-        self.value = Linear(width, width)
-
-    def forward(self, cells: Tensor) -> Tensor:
-        """(B, h, w, C) to the same."""
-        local: Tensor = self.conv(self.gate(cells)) * self.value(cells)
-        return local
+        return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class RGBTLocalModule(nn.Module):
-    """RGB-T local module: the common and the different part of both modalities, weighted by similarity.
+    """RGB-T local module: the consistent and the distinct part of both modalities, weighted by channel.
 
-    With r, t both maps brought to C channels and s_c = <r_c, t_c> / (|r_c| |t_c|) the cosine similarity of a
-    channel over the map: a = sigmoid(slope * s + offset), slope and offset learned per channel, and the
-    result is a DConv(r * t) + (1 - a) DConv'(|r - t|).
+    The weight comes from the cosine similarity, over all cells, of each channel to the mean channel.
     """
 
-    def __init__(self, width: int, thermal_width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.rgb = Linear(width, width)
-        self.thermal = Linear(thermal_width, width)
-        self.consistent = DepthwiseConv(width, REACH)
-        self.distinct = DepthwiseConv(width, REACH)
-        self.slope = nn.Parameter(torch.ones(width))
-        self.offset = nn.Parameter(torch.zeros(width))
+        half = width // 2
+        self.linear1 = Linear(width, half)
+        self.linear2 = Linear(half, half)
+        self.conv1 = DepthwiseConv(half, REACH)
+        self.conv2 = DepthwiseConv(half, REACH)
+        nn.init.xavier_normal_(self.conv1.weight)
+        nn.init.xavier_normal_(self.conv2.weight)
+        self.fc_channel = nn.Sequential(
+            nn.Linear(width, width // 8, bias=False), nn.GELU(), nn.Linear(width // 8, width, bias=False)
+        )
+        self.linear3 = Linear(width, half)
 
     def forward(self, cells: Tensor, thermal: Tensor) -> Tensor:
-        """(B, h, w, C) and (B, h, w, C_T) to (B, h, w, C)."""
-        rgb, thermal = self.rgb(cells), self.thermal(thermal)
-        share = torch.sigmoid(self.slope * channel_similarity(rgb, thermal) + self.offset).to(rgb.dtype)
-        consistent, distinct = self.consistent(rgb * thermal), self.distinct((rgb - thermal).abs())
-        weighed: Tensor = share * consistent + (1 - share) * distinct
-        return weighed
+        """(B, h, w, C) and (B, h, w, C / 2) to (B, h, w, C / 2)."""
+        rgb, thermal = self.linear1(cells), self.linear2(thermal)
+        both = torch.cat([self.conv1(rgb * thermal), self.conv2((rgb - thermal).abs())], dim=3)
+        weights = torch.sigmoid(self.fc_channel(similarity(both).to(both.dtype)))
+        fused: Tensor = self.linear3(both * weights[:, None, None])
+        return fused
 
 
-def channel_similarity(one: Tensor, other: Tensor) -> Tensor:
-    """Cosine similarity (B, 1, 1, C) of each channel of two maps (B, h, w, C), in float32 at least."""
-    one, other = at_least_float32(one), at_least_float32(other)
-    # Means, not sums, which half precision could not hold.
-    product, first, second = (
-        (left * right).mean((1, 2), keepdim=True)
-        for left, right in ((one, other), (one, one), (other, other))
-    )
-    # With a floor under the norms a channel of zeros is similar to nothing.
-    return product * (first.clamp_min(1e-8) * second.clamp_min(1e-8)).rsqrt()
+def similarity(cells: Tensor) -> Tensor:
+    """Cosine similarity (B, C) over all cells of each channel of (B, h, w, C) to the mean channel."""
+    values = at_least_float32(cells).flatten(1, 2)
+    mean = values.mean(2, keepdim=True)
+    norms = mean.norm(dim=1) * values.norm(dim=1)
+    return (mean * values).sum(1) / (norms + 1e-6)
 
 
-class RGBTGlobalModule(nn.Module):
-    """RGB-T global module: few queries of both modalities attend to all cells, DFormer's global awareness.
+class FusedAttention(nn.Module):
+    """The three modules side by side, concatenated and projected into both branches.
 
-    Queries (of `query_width`, C + C_T) are both maps pooled to 7 x 7, keys and values the RGB map's; the
-    result, of `out_width` channels, is enlarged to the map.
+    Stage 1 (`heads` 0) has no RGB-T global module; with `last` the thermal branch ends here. `order` is that
+    of the concatenation of L (RGB-RGB local), R (RGB-T local) and G (RGB-T global).
     """
 
-    def __init__(self, width: int, query_width: int, out_width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, last: bool, order: str) -> None:
         super().__init__()
         self.heads = heads
-        self.q = Linear(query_width, out_width)
-        self.kv = Linear(width, 2 * out_width)
+        self.order = order if heads else "LR"
+        half = width // 2
+        self.norm = layer_norm(width)
+        self.norm_e = layer_norm(half)
+        self.local_rr1 = Linear(width, width)
+        self.local_rr2 = Linear(width, width)
+        self.local_rr3 = Linear(width, width)
+        self.conv = DepthwiseConv(width, REACH)
+        self.local_rx = RGBTLocalModule(width)
+        if heads:
+            self.kv_rx = Linear(width, width)
+            self.q_rx = Linear(width + half, half)
+        joined = width + half * (len(self.order) - 1)
+        self.proj = Linear(joined, width)
+        self.proj_e = None if last else Linear(joined, half)
 
-    def forward(self, cells: Tensor, thermal: Tensor | None = None) -> Tensor:
-        """(B, h, w, C) and (B, h, w, C_T) to (B, h, w, out_width)."""
-        both = cells if thermal is None else torch.cat([cells, thermal], dim=3)
-        pooled = pool_cells(both, REACH).flatten(1, 2)
-        q = self.q(pooled).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, 49, C / heads)
-        k, v = self.kv(cells.flatten(1, 2)).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        gathered = attention(q, k, v).permute(0, 1, 3, 2).flatten(1, 2)  # (B, C, 49)
+    def forward(self, cells: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, h, w, C) and (B, h, w, C / 2) to residuals of the same shapes; None where nothing reads one."""
+        cells, thermal = self.norm(cells), self.norm_e(thermal)
+        parts = {
+            "L": self.local_rr1(cells) * self.local_rr3(self.conv(self.local_rr2(cells))),
+            "R": self.local_rx(cells, thermal),
+        }
+        if self.heads:
+            parts["G"] = self._gather(cells, thermal)
+        joined = torch.cat([parts[module] for module in self.order], dim=3)
+        return self.proj(joined), None if self.proj_e is None else self.proj_e(joined)
+
+    def _gather(self, cells: Tensor, thermal: Tensor) -> Tensor:
+        """RGB-T global module: queries of both maps, pooled to 7 x 7, read all RGB cells; then enlarged."""
+        pooled = pool_cells(torch.cat([cells, thermal], dim=3), REACH).flatten(1, 2)
+        q = self.q_rx(pooled).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, 49, d)
+        k, v = self.kv_rx(cells.flatten(1, 2)).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        gathered = attention(q, k, v).permute(0, 1, 3, 2).flatten(1, 2)  # (B, C / 2, 49)
         grid = gathered.reshape(*gathered.shape[:2], REACH, REACH)
         enlarged = F.interpolate(grid, cells.shape[1:3], mode="bilinear", align_corners=False)
         return enlarged.permute(0, 2, 3, 1)
@@ -137,128 +148,160 @@ class TUNIConfig:
 
     depths: tuple[int, int, int, int]  # blocks
     widths: tuple[int, int, int, int]  # channels of the RGB branch
-    heads: tuple[int, int, int, int] = (1, 2, 4, 8)  # attention heads of the global module
-    mlp_ratios: tuple[int, int, int, int] = (8, 8, 4, 4)  # hidden width of the feed-forward over the width
+    drop_path: float = 0.0  # of the last block; rises linearly from 0 at the first
+    order: str = "LGR"  # of the concatenation in a block; version 1 has "LRG"
+
+
+class FeedForward(nn.Module):
+    """Norm and two linear layers with a depthwise convolution, itself a residual, in their middle."""
+
+    def __init__(self, width: int, ratio: int) -> None:
+        super().__init__()
+        self.norm = layer_norm(width)
+        self.fc1 = Linear(width, ratio * width)
+        self.pos = DepthwiseConv(ratio * width, 3)
+        self.fc2 = Linear(ratio * width, width)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(B, h, w, C) to the same."""
+        hidden = self.fc1(self.norm(cells))
+        raised: Tensor = self.fc2(F.gelu(hidden + self.pos(hidden)))
+        return raised
 
 
 class TUNIBlock(nn.Module):
-    """Three modules side by side, concatenated; each branch continues with a projection of all of them.
+    """Fused attention and feed-forward parts, as scaled residuals; `last` ends the thermal branch."""
 
-    A `thermal_width` of 0: no thermal branch, no RGB-T local module. The last block ends the thermal branch.
-    """
-
-    def __init__(self, width: int, thermal_width: int, heads: int, ratio: int, last: bool) -> None:
+    def __init__(self, width: int, stage: int, drop_path: float, order: str, last: bool) -> None:
         super().__init__()
-        branches = [width, thermal_width] if thermal_width else [width]
-        after = branches[:1] if last else branches
-        half = width // 2
-        joined = width + half + (width if thermal_width else 0)
-        self.norms = nn.ModuleList(layer_norm(channels) for channels in branches)
-        self.rgb_local = RGBLocalModule(width)
-        self.rgbt_local = RGBTLocalModule(width, thermal_width) if thermal_width else None
-        self.rgbt_global = RGBTGlobalModule(width, sum(branches), half, heads)
-        self.projects = nn.ModuleList(Linear(joined, channels) for channels in after)
-        self.mlps = nn.ModuleList(FeedForward(channels, ratio) for channels in after)
+        self.attn = FusedAttention(width, HEADS[stage] if stage else 0, last, order)
+        self.drop_path = DropPath(drop_path)
+        self.mlp = FeedForward(width, MLP_RATIOS[stage])
+        self.mlp_e2 = None if last else FeedForward(width // 2, MLP_RATIOS[stage])
+        for index in (1, 2):
+            scale = nn.Parameter(torch.full((width,), LAYER_SCALE))
+            self.register_parameter(f"layer_scale_{index}", scale)
+            if not last:
+                scale = nn.Parameter(torch.full((width // 2,), LAYER_SCALE))
+                self.register_parameter(f"layer_scale_{index}_e", scale)
 
-    def forward(self, branches: list[Tensor]) -> list[Tensor]:
-        """One map (B, h, w, C), or a second (B, h, w, C_T) too, to those that continue."""
-        normed = [norm(cells) for norm, cells in zip(self.norms, branches, strict=True)]
-        parts = [self.rgb_local(normed[0]), self.rgbt_global(*normed)]
-        if self.rgbt_local is not None:
-            parts.append(self.rgbt_local(*normed))
-        joined = torch.cat(parts, dim=3)
-        fused = [cells + project(joined) for cells, project in zip(branches, self.projects, strict=False)]
-        return [cells + mlp(cells) for cells, mlp in zip(fused, self.mlps, strict=True)]
+    def forward(self, cells: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, h, w, C) and (B, h, w, C / 2) to the same."""
+        read, read_e = self.attn(cells, thermal)
+        cells = cells + self._scaled("layer_scale_1", read)
+        cells = cells + self._scaled("layer_scale_2", self.mlp(cells))
+        if self.mlp_e2 is not None:
+            thermal = thermal + self._scaled("layer_scale_1_e", read_e)
+            thermal = thermal + self._scaled("layer_scale_2_e", self.mlp_e2(thermal))
+        return cells, thermal
 
-
-class FeedForward(nn.Sequential):
-    """Norm and two linear layers, cell by cell."""
-
-    def __init__(self, width: int, ratio: int) -> None:
-        hidden = ratio * width
-        super().__init__(layer_norm(width), Linear(width, hidden), nn.GELU(), Linear(hidden, width))
+    def _scaled(self, scale: str, residual: Tensor) -> Tensor:
+        scaled = self.get_parameter(scale) * residual
+        dropped: Tensor = self.drop_path(scaled.flatten(2)).view_as(scaled)
+        return dropped
 
 
-class Downsampling(nn.Sequential):
-    """3x3 convolutions of stride 2, each normalised; between two of them a GELU."""
+def stem(channels: int, width: int) -> nn.Sequential:
+    """Make two convolutions of stride 2, over half of the width."""
+    return nn.Sequential(
+        conv(channels, width // 2, stride=2),
+        nn.BatchNorm2d(width // 2),
+        nn.GELU(),
+        conv(width // 2, width, stride=2),
+        nn.BatchNorm2d(width),
+    )
 
-    def __init__(self, *widths: int) -> None:
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            if layers:
-                layers.append(nn.GELU())
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after)]
-        super().__init__(*layers)
 
+class TUNIEncoder(nn.Module):
+    """Four stages of both branches, at strides 4, 8, 16 and 32."""
 
-class TUNIStage(nn.Module):
-    """Both branches at half the size (in stage 0 a quarter), then blocks; `channels` are the input's."""
-
-    def __init__(self, config: TUNIConfig, stage: int, channels: Sequence[int]) -> None:
+    def __init__(self, config: TUNIConfig) -> None:
         super().__init__()
-        width, depth = config.widths[stage], config.depths[stage]
-        thermal_width = width // 2 if len(channels) > 1 else 0
-        self.widths = (width, thermal_width)[: len(channels)]
-        # The stem takes two steps, over half of its width.
-        between = [(after // 2,) if stage == 0 else () for after in self.widths]
-        self.downsample = nn.ModuleList(
-            Downsampling(before, *middle, after)
-            for before, middle, after in zip(channels, between, self.widths, strict=True)
-        )
-        self.blocks = nn.ModuleList(
-            TUNIBlock(width, thermal_width, config.heads[stage], config.mlp_ratios[stage], last)
-            for last in (*[False] * (depth - 1), stage == len(config.depths) - 1)
-        )
-        self.norm = layer_norm(width)
+        self.downsample_layers = _steps(3, config.widths)
+        self.downsample_layers_e = _steps(1, [width // 2 for width in config.widths])
+        blocks, total = 0, sum(config.depths)
+        self.stages = nn.ModuleList()
+        for stage, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
+            indices = range(blocks, blocks + depth)
+            self.stages.append(
+                nn.ModuleList(
+                    TUNIBlock(
+                        *(width, stage, config.drop_path * index / (total - 1), config.order),
+                        last=index == total - 1,
+                    )
+                    for index in indices
+                )
+            )
+            blocks += depth
 
-    def forward(self, branches: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Maps (B, C, H, W) of the branches to this stage's, and to the normalised one for the decoder."""
-        maps = [shrink(features) for shrink, features in zip(self.downsample, branches, strict=True)]
-        cells = [features.permute(0, 2, 3, 1) for features in maps]
-        for block in self.blocks:
-            cells = block(cells)
-        seen: Tensor = self.norm(cells[0])
-        return [branch.permute(0, 3, 1, 2) for branch in cells], seen.permute(0, 3, 1, 2)
+    def forward(self, rgb: Tensor, thermal: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) and (B, 1, H, W) to the RGB branch's maps (B, C, h, w) of all stages."""
+        maps = []
+        steps = zip(self.downsample_layers, self.downsample_layers_e, self.stages, strict=True)
+        for shrink, shrink_e, blocks in steps:
+            cells, cells_e = shrink(rgb).permute(0, 2, 3, 1), shrink_e(thermal).permute(0, 2, 3, 1)
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
+                cells, cells_e = block(cells, cells_e)
+            rgb, thermal = cells.permute(0, 3, 1, 2), cells_e.permute(0, 3, 1, 2)
+            maps.append(rgb)
+        return maps
+
+
+def _steps(channels: int, widths: Sequence[int]) -> nn.ModuleList:
+    """Make the stem of a branch, and the steps between its stages."""
+    steps = nn.ModuleList([stem(channels, widths[0])])
+    for before, after in pairwise(widths):
+        steps.append(nn.Sequential(nn.BatchNorm2d(before), conv(before, after, stride=2)))
+    return steps
 
 
 class TUNI(Baseline):
-    """Four stages, and a decoder that reads the RGB branch alone, into which both are fused.
+    """The encoder, and SegFormer's decoder on the RGB branch, into which both are fused.
 
-    With one modality, thermal too, it is the wide branch with the RGB-RGB local and the global module. A
-    subclass names its size.
+    The second decoder of the authors' training, on the thermal branch, is left out: its loss is not public.
     """
 
     encoder_config: ClassVar[TUNIConfig]
-    decoder_width: ClassVar[int] = 256
+    thermal_pixels = GREY
+    unused = (r"MLP2\.", r"decoder\.MLP2\.", r"(decoder\.)?linear_pred2\.")
+    renames = (
+        (r"encoder\.enc\.", "encoder."),
+        *(
+            (rf"decoder\.MLP1\.linear{stage}\.proj\.", f"decoder.linears.{stage - 1}.")
+            for stage in range(1, 5)
+        ),
+        (r"decoder\.MLP1\.linear_fuse\.", "decoder.fuse."),
+        (r"decoder\.linear_pred1\.", "decoder.classify."),
+    )
 
     def _build(self) -> None:
-        channels: Sequence[int] = {"rgbt": (3, 1), "rgb": (3,), "thermal": (1,)}[self.config.modality]
-        stages: list[TUNIStage] = []
-        for index in range(len(self.encoder_config.widths)):
-            stages.append(TUNIStage(self.encoder_config, index, channels))
-            channels = stages[-1].widths
-        self.stages = nn.ModuleList(stages)
-        widths, classes = self.encoder_config.widths, self.config.num_classes
-        self.decoder = SegFormerDecoder(widths, classes, self.decoder_width)
-        self.apply(init_weights)
+        self.encoder = TUNIEncoder(self.encoder_config)
+        self.decoder = SegFormerDecoder(self.encoder_config.widths, self.config.num_classes, 256, bias=True)
 
     def score_cells(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Normalised images to logits (B, K, H/4, W/4)."""
-        # One of the thermal image's three equal channels is enough.
-        branches = [] if rgb is None else [rgb]
-        if thermal is not None:
-            branches.append(thermal[:, :1])
-        maps = []
-        for stage in self.stages:
-            branches, seen = stage(branches)
-            maps.append(seen)
-        logits: Tensor = self.decoder(maps)
+        assert thermal is not None
+        logits: Tensor = self.decoder(self.encoder(rgb, thermal[:, :1]))
         return logits
 
 
+class TUNIT(TUNI, architecture="tuni_t", encoder_config=TUNIConfig((2, 2, 4, 2), (32, 64, 128, 256))):
+    """TUNI-T of version 2."""
+
+
 class TUNIS(TUNI, architecture="tuni_s", encoder_config=TUNIConfig((2, 2, 4, 2), (48, 96, 192, 384))):
-    """TUNI-S."""
+    """TUNI-S of version 2."""
 
 
-class TUNIB(TUNI, architecture="tuni_b", encoder_config=TUNIConfig((3, 3, 12, 2), (64, 128, 256, 512))):
-    """TUNI-B, with the depths and widths of DFormer-B."""
+class TUNIB(TUNI, architecture="tuni_b", encoder_config=TUNIConfig((3, 3, 12, 2), (64, 128, 256, 512), 0.1)):
+    """TUNI-B of version 2."""
+
+
+class TUNIS1(
+    TUNI,
+    architecture="tuni_v1_s",
+    encoder_config=TUNIConfig((2, 2, 4, 2), (48, 96, 192, 384), 0.1, "LRG"),
+    renames=((r"encoder\.enc\.", "encoder."), *decoder_renames("0", "1", "decoder")),
+):
+    """The one network of version 1."""
