@@ -44,7 +44,7 @@ SHARED_STEMS = {
 }
 """Module names that occur twice, with the reason. Files in `cli` may have the name of what they call."""
 
-MAX_MODULES = 200
+MAX_MODULES = 210
 MAX_LINES = 33_900
 """All lines of all modules, docstrings and blank lines included."""
 

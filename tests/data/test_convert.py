@@ -96,7 +96,8 @@ def test_faults_are_named_at_once_and_the_rest_is_written(tmp_path: Path) -> Non
     with pytest.raises(ManyInputsError) as error:
         to_rgbt(root, tmp_path / "out")
     assert [
-        reason in str(error.value) for reason in ("more than 8 bits", "is 4x4", "c.png: no such file")
+        reason in str(error.value)
+        for reason in ("is 16-bit, and a four-channel PNG has 8 bits", "is 4x4", "c.png: no such file")
     ] == [True] * 3
     assert [path.name for path in (tmp_path / "out" / "images").iterdir()] == ["d.png"]
     # Mended, the same command goes on where it stopped.

@@ -12,6 +12,7 @@ from data_helpers import make_mfnet, make_pairs, random_rgb, save
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.data.layouts import layout_names, open_split, splits_of
+from efnet.data.layouts.listing import read_list
 from efnet.data.sample import read_sample
 
 LISTS = {
@@ -72,6 +73,43 @@ def test_mfnet_lists_as_people_have_them(mfnet_root: Path) -> None:
     assert [pair.condition for pair in pairs] == ["day", "day"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rgb/0001.png labels/0001.png\n",
+        "rgb/0001.png\tthermal/0001.tif\r\n",
+        "0001.jpg,0001.png",
+        "./rgb/0001.png",
+        "rgb\\0001.PNG\n",
+        "mine/train/rgb/0001.png\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_list_may_hold_paths_and_columns(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "list.txt").write_bytes(text.encode(encoding))
+    assert read_list(tmp_path / "list.txt") == ("0001",)
+
+
+def test_names_of_a_list_keep_blanks_and_unknown_folders(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("my frame 1.png\nseq1/0001.png\ncafe\u0301.png\n", encoding="utf-8")
+    assert read_list(tmp_path / "list.txt") == ("my frame 1", "seq1/0001", "caf\u00e9")
+
+
+def test_a_line_that_names_two_pairs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("0001\nrgb/0002.png labels/0003.png\n")
+    with pytest.raises(InputError, match=r"list\.txt: line 2 names 0002 and 0003; a line holds one name"):
+        read_list(tmp_path / "list.txt")
+
+
+def test_accents_composed_and_apart_are_one_name(tmp_path: Path) -> None:
+    make_pairs(tmp_path, ["cafe\u0301"])
+    (tmp_path / "thermal" / "cafe\u0301.png").rename(tmp_path / "thermal" / "caf\u00e9.png")
+    (tmp_path / "dataset.yaml").write_text("names: [a, b]\n")
+    (pair,) = open_split("folders", tmp_path, "trainval").pairs
+    assert pair.name == "caf\u00e9"
+    assert all(path.is_file() for path in (pair.rgb, pair.thermal, pair.label) if path)
+
+
 def test_mfnet_missing_list_and_folders(mfnet_root: Path, tmp_path: Path) -> None:
     (mfnet_root / "train.txt").unlink()
     with pytest.raises(InputError, match=r"train\.txt: the split's list is missing.*one image name per line"):
@@ -87,7 +125,7 @@ def test_mfnet_missing_list_and_folders(mfnet_root: Path, tmp_path: Path) -> Non
     (mfnet_root / "val.txt").write_text("\n \n")
     with pytest.raises(InputError, match=r"val\.txt: the split list is empty"):
         open_split("mfnet", mfnet_root, "val")
-    (mfnet_root / "val.txt").write_bytes(b"\xff\xfe\x00\x9f")
+    (mfnet_root / "val.txt").write_bytes(b"\xff\x00\x9f")
     with pytest.raises(InputError, match=r"val\.txt: is not a text file"):
         open_split("mfnet", mfnet_root, "val")
 

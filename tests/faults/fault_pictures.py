@@ -71,8 +71,8 @@ def bmp_bomb() -> bytes:
 
 
 def wide_colours() -> bytes:
-    """A TIFF of three channels of 16 bits, which Pillow would read as 8."""
-    pixels = np.full((HEIGHT, WIDTH, 3), 9000, ">u2").tobytes()
+    """A TIFF of three different channels of 16 bits, which Pillow would read as 8."""
+    pixels = np.full((HEIGHT, WIDTH, 3), (9000, 8000, 7000), ">u2").tobytes()
     entries = [
         (256, 3, WIDTH), (257, 3, HEIGHT), (258, 3, 16), (259, 3, 1), (262, 3, 2), (273, 4, 8), (277, 3, 3),
         (278, 3, HEIGHT), (279, 4, len(pixels)),

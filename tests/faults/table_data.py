@@ -54,7 +54,9 @@ CASES = [
     found(
         "a label of unknown colours", holds(LABEL, pictures.COLOUR), LABEL, "outside the palette", "correct"
     ),
-    found("a label of fractions", holds(LABEL, pictures.floats(0.5)), LABEL, "mode F", "save it as PNG"),
+    found(
+        "a label of fractions", holds(LABEL, pictures.floats(0.5)), LABEL, "32-bit float", "save it as PNG"
+    ),
     found(
         "an animated label", holds(LABEL, pictures.animation("PNG", "L")), LABEL, "2 frames", "save the one"
     ),

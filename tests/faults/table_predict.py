@@ -64,7 +64,7 @@ CASES = [
     colour("an animated GIF", pictures.animation("GIF"), "2 frames", "save the one you mean"),
     colour("an animated PNG", pictures.animation("PNG"), "2 frames", "save the one you mean"),
     colour("an animated WebP", pictures.animation("WEBP"), "2 frames", "save the one you mean"),
-    colour("a TIFF stack", pictures.animation("TIFF"), "2 frames", "save the one you mean"),
+    colour("a TIFF stack", pictures.animation("TIFF"), "2 pages", "--page"),
     colour("one pixel", pictures.encoded(pictures.colours(1, 1, 1)), "1x1", "thermal/a.png"),
     colour("a portrait beside a landscape", pictures.encoded(pictures.colours(1, 64, 48)), "register"),
     colour("a photo on its side beside an upright thermal image", pictures.turned(), "differ", "register"),
@@ -74,7 +74,7 @@ CASES = [
     thermal("a float TIFF with NaN", pictures.floats(float("nan")), "NaN or infinite", "replace"),
     thermal("a float TIFF with infinity", pictures.floats(float("inf")), "NaN or infinite", "replace"),
     thermal("an empty thermal image", b"", "is empty (0 bytes)", "copy it again"),
-    thermal("a thermal stack", pictures.animation("TIFF", "L"), "2 frames", "save the one you mean"),
+    thermal("a thermal stack", pictures.animation("TIFF", "L"), "2 pages", "--page"),
     thermal("a thermal bomb", pictures.png_bomb(colour_type=0), "too large", "is this the file you mean?"),
     Case(
         "three channels as RGBT",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from efnet.core.errors import InputError, ManyInputsError
+from efnet.data.images import read_raw_thermal
 from efnet.inference.inputs import find_pairs
 
 
@@ -125,3 +127,62 @@ def test_refusals(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             find_pairs(**options)
+
+
+@pytest.mark.parametrize(
+    ("rgb", "thermal"),
+    [("V", "T"), ("W", "T"), ("RGB", "PreviewData"), ("rgb", "ir"), ("visible", "thermal")],
+)
+def test_names_of_cameras(tmp_path, rgb, thermal):
+    touch(tmp_path, *(f"DJI_2024_{number}_{tag}.JPG" for number in range(2) for tag in (rgb, thermal)))
+    pairs = find_pairs(f"{tmp_path}/*_{rgb}.JPG", f"{tmp_path}/*_{thermal}.JPG")
+    assert [(pair.name, pair.thermal.name) for pair in pairs] == [
+        (f"DJI_2024_{number}", f"DJI_2024_{number}_{thermal}.JPG") for number in range(2)
+    ]
+
+
+def test_brackets_in_the_names_of_folders(tmp_path):
+    touch(
+        tmp_path,
+        "night [2]/rgb/1.png",
+        "night [2]/thermal/1.png",
+        "night 2/rgb/3.png",
+        "night 2/thermal/3.png",
+    )
+    pairs = find_pairs(f"{tmp_path}/night [2]/rgb/*.png", f"{tmp_path}/night [2]/thermal/*.png")
+    assert [pair.rgb for pair in pairs] == [tmp_path / "night [2]" / "rgb" / "1.png"]
+    pairs = find_pairs(f"{tmp_path}/night [0-9]/rgb/*.png", f"{tmp_path}/night [0-9]/thermal/*.png")
+    assert names(pairs) == ["night 2/3"]
+
+
+def test_linked_folders_are_searched_but_no_circle(tmp_path):
+    touch(tmp_path, "v/a/1.png", "i/a/1.png", "more/v/2.png", "more/i/2.png")
+    for kind in "vi":
+        (tmp_path / kind / "b").symlink_to(tmp_path / "more" / kind)
+        (tmp_path / kind / "a" / "up").symlink_to(tmp_path / kind)
+        (tmp_path / kind / "self").symlink_to(tmp_path / kind / "self")
+    assert names(find_pairs(str(tmp_path / "v"), str(tmp_path / "i"))) == ["a/1", "b/2"]
+
+
+def test_accents_match_composed_and_apart(tmp_path):
+    touch(tmp_path, "v/caf\u00e9.png", "i/cafe\u0301.png")
+    assert names(find_pairs(str(tmp_path / "v"), str(tmp_path / "i"))) == ["caf\u00e9"]
+
+
+def test_the_nearest_names_are_shown_where_nothing_matches(tmp_path):
+    touch(tmp_path, "v/original_1.jpg", "v/original_2.jpg", "i/heat_2.jpg", "i/heat_11.jpg")
+    with pytest.raises(ManyInputsError, match=r"the nearest are original_\d\.jpg and heat_\d+\.jpg"):
+        find_pairs(str(tmp_path / "v"), str(tmp_path / "i"))
+
+
+def test_a_page_is_that_of_files_with_several(tmp_path):
+    grey = [Image.new("L", (8, 8), number) for number in range(3)]
+    for folder in "vi":
+        (tmp_path / folder).mkdir()
+    grey[0].save(tmp_path / "v" / "1.tif")
+    grey[0].save(tmp_path / "i" / "1.tif", save_all=True, append_images=grey[1:])
+    (pair,) = find_pairs(str(tmp_path / "v"), str(tmp_path / "i"), page=2)
+    assert (pair.name, pair.rgb) == ("1", tmp_path / "v" / "1.tif")
+    assert (read_raw_thermal(pair.thermal) == 1).all()
+    with pytest.raises(InputError, match="`page` 0: give a number from 1"):
+        find_pairs(str(tmp_path / "v"), str(tmp_path / "i"), page=0)

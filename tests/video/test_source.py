@@ -36,6 +36,34 @@ def test_what_counts_as_video(where, expected):
     assert is_video(where) is expected
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.ts", "libx264", "yuv420p"), ("a.h264", "libx264", "yuv420p"), ("a.3gp", "libx264", "yuv420p"),
+        ("a.flv", "libx264", "yuv420p"), ("a.MTS", "libx264", "yuv420p"),
+        ("a.y4m", "wrapped_avframe", "yuv420p"),
+    ],
+)  # fmt: skip
+def test_containers(tmp_path, name, codec, pixels):
+    images = moving(np.dstack([blobs(1)] * 3), 3)
+    path = write_video(tmp_path / name, images, codec=codec, pixels=pixels)
+    assert is_video(str(path))
+    frames = frames_of(path, "rgb")
+    assert [frame.image.shape for frame in frames] == [(HEIGHT, WIDTH, 3)] * 3
+
+
+def test_a_codec_without_a_decoder_is_named(tmp_path):
+    path = write_video(tmp_path / "a.avi", [blobs(0)] * 2, codec="rawvideo", source="gray", pixels="gray")
+    content = bytearray(path.read_bytes())
+    for place in (content.find(b"strf") + 24, content.find(b"vids") + 4):
+        content[place : place + 4] = b"Y16 "
+    path.write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"a\.avi: FFmpeg has no decoder for its codec; export it in another"
+    ):
+        Source(str(path), "thermal")
+
+
 class TestThermal:
     @pytest.mark.parametrize(
         ("pixels", "bits"), [("gray", 8), ("gray10le", 10), ("gray12le", 12), ("gray16le", 16)]

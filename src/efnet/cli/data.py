@@ -185,7 +185,16 @@ def print_report(report: DatasetReport) -> None:
 def _splits_table(report: DatasetReport) -> Table:
     table = Table(title="Splits", title_justify="left")
     numbers = ("pairs", "labelled", "day", "night", "problems")
-    for heading in ("split", *numbers[:4], "height x width", "thermal", "raw range", "labels", "problems"):
+    for heading in (
+        "split",
+        *numbers[:4],
+        "height x width",
+        "thermal",
+        "raw range",
+        "unit",
+        "labels",
+        "problems",
+    ):
         table.add_column(heading, justify="right" if heading in numbers else "left")
     for split in report.splits:
         table.add_row(
@@ -196,6 +205,7 @@ def _splits_table(report: DatasetReport) -> Table:
             _counted({f"{height}x{width}": count for (height, width), count in split.sizes.items()}),
             _counted(split.thermal_kinds),
             "-" if split.thermal_range is None else "{:g} to {:g}".format(*split.thermal_range),
+            _counted(split.thermal_units),
             _counted(split.label_kinds),
             str(len(split.problems)),
         )

@@ -50,6 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         ),
         opacity=(0.5, "of the class colours in the overlay, 0..1"),
         workers=(2, "threads that read and write files"),
+        page=(int | None, "which page of TIFFs that have several, from 1; overviews do not count"),
         overwrite=(False, "redo what is there already"),
         shard="predict one part of the pairs, such as 2/5; other processes or machines take the others, into "
         "the same --out (processes of torchrun or srun share the work without it)",
@@ -90,7 +91,7 @@ def run(args: Namespace) -> int:
             raise InputError(f"--shard {shard.number}/{shard.count}: a video is predicted by one process")
         return _predict_video(args, options, out)
     check_folder_writable("--out", out)
-    pairs = find_pairs(_given(args.rgb), _given(args.thermal), args.rgbt, exclude=out)
+    pairs = find_pairs(_given(args.rgb), _given(args.thermal), args.rgbt, exclude=out, page=args.page)
     absent: tuple[Camera, ...] = ("rgb", "thermal")
     for camera in absent:
         if args[camera] == NONE:

@@ -89,6 +89,7 @@ class SplitReport:
     sizes: dict[tuple[int, int], int]  # (H, W) to number of pairs
     thermal_kinds: dict[str, int]  # how thermal is stored to number of pairs
     thermal_range: tuple[float, float] | None  # least and greatest raw thermal value
+    thermal_units: dict[str, int]  # units that raw thermal values look like to number of pairs
     label_kinds: dict[str, int]  # how labels are stored to number of pairs
     label_pixels: NDArray[np.int64]  # (256,) pixels of each label value
     problems: tuple[str, ...]  # one line each, naming the file and the remedy
@@ -104,6 +105,7 @@ class SplitReport:
             "sizes": {f"{height}x{width}": count for (height, width), count in self.sizes.items()},
             "thermal": self.thermal_kinds,
             "thermal_range": None if self.thermal_range is None else list(self.thermal_range),
+            "thermal_units": self.thermal_units,
             "labels": self.label_kinds,
             "label_values": [int(value) for value in np.flatnonzero(self.label_pixels)],
             "class_pixels": {name: int(count) for name, count in counts.items()},
@@ -175,7 +177,21 @@ def check(
     off = estimate_misalignment(pairsets)
     if off is not None and (line := off.warning()):
         warnings.append(line)
+    warnings += _grouped(inspections)
     return DatasetReport(layout.name, root, layout.class_set(root), reports, tuple(warnings), off)
+
+
+def _grouped(inspections: Sequence[Inspection]) -> list[str]:
+    """Return one line for each kind of note, with a file and the number of others."""
+    files: dict[str, dict[Path, None]] = {}
+    for inspection in inspections:
+        for text, path in inspection.notes:
+            files.setdefault(text, {})[path] = None
+    return [
+        f"{next(iter(paths))}: {text}"
+        + (f" (so have {len(paths) - 1} other files)" if len(paths) > 1 else "")
+        for text, paths in files.items()
+    ]
 
 
 def _report(pairset: PairSet, inspections: Sequence[Inspection]) -> SplitReport:
@@ -194,6 +210,7 @@ def _report(pairset: PairSet, inspections: Sequence[Inspection]) -> SplitReport:
         sizes=dict(Counter(found.size for found in inspections if found.size)),
         thermal_kinds=dict(Counter(found.thermal_kind for found in inspections if found.thermal_kind)),
         thermal_range=(min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None,
+        thermal_units=dict(Counter(found.thermal_unit for found in inspections if found.thermal_unit)),
         label_kinds=dict(Counter(found.label_kind for found in inspections if found.label_kind)),
         label_pixels=pixels,
         problems=tuple(dict.fromkeys(problems)),

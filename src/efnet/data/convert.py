@@ -18,7 +18,7 @@ from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.core.files import replacing, write_image, write_json, write_text
 from efnet.core.journal import read_manifest
-from efnet.data.images import read_label, read_raw_thermal, read_rgb, split_channels
+from efnet.data.images import open_image, read_label, read_rgb, split_channels, thermal_values
 from efnet.data.layouts import public
 from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.layouts.listing import ImageFolder
@@ -83,9 +83,10 @@ def to_rgbt(root: Path, out: Path, *, overwrite: bool = False, progress: Progres
     _require_images(thermal, "thermal images")
 
     def join(rgb_path: Path, thermal_path: Path, target: Path) -> None:
-        color, heat = read_rgb(rgb_path), read_raw_thermal(thermal_path)
-        if heat.dtype != np.uint8:
-            fault = "has more than 8 bits, too many for a four-channel PNG"
+        color, image = read_rgb(rgb_path), open_image(thermal_path)
+        heat, _ = thermal_values(image)
+        if heat.dtype != np.uint8 or image.white != 255:
+            fault = f"is {image.header}, and a four-channel PNG has 8 bits"
             raise InputError(f"{thermal_path}: {fault}; keep separate folders")
         require_same_size("thermal image", thermal_path, heat.shape, rgb_path, color.shape)
         write_image(target, Image.fromarray(np.dstack([color, heat])))

@@ -1,30 +1,26 @@
-"""Images of files, archives and uploads decoded: colour, thermal of 8 to 32 bits, four channels, labels.
+"""Images of files, archives and uploads: colour, thermal of any number type, four channels, labels.
 
 `open_image` is the only decoder. What it cannot read is an `InputError` that names the source and the remedy.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import struct
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+import logging
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from efnet.core.classes import IGNORE_INDEX, ClassSet
+from efnet.core.classes import IGNORE_INDEX, ClassSet, spread_colors
 from efnet.core.errors import InputError
-from efnet.data.archive import file_bytes, tar_of
+from efnet.data.decode import PathLike as PathLike
+from efnet.data.decode import open_image as open_image
+from efnet.data.decode import read_header as read_header
 from efnet.data.pairs import ThermalScale as ThermalScale
-
-PathLike = str | os.PathLike[str]
+from efnet.data.raster import ImageError as ImageError
+from efnet.data.raster import ImageHeader as ImageHeader
+from efnet.data.raster import Raster as Raster
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
 """File name endings of images."""
@@ -32,207 +28,155 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".p
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
 """Pillow's formats of `IMAGE_SUFFIXES`: the ones to allow where a source is not trusted."""
 
-FOUR_CHANNELS = ("RGBA", "RGBX")  # Pillow's modes of images that may hold colour and thermal together
-
 IGNORE_COLOR = (224, 224, 224)
 """The colour that `ClassSet.colorize` gives to ignored pixels; in a colour label it means ignored."""
 
-_BITS = {"1": 1, "I": 32, "F": 32}
-# Pillow's decoders raise these on damaged files; OSError covers missing, truncated and unidentified ones.
-_DECODING_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError,
-    struct.error, zlib.error,
-)  # fmt: skip
-
-
-ImageFault = Literal["missing", "empty", "format", "size", "frames", "damaged"]
-
-
-class ImageError(InputError):
-    """An image that cannot be decoded; `detail` is the decoder's reason, the size or the number of frames."""
-
-    def __init__(self, message: str, fault: ImageFault, detail: str = "") -> None:
-        super().__init__(message)
-        self.fault = fault
-        self.detail = detail
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, ImageFault, str]]:
-        return type(self), (str(self), self.fault, self.detail)  # worker processes hand errors on
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """Properties of a file that are known before any pixel is decoded."""
-
-    height: int  # rows, after turning upright
-    width: int  # columns, after turning upright
-    mode: str  # Pillow's mode, such as `RGB`, `L` or `I;16`
-    bits: int  # per channel as stored
-
-    @property
-    def four_channels(self) -> bool:
-        """Whether the file may hold colour and thermal together."""
-        return self.mode in FOUR_CHANNELS
-
-
-def read_header(path: PathLike) -> ImageHeader:
-    """Read an image's size and mode without decoding it; errors as `open_image`."""
-    with _still_image(Path(path), str(path)) as image:
-        width, height = image.size
-        # A PNG's EXIF may follow its pixels: asking for it would decode them.
-        if image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
-            width, height = height, width
-        bits = 16 if _has_wide_channels(image) else _BITS.get(image.mode.split(";")[0], 8)
-        return ImageHeader(height, width, image.mode, 16 if image.mode.startswith("I;16") else bits)
-
-
-def open_image(
-    source: PathLike | bytes,
-    *,
-    name: str | None = None,
-    upright: bool = True,
-    formats: tuple[str, ...] | None = None,
-    max_pixels: int | None = None,
-) -> Image.Image:
-    """Decode one still image; its file is closed.
-
-    `info["wide_channels"]` is True if the file stores several channels of 16 bits, which Pillow reduces to 8.
-
-    Args:
-        source: a file, which may lie in a tar (`efnet.data.archive`), or the bytes of one.
-        name: of the source in messages; None: its path.
-        upright: apply the EXIF orientation.
-        formats: Pillow's names of the formats that are tried; None: all.
-        max_pixels: limit, compared with the header before any pixel is decoded; None: Pillow's own.
-
-    Raises:
-        ImageError: missing, empty, damaged, animated, of several pages, of another format, or too large.
-    """
-    source = source if isinstance(source, bytes) else Path(source)
-    name = name or ("image" if isinstance(source, bytes) else str(source))
-    with _still_image(source, name, formats, max_pixels) as image:
-        wide = _has_wide_channels(image)
-        image.load()
-        if upright:
-            ImageOps.exif_transpose(image, in_place=True)
-        image.info["wide_channels"] = wide
-        return image
-
-
-@contextlib.contextmanager
-def _still_image(
-    source: Path | bytes, name: str, formats: tuple[str, ...] | None = None, max_pixels: int | None = None
-) -> Iterator[Image.Image]:
-    """Open `source`; every decoding error inside the block becomes an `ImageError`."""
-    try:
-        if isinstance(source, Path) and tar_of(source) is not None:
-            source = file_bytes(source)
-        if source == b"":
-            raise ImageError(f"{name}: is empty (0 bytes); copy it again from its source", "empty")
-        opened = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(opened, formats=formats) as image:
-            width, height = image.size
-            if max_pixels is not None and width * height > max_pixels:
-                size = f"{width}x{height}"
-                raise ImageError(f"{name}: is {size}, above the limit of {max_pixels} pixels", "size", size)
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
-                text = f"{name}: has {frames} frames; save the one you mean as PNG"
-                raise ImageError(text, "frames", str(frames))
-            yield image
-    except InputError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        text = f"{name}: too large for an image ({error}); is this the file you mean?"
-        raise ImageError(text, "size") from error
-    except _DECODING_ERRORS as error:
-        raise _unreadable(source, name, error) from error
-
-
-def _has_wide_channels(image: Image.Image) -> bool:
-    """Whether the file, not yet decoded, holds several channels of 16 bits."""
-    return not image.mode.startswith("I") and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
-
-
-def _unreadable(source: Path | bytes, name: str, error: BaseException) -> ImageError:
-    """Return the error that gives why `source` could not be read, and the remedy."""
-    if isinstance(source, Path):
-        missing = not os.path.exists(source)  # noqa: PTH110 - pathlib's raises for a name too long
-        fault = ""
-        if missing:
-            fault = "no such file; check the folder, or take its name off the list"
-        elif source.is_dir():
-            fault = "is a folder; give an image file"
-        elif isinstance(error, PermissionError):
-            fault = "may not be read (permission denied); change its permissions"
-        if fault:
-            return ImageError(f"{name}: {fault}", "missing")
-        if source.stat().st_size == 0:
-            return ImageError(f"{name}: is empty (0 bytes); copy it again from its source", "empty")
-    foreign = isinstance(error, UnidentifiedImageError)
-    reason = " ".join(str(error).split()) or type(error).__name__
-    reason = "not an image format that can be read" if foreign else reason
-    return ImageError(
-        f"{name}: cannot be read ({reason}); copy it again from its source, or save it as PNG",
-        "format" if foreign else "damaged",
-        reason,
-    )
+_NO_DATA = (-9999.0, -32767.0, -32768.0)
+"""Numbers that programs write for missing values; no temperature has them."""
+_BEYOND = 1e30  # likewise the greatest numbers of a float
+_DARK = 1 << 12  # colours of 16 bits that stay below have fewer bits than their file declares
+_TELEMETRY = 4  # rows that cameras add above or below an image, at most
+_logger = logging.getLogger(__name__)
+_reported: list[
+    str
+] = []  # the first file with missing values; one line a process, whatever the number of files
+_VOC = np.asarray(
+    spread_colors(256), dtype=np.uint8
+)  # the palette of PASCAL VOC, in the order of its indices
 
 
 def read_rgb(path: PathLike) -> NDArray[np.uint8]:
-    """Read a colour image upright (EXIF), (H, W, 3) in 0..255; grey and palettes become RGB, alpha is lost.
+    """Read a colour image upright, (H, W, 3) in 0..255; grey and palettes become RGB, alpha is lost.
 
     Raises:
-        InputError: the file is missing, damaged, animated or beyond any camera's size.
+        InputError: the file is missing, damaged, animated, too large, or of a kind that `to_rgb` refuses.
     """
     return to_rgb(open_image(path))
 
 
-def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert an image of any mode to (H, W, 3) in 0..255."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow would clip 16 bits at 255; the high byte is what an 8-bit copy of the file would hold.
-        grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in FOUR_CHANNELS:
-        return np.ascontiguousarray(np.asarray(image)[..., :3])
-    return np.array(image.convert("RGB"))
+def to_rgb(image: Raster) -> NDArray[np.uint8]:
+    """Convert an image to (H, W, 3) in 0..255; of 16 bits, the high byte is kept.
+
+    Raises:
+        InputError: numbers with a sign or a point, more than four channels without a meaning, or 16 bits of
+            which at most 12 are used: the image would be black.
+    """
+    if image.palette is not None:
+        samples = _of_palette(image)
+    elif image.samples.dtype.kind != "u":
+        fault = f"a colour image has whole numbers from 0, not {image.header}"
+        raise InputError(f"{image.name}: {fault}; save it with 8 bits per channel")
+    else:
+        samples = image.samples
+    if samples.ndim == 3 and samples.shape[2] == 2:
+        samples = samples[..., 0]  # grey with opacity
+    if samples.ndim == 2:
+        samples = np.repeat(samples[..., None], 3, axis=2)
+    elif samples.shape[2] > 4 and not image.photo:
+        raise InputError(
+            f"{image.name}: has {samples.shape[2]} channels; save the three of the colours alone"
+        )
+    samples = np.ascontiguousarray(samples[..., :3])
+    white = 255 if image.palette is not None else image.white
+    if white == 65535 and image.header.channels >= 3 and 0 < samples.max() < _DARK:
+        fault = f"has 16 bits per channel but no value above {samples.max()}, which is black"
+        raise InputError(
+            f"{image.name}: {fault}; multiply its values so that white is 65535, or save it with 8 bits"
+        )
+    if image.white_is_zero:
+        samples = white - samples
+    if white == 255:
+        return samples
+    if white == 65535:
+        return (samples >> np.uint16(8)).astype(np.uint8)
+    scaled = (np.minimum(samples, white).astype(np.float64) * 255 / white).round()
+    return np.asarray(scaled.astype(np.uint8))
 
 
 def read_thermal(path: PathLike, scale: ThermalScale = "auto") -> NDArray[np.float32]:
-    """Read a thermal image, 8-bit grey, three equal channels, 16-bit, 32-bit integer or float, to [0, 1].
+    """Read a thermal image of one channel, or of three equal ones, to [0, 1].
 
     Raises:
-        InputError: unreadable, colour-mapped, or with values that are not finite.
+        InputError: unreadable, colour-mapped, with values that are not finite, or none in a fixed range.
     """
-    return scale_thermal(read_raw_thermal(path), scale)
+    return to_thermal(open_image(path), scale)
+
+
+def to_thermal(image: Raster, scale: ThermalScale = "auto") -> NDArray[np.float32]:
+    """Scale a thermal image to [0, 1] as `scale_thermal`; errors as `read_thermal`."""
+    raw, missing = thermal_values(image)
+    if scale == "auto" and raw.dtype == np.uint8 and image.white not in (255, 0):
+        return np.asarray(np.minimum(raw.astype(np.float32) / np.float32(image.white), 1), dtype=np.float32)
+    return scale_thermal(raw, scale, missing, image.name)
 
 
 def read_raw_thermal(path: PathLike) -> NDArray[Any]:
-    """Read raw thermal values, (H, W) uint8, uint16, int32 or float32; errors as `read_thermal`."""
-    image = open_image(path)
-    _refuse_wide_channels(image, path, "save the thermal image with one channel")
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode in ("L", "I", "F"):
-        values = np.asarray(image)
-        if not np.isfinite(values).all():
-            raise InputError(
-                f"{path}: {int((~np.isfinite(values)).sum())} thermal values are NaN or infinite; "
-                "replace them, for example by the coldest value of the image"
-            )
-        return values
-    if image.mode in ("1", "LA"):
-        return np.asarray(image.convert("L"))
-    return grey_of_three(np.asarray(image.convert("RGB")), path)
+    """Read raw thermal values (H, W) as stored; errors as `read_thermal`.
+
+    Missing values (GDAL's nodata, -9999 and the like) are replaced with the coldest value.
+    """
+    return thermal_values(open_image(path))[0]
 
 
-def grey_of_three(rgb: NDArray[np.uint8], path: PathLike) -> NDArray[np.uint8]:
-    """Return the grey of three channels (H, W, 3), equal but for a lossy file; else an `InputError`."""
-    spread = rgb.max(axis=2) - rgb.min(axis=2)
-    if not spread.any():
+def thermal_values(image: Raster) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return raw thermal values (H, W), and the mask of missing ones, which hold the coldest value.
+
+    The mask is None if no value is missing.
+
+    Raises:
+        InputError: several different channels, values that are not finite, none at all, or a wide image that
+            declares small numbers to be bright.
+    """
+    name, raw = image.name, image.samples
+    if image.palette is not None:
+        raw = grey_of_three(_of_palette(image), name)
+    elif raw.ndim == 3:
+        colors = raw.shape[2] - image.opacity if raw.shape[2] in (2, 4) else raw.shape[2]
+        if raw.shape[2] == 4 and raw.dtype == np.uint8:
+            colors = 3
+        if colors not in (1, 3):
+            fault = f"has {raw.shape[2]} channels, and nothing says which is thermal"
+            raise InputError(f"{name}: {fault}; save the thermal image with one channel")
+        raw = raw[..., 0] if colors == 1 else grey_of_three(raw[..., :3], name)
+    if image.white_is_zero:
+        if raw.dtype != np.uint8:
+            fault = "declares small numbers to be bright (photometric 0), which leaves open what hot is"
+            raise InputError(f"{name}: {fault}; save it with black as zero (photometric 1)")
+        raw = image.white - raw
+    missing = _missing(raw, image.nodata)
+    finite = np.isfinite(raw) | missing
+    if not finite.all():
+        raise InputError(
+            f"{name}: {int((~finite).sum())} thermal values are NaN or infinite; "
+            "replace them, for example by the coldest value of the image"
+        )
+    if not missing.any():
+        return raw, None
+    if missing.all():
+        raise InputError(f"{name}: every thermal value is missing (nodata); leave the pair out")
+    return np.where(missing, raw[~missing].min(), raw), missing
+
+
+def _missing(raw: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Return the mask of numbers that mean a missing value."""
+    missing = np.zeros(raw.shape, dtype=np.bool_)
+    if raw.dtype.kind in "if" and raw.dtype.itemsize > 1:
+        missing |= np.isin(raw, np.asarray(_NO_DATA).astype(raw.dtype))
+        if raw.dtype.kind == "f":
+            missing |= np.isfinite(raw) & (np.abs(raw.astype(np.float64)) > _BEYOND)
+    if nodata is not None:
+        # As float32, the file's own numbers equal the declared one, of which GDAL writes all digits.
+        declared = np.float64(nodata) if raw.dtype.kind != "f" else np.asarray(nodata).astype(raw.dtype)
+        missing |= np.isnan(raw) if np.isnan(nodata) else raw == declared
+    return missing
+
+
+def grey_of_three(rgb: NDArray[Any], path: PathLike) -> NDArray[Any]:
+    """Return the grey of three channels (H, W, 3), equal but for a lossy 8-bit file; else an `InputError`."""
+    if (rgb == rgb[..., :1]).all():
         return np.ascontiguousarray(rgb[..., 0])
-    if (spread > 12).mean() > 0.005:
+    spread = rgb.max(axis=2) - rgb.min(axis=2)
+    if rgb.dtype != np.uint8 or (spread > 12).mean() > 0.005:
         raise InputError(
             f"{path}: its three channels differ: a colour-mapped thermal image, or no thermal image; "
             "export it in greyscale (8 or 16 bits, one channel) from the camera's software"
@@ -241,80 +185,154 @@ def grey_of_three(rgb: NDArray[np.uint8], path: PathLike) -> NDArray[np.uint8]:
     return grey
 
 
-def scale_thermal(raw: NDArray[Any], scale: ThermalScale = "auto") -> NDArray[np.float32]:
+def scale_thermal(
+    raw: NDArray[Any],
+    scale: ThermalScale = "auto",
+    missing: NDArray[np.bool_] | None = None,
+    name: str = "thermal image",
+) -> NDArray[np.float32]:
     """Bring raw thermal values (H, W), finite and of any number type, to [0, 1].
 
     With scale "auto", 8-bit values are divided by 255; wider ones are stretched from the 1st to the 99th
     percentile of the image (its full range, where these coincide) and clipped; a constant image becomes 0.
-    With (low, high), that raw range is mapped linearly and clipped.
+    The percentiles leave out what `missing` (H, W) marks, an empty border and rows of telemetry.
+    With (low, high), that raw range is mapped linearly and clipped. `name` is that of messages.
 
     Raises:
-        InputError: `scale` is not a range.
+        InputError: `scale` is not a range, or an image that is not constant has no value inside it.
     """
     if scale != "auto":
         low, high = scale if not isinstance(scale, str) and len(scale) == 2 else (np.nan, np.nan)
         if not (np.isfinite(low) and np.isfinite(high) and low < high):
             raise InputError(f"thermal scale {scale}: give 'auto' or two finite numbers, low < high")
+        coldest, hottest = float(raw.min()), float(raw.max())
+        if coldest != hottest and (hottest <= low or coldest >= high):
+            fault = (
+                f"its values, {coldest:g} to {hottest:g}, lie outside the thermal range {low:g} to {high:g}"
+            )
+            raise InputError(f"{name}: {fault}; correct `thermal_scale`, or give the file in its unit")
     elif raw.dtype == np.uint8:
         return raw.astype(np.float32) / np.float32(255)
     else:
-        low, high = (float(value) for value in np.percentile(raw, (1, 99)))
+        spoiled = empty_border(raw) | telemetry(raw)
+        kept = raw[~(spoiled if missing is None else spoiled | missing)]
+        kept = kept if kept.size else raw
+        low, high = (float(value) for value in np.percentile(kept.astype(np.float64), (1, 99)))
         if low >= high:  # a flat background
-            low, high = float(raw.min()), float(raw.max())
+            low, high = float(kept.min()), float(kept.max())
         if low == high:
             return np.zeros(raw.shape, dtype=np.float32)
     # Raw values may need more than float32's 24 bits (32-bit counts): subtract in float64.
-    scaled = (raw.astype(np.float64) - low) / (high - low)
-    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+    scaled = np.clip((raw.astype(np.float64) - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    if missing is not None:
+        scaled[missing] = 0
+        if not _reported:
+            _reported.append(name)
+            text = (
+                "%s: has missing thermal values (nodata), read as the coldest; efnet data check counts them"
+            )
+            _logger.warning(text, name)
+    return scaled
+
+
+def empty_border(raw: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the mask (H, W) of zeros far from all other values, as warping leaves around an image.
+
+    Far is a distance greater than the range of the other values.
+    """
+    empty: NDArray[np.bool_] = raw == 0
+    if empty.any() and not empty.all():
+        rest = raw[~empty].astype(np.float64)
+        if np.abs(rest).min() > rest.max() - rest.min():
+            return empty
+    return np.zeros(raw.shape, dtype=np.bool_)
+
+
+def telemetry(raw: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the mask (H, W) of first and last rows that are not of the image, as cameras add for telemetry.
+
+    More than half the values of such a row lie further from those of the inner rows than these are apart.
+    """
+    mask = np.zeros(raw.shape, dtype=np.bool_)
+    if raw.shape[0] <= 4 * _TELEMETRY:
+        return mask
+    inner = raw[_TELEMETRY:-_TELEMETRY:4]  # a quarter of the rows is enough
+    low, high = np.percentile(inner[~empty_border(inner)].astype(np.float64), (1, 99))
+    for edge in (slice(_TELEMETRY), slice(-_TELEMETRY, None)):
+        values = raw[edge].astype(np.float64)
+        far = (values < 2 * low - high) | (values > 2 * high - low)
+        mask[edge] = far.mean(axis=1, keepdims=True) > (0.5 if high > low else 1)
+    return mask
 
 
 def read_rgbt(path: PathLike, scale: ThermalScale = "auto") -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Read a four-channel file (MFNet's): colour (H, W, 3) in 0..255, thermal (H, W) in [0, 1] as alpha.
 
     Raises:
-        InputError: unreadable, or not four channels of 8 bits.
+        InputError: unreadable, or not four channels.
     """
-    rgb, raw = split_channels(path)
-    return rgb, scale_thermal(raw, scale)
+    return to_rgbt(open_image(path), scale)
 
 
-def split_channels(path: PathLike) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def to_rgbt(image: Raster, scale: ThermalScale = "auto") -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Split an image of four channels and scale its thermal channel; errors as `read_rgbt`."""
+    rgb, raw, missing = _split(image)
+    return rgb, scale_thermal(raw, scale, missing, image.name)
+
+
+def split_channels(path: PathLike) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Return a four-channel file's colour (H, W, 3) and raw thermal (H, W); errors as `read_rgbt`."""
-    # Split before anything else: image libraries take the fourth channel for opacity and multiply the
-    # colours by it as soon as they resize.
-    image = open_image(path)
-    if image.mode not in FOUR_CHANNELS:
-        fault = f"not a four-channel RGB-thermal file (its mode is {image.mode})"
-        raise InputError(f"{path}: {fault}; give the thermal image as a file of its own")
-    _refuse_wide_channels(image, path, "save colour and thermal as two files")
-    channels = np.asarray(image)
-    return np.ascontiguousarray(channels[..., :3]), np.ascontiguousarray(channels[..., 3])
+    rgb, raw, _ = _split(open_image(path))
+    return rgb, raw
 
 
-def _refuse_wide_channels(image: Image.Image, path: PathLike, remedy: str) -> None:
-    """Refuse several channels of 16 bits: Pillow reduces them to 8, which flattens raw thermal counts."""
-    if image.info["wide_channels"]:
-        raise InputError(f"{path}: several channels of 16 bits are not supported; {remedy}")
+def _split(image: Raster) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.bool_] | None]:
+    """Split four channels, whatever the file declares the fourth to be: the numbers are those it stores."""
+    if not image.header.four_channels:
+        fault = f"not a four-channel RGB-thermal file (it is {image.header})"
+        raise InputError(f"{image.name}: {fault}; give the thermal image as a file of its own")
+    raw, missing = thermal_values(replace(image, samples=image.samples[..., 3]))
+    return to_rgb(image), raw, missing
 
 
 def read_label(path: PathLike, classes: ClassSet) -> NDArray[np.uint8]:
-    """Read a label map (H, W), 255 where ignored: an index image (8 or 16 bits, palette) or a colour image.
+    """Read a label map (H, W), 255 where ignored: an index image of any depth, a palette or a colour image.
 
-    Colour labels are mapped through `classes.palette`; `IGNORE_COLOR` means ignored. Three equal channels
-    that hold indices are read as indices.
+    Colours, also those of a palette, are mapped through `classes.palette`; `IGNORE_COLOR` means ignored.
+    Equal channels that hold indices are read as indices, a palette in PASCAL VOC's order by index.
 
     Raises:
-        InputError: unreadable, or with values or colours outside the class set.
+        InputError: unreadable, lossy, with white as zero, or with values or colours outside the class set.
     """
-    image = open_image(path, upright=False)
-    if image.mode in ("RGB", *FOUR_CHANNELS):
-        return _index_of_colors(np.asarray(image)[..., :3], classes, path)
-    if image.mode not in ("L", "P", "LA", "1", "I") and not image.mode.startswith("I;16"):
-        fault = f"a label map is an index image or an RGB image, not mode {image.mode}"
+    image = open_image(path)
+    samples = image.samples
+    if image.lossy:
+        raise InputError(f"{path}: its lossy compression changes classes at edges; use the original PNG")
+    if image.white_is_zero:
+        fault = "declares small numbers to be bright (photometric 0), which leaves open which class they mean"
         raise InputError(f"{path}: {fault}; save it as PNG")
-    values = np.asarray(image)
-    values = values[..., 0] if values.ndim == 3 else values
-    values = values if values.dtype == np.uint8 else values.astype(np.int32)
+    if image.palette is not None:
+        return _index_of_palette(image, classes)
+    if samples.dtype.kind == "f":
+        raise InputError(f"{path}: a label map has whole numbers, not {image.header}; save it as PNG")
+    if samples.ndim == 3 and samples.shape[2] == 2 and image.opacity:
+        samples = samples[..., 0]
+    if samples.ndim == 3:
+        if samples.shape[2] not in (3, 4):
+            fault = f"has {samples.shape[2]} channels"
+            raise InputError(f"{path}: {fault}; a label map has one, or three of colours: save it as PNG")
+        if samples.dtype == np.uint8 and image.white == 255:
+            return _index_of_colors(samples[..., :3], classes, path)
+        if (samples[..., :3] != samples[..., :1]).any():
+            high = (samples[..., :3] * (255 / image.white)).round().astype(np.uint8)
+            return _index_of_colors(high, classes, path)
+        samples = samples[..., 0]
+    return _within(samples, classes, path)
+
+
+def _within(values: NDArray[Any], classes: ClassSet, path: PathLike) -> NDArray[np.uint8]:
+    """Return values (H, W) that are classes or the ignored value; else an `InputError`."""
+    values = values if values.dtype == np.uint8 else values.astype(np.int64)
     wrong = ((values < 0) | (values >= len(classes))) & (values != IGNORE_INDEX)
     if wrong.any():
         raise InputError(
@@ -322,6 +340,40 @@ def read_label(path: PathLike, classes: ClassSet) -> NDArray[np.uint8]:
             f"use 0..{len(classes) - 1}, and {IGNORE_INDEX} for pixels to ignore"
         )
     return values.astype(np.uint8)
+
+
+def _of_palette(image: Raster) -> NDArray[np.uint8]:
+    """Return the colours (H, W, 3) of a palette image."""
+    assert image.palette is not None
+    table = np.zeros((max(256, len(image.palette), int(image.samples.max()) + 1), 3), dtype=np.uint8)
+    table[: len(image.palette)] = image.palette
+    return np.asarray(table[image.samples])
+
+
+def _index_of_palette(image: Raster, classes: ClassSet) -> NDArray[np.uint8]:
+    """Map a palette image to an index map (H, W) by colour: programs that save space sort palettes anew."""
+    used, place = np.unique(image.samples, return_inverse=True)
+    index = used.astype(np.int64)
+    colors = _of_palette(replace(image, samples=used))
+    by_color, unknown = (entries[0] for entries in classes.index_of(colors[None]))
+    # A palette that was sorted anew has no 255 entries: there 255 is the ignored value.
+    lacking = unknown & ~(colors == IGNORE_COLOR).all(axis=1) & (index != IGNORE_INDEX)
+    grey = colors[:, 0].astype(np.int64)
+    is_grey = bool((colors == colors[:, :1]).all())
+    standard = lacking.any() and bool((colors == _VOC[index % 256])[index != IGNORE_INDEX].all())
+    if standard or (is_grey and index[-1] > 0 and (grey == index).all()):
+        by = index
+    elif not lacking.any():
+        by = by_color.astype(np.int64)
+    elif is_grey and ((grey < len(classes)) | (grey == IGNORE_INDEX)).all():
+        by = grey
+    else:
+        listed = ", ".join(f"{value}: {colors[index == value][0].tolist()}" for value in index[lacking][:4])
+        raise InputError(
+            f"{image.name}: colours of its palette are not those of the {len(classes)} classes ({listed}); "
+            "give the classes' colours as `palette` in dataset.yaml, or save the label in grey"
+        )
+    return _within(by[place].reshape(image.samples.shape), classes, image.name)
 
 
 def _index_of_colors(colors: NDArray[np.uint8], classes: ClassSet, path: PathLike) -> NDArray[np.uint8]:
@@ -334,11 +386,9 @@ def _index_of_colors(colors: NDArray[np.uint8], classes: ClassSet, path: PathLik
     known = (first < len(classes)) | (first == IGNORE_INDEX)
     if known.all() and (colors == first[..., None]).all():
         return np.ascontiguousarray(first)  # indices, saved by a program that writes RGB only
-    lossy = Path(path).suffix.lower() in (".jpg", ".jpeg")
-    remedy = "correct the palette, or save the label without smoothing"
     raise InputError(
         f"{path}: colours outside the palette of {len(classes)} classes: {_most_frequent(colors[unknown])}; "
-        + ("JPEG blurs labels: use the original PNG" if lossy else remedy)
+        "correct the palette, or save the label without smoothing"
     )
 
 

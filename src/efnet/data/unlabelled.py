@@ -25,10 +25,10 @@ STRONG = AugmentConfig(
     thermal_offset=0.15,
     thermal_gamma=0.7,
 )
-"""What the student sees beyond the teacher: colours and thermal values vary, places stay."""
+"""Changes that only the student sees: colours and thermal values vary, places stay."""
 
 PREFIX = "unlabelled_"
-"""Of the names of such a pair's entries in an item."""
+"""Beginning of the names of such a pair's entries in an item."""
 
 
 def open_unlabelled(folder: str, like: PairSet) -> PairSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,19 @@ from numpy.typing import NDArray
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
-from efnet.data.images import ImageHeader, read_header, read_label, read_raw_thermal, read_rgb, split_channels
-from efnet.data.pairs import Pair, PairSet
+from efnet.data.images import (
+    ImageHeader,
+    empty_border,
+    open_image,
+    read_header,
+    read_label,
+    read_rgb,
+    scale_thermal,
+    split_channels,
+    telemetry,
+    thermal_values,
+)
+from efnet.data.pairs import Pair, PairSet, ThermalScale
 from efnet.data.sample import require_same_size, threaded
 
 _Result = TypeVar("_Result")
@@ -30,8 +41,10 @@ class Inspection:
     size: tuple[int, int] | None = None  # (H, W) of the colour image, if it could be read
     thermal_kind: str | None = None  # how thermal is stored, such as `16-bit`
     thermal_range: tuple[float, float] | None = None  # of raw thermal values; None if not decoded
+    thermal_unit: str | None = None  # that raw thermal values look like; None: none that is known
     label_kind: str | None = None  # how the label is stored; None without one
     label_pixels: NDArray[np.int64] | None = None  # (256,) pixels of each label value; None if not decoded
+    notes: tuple[tuple[str, Path], ...] = ()  # what is odd but can be read, and the file
 
 
 def verify(
@@ -93,8 +106,13 @@ def inspect(
     for index, pair in enumerate(pairs):
         first.setdefault((pair.rgb, pair.thermal, pair.label), index)
     done: dict[int, Inspection] = {}
-    classes, registered = pairset.classes, pairset.registered
-    inspect_one = partial(inspect_pair, classes=classes, headers_only=headers_only, registered=registered)
+    inspect_one = partial(
+        inspect_pair,
+        classes=pairset.classes,
+        headers_only=headers_only,
+        registered=pairset.registered,
+        scale=pairset.thermal_scale,
+    )
     found = threaded(inspect_one, (pairs[index] for index in first.values()))
     for count, (index, inspection) in enumerate(zip(first.values(), found, strict=True), start=1):
         done[index] = inspection
@@ -105,7 +123,12 @@ def inspect(
 
 
 def inspect_pair(
-    pair: Pair, classes: ClassSet, *, headers_only: bool = False, registered: bool = True
+    pair: Pair,
+    classes: ClassSet,
+    *,
+    headers_only: bool = False,
+    registered: bool = True,
+    scale: ThermalScale = "auto",
 ) -> Inspection:
     """Inspect the files of one pair; faults are collected, not raised."""
     faults: list[str] = []
@@ -118,16 +141,22 @@ def inspect_pair(
         if rgb is not None and header is not None and path is not None:
             sizes = (header.height, header.width), pair.rgb, (rgb.height, rgb.width)
             _attempt(faults, require_same_size, what, path, *sizes)
-    thermal_range, pixels = None, None
+    notes = _turned(rgb, ((thermal, pair.thermal), (label, pair.label)))
+    thermal_range, unit, pixels = None, None, None
     if not headers_only:
-        raw: NDArray[Any] | None = None
-        if pair.thermal is not None:
-            if rgb is not None:
-                _attempt(faults, read_rgb, pair.rgb)
-            raw = None if thermal is None else _attempt(faults, read_raw_thermal, pair.thermal)
-        elif rgb is not None:
-            raw = _attempt(faults, _fourth_channel, pair.rgb)
-        thermal_range = None if raw is None else (float(raw.min()), float(raw.max()))
+        colors = None if rgb is None else _attempt(faults, read_rgb, pair.rgb)
+        if colors is not None and rgb is not None and rgb.bits == 16 and 0 < colors.max() < 64:
+            text = "16-bit colour stays below a quarter of its range; if it has 14 bits or fewer, scale it"
+            notes.append((text, pair.rgb))
+        path, heat = pair.thermal or pair.rgb, None
+        if thermal is not None and (pair.thermal is not None or colors is not None):
+            heat = _attempt(faults, _heat, path, pair.thermal is None)
+        if heat is not None:
+            raw, missing = heat
+            thermal_range, unit = (float(raw.min()), float(raw.max())), unit_of(raw)
+            notes += [(text, path) for text in _oddities(raw, missing)]
+            if scale != "auto":
+                _attempt(faults, scale_thermal, raw, scale, missing, str(path))
         if pair.label is not None and label is not None:
             index = _attempt(faults, read_label, pair.label, classes)
             pixels = None if index is None else np.bincount(index.ravel(), minlength=256)
@@ -138,30 +167,80 @@ def inspect_pair(
         size=None if rgb is None else (rgb.height, rgb.width),
         thermal_kind=None if thermal is None else _kind_of_thermal(thermal),
         thermal_range=thermal_range,
+        thermal_unit=unit,
         label_kind=None if label is None else _kind_of_label(label),
         label_pixels=pixels,
+        notes=tuple(notes),
     )
 
 
-def _fourth_channel(path: Path) -> NDArray[np.uint8]:
-    """The raw thermal channel of a four-channel file; a fourth channel that is opacity is refused."""
+def _heat(path: Path, fourth: bool) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Raw thermal values and the mask of missing ones; a fourth channel that is opacity is refused."""
+    if not fourth:
+        return thermal_values(open_image(path))
     _, thermal = split_channels(path)
-    if (thermal == 255).all():
-        fault = "its fourth channel is 255 throughout, opacity and not thermal"
+    if thermal.dtype.kind == "u" and (thermal == np.iinfo(thermal.dtype).max).all():
+        fault = f"its fourth channel is {thermal.max()} throughout, opacity and not thermal"
         raise InputError(f"{path}: {fault}; use the original file")
-    return thermal
+    return thermal, None
+
+
+def unit_of(raw: NDArray[Any]) -> str | None:
+    """Return the unit that raw thermal values (H, W) look like, by their size; None: no temperature's."""
+    if raw.dtype == np.uint8:
+        return None
+    kept = raw[~(empty_border(raw) | telemetry(raw))]
+    low, high = (
+        float(value) for value in np.percentile((kept if kept.size else raw).astype(np.float64), (1, 99))
+    )
+    if raw.dtype.kind == "f" and low >= -60 and high <= 180 and not (low >= 0 and high <= 1):
+        return "degrees Celsius"
+    for unit, scale in (("kelvin", 1), ("centikelvin", 100)):
+        if 213 * scale <= low and high <= 453 * scale:
+            return unit
+    return None
+
+
+def _oddities(raw: NDArray[Any], missing: NDArray[np.bool_] | None) -> list[str]:
+    """Describe what the automatic stretch leaves out of a thermal image."""
+    found = []
+    if missing is not None:
+        found.append("has missing values (nodata), which are read as the coldest value")
+    if raw.dtype != np.uint8 and empty_border(raw).any():
+        found.append("has zeros far from its other values, such as an empty border; `auto` leaves them out")
+    if raw.dtype != np.uint8 and telemetry(raw).any():
+        found.append("begins or ends with rows that are not of the image (telemetry); crop them")
+    return found
+
+
+def _turned(
+    rgb: ImageHeader | None, others: Sequence[tuple[ImageHeader | None, Path | None]]
+) -> list[tuple[str, Path]]:
+    """Note an image that is stored turned while another of its pair is not."""
+    found = []
+    for header, other in others:
+        if (
+            rgb is not None
+            and header is not None
+            and other is not None
+            and header.orientation != rgb.orientation
+        ):
+            text = (
+                f"has orientation {header.orientation} but its colour image {rgb.orientation}; both are "
+                "turned upright: look whether they lie on each other"
+            )
+            found.append((text, other))
+    return found
 
 
 def _kind_of_thermal(header: ImageHeader) -> str:
-    if header.four_channels:
-        return "8-bit, fourth channel"
-    kinds = {"L": "8-bit", "RGB": "8-bit, three channels", "I": "32-bit integer", "F": "32-bit float"}
-    return "16-bit" if header.mode.startswith("I;16") else kinds.get(header.mode, f"8-bit ({header.mode})")
+    return f"{header.bits}-bit, fourth channel" if header.four_channels else str(header)
 
 
 def _kind_of_label(header: ImageHeader) -> str:
-    kinds = {"L": "8-bit index", "P": "palette index", "RGB": "colour", "RGBA": "colour"}
-    return "16-bit index" if header.mode.startswith("I") else kinds.get(header.mode, header.mode)
+    if header.numbers == "palette":
+        return "palette index"
+    return "colour" if header.channels >= 3 else f"{header} index"
 
 
 def _attempt(faults: list[str], function: Callable[..., _Result], *arguments: Any) -> _Result | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.images import IMAGE_SUFFIXES, read_label
+from efnet.data.layouts.listing import composed
 from efnet.data.pairs import PairSet
 from efnet.evaluation.metrics import Keep, Tally, resize_nearest
 from efnet.evaluation.protocols import Protocol
@@ -82,7 +83,7 @@ def _match(folder: Path, pairset: PairSet) -> tuple[dict[str, Path], list[str]]:
         raise InputError(f"{folder}: is not a folder; `predictions` takes a folder of label maps")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     names = {pair.name for pair in pairset.pairs}
-    matching = [path for path in found if path.stem in names]
+    matching = [path for path in found if composed(path.stem) in names]
     if not matching:
         inside = [name for name in ("index", "color") if (folder / name).is_dir()]
         if not found and inside:
@@ -94,10 +95,10 @@ def _match(folder: Path, pairset: PairSet) -> tuple[dict[str, Path], list[str]]:
             f"{expected}, ... (one label map per pair, its stem the pair's name), found {held}"
         )
     faults = []
-    files = {path.stem: path for path in reversed(found)}
+    files = {composed(path.stem): path for path in reversed(found)}
     for path in found:
-        if path.stem in names and files[path.stem] != path:
-            faults.append(f"{path}: {files[path.stem].name} has the same stem; keep one of them")
+        if composed(path.stem) in names and files[composed(path.stem)] != path:
+            faults.append(f"{path}: {files[composed(path.stem)].name} has the same stem; keep one of them")
     for pair in pairset.pairs:
         if pair.name not in files:
             faults.append(f"{folder / pair.name}.png: missing; write a label map for this pair")

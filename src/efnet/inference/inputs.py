@@ -6,24 +6,31 @@ In tars, `NAME.rgb.png` and `NAME.thermal.png`, or `NAME.rgbt.png`, make a pair.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
+import unicodedata
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.archive import members_of
+from efnet.data.decode import count_pages
 from efnet.data.images import IMAGE_SUFFIXES
 from efnet.data.layouts import is_packed
 from efnet.inference.missing_cameras import Camera
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".seq")
+VIDEO_SUFFIXES = (
+    ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".seq", ".ts", ".mts", ".m2ts",
+    ".h264", ".264", ".h265", ".hevc", ".265", ".y4m", ".3gp", ".3g2", ".flv", ".ogv", ".mxf", ".vob",
+)  # fmt: skip
 
 _WILDCARDS = "*?["
 
-_TAGS = "rgb|vis|visible|vi|color|colour|thermal|therm|th|infrared|ir|lwir|tir|t"
+# DJI's names end in _V or _W and _T, FLIR's in _RGB and _PreviewData.
+_TAGS = "rgb|vis|visible|vi|v|w|color|colour|thermal|therm|th|infrared|ir|lwir|tir|t|previewdata"
 _TAGGED = re.compile(rf"^(?:(?:{_TAGS})[_-])?(.+?)(?:[_-](?:{_TAGS}))?$", re.IGNORECASE)
 _TAG_FOLDER = re.compile(rf"^(?:{_TAGS})$", re.IGNORECASE)
 
@@ -56,7 +63,11 @@ class InputPair:
 
 
 def find_pairs(
-    rgb: str | None = None, thermal: str | None = None, rgbt: str | None = None, exclude: Path | None = None
+    rgb: str | None = None,
+    thermal: str | None = None,
+    rgbt: str | None = None,
+    exclude: Path | None = None,
+    page: int | None = None,
 ) -> tuple[InputPair, ...]:
     """Find the files that a user means, and match them; return the pairs sorted by name.
 
@@ -68,9 +79,18 @@ def find_pairs(
 
     `rgb` or `thermal` alone is for a model of that modality. `rgbt` are four-channel images, thermal last, or
     tars of pairs, and excludes the other two. The folder `exclude` (the output folder) is not searched.
+    `page`, from 1, is read of TIFFs that have several.
+
     Raises InputError: nothing given, nothing found, or a video; ManyInputsError: every file without its
     partner and every name that occurs twice, at once.
     """
+    if page is not None:
+        if page < 1:
+            raise InputError(f"`page` {page}: give a number from 1")
+        pairs = find_pairs(rgb, thermal, rgbt, exclude)
+        return tuple(
+            replace(pair, rgb=_page(pair.rgb, page), thermal=_page(pair.thermal, page)) for pair in pairs
+        )
     if rgbt is not None and (rgb is not None or thermal is not None):
         raise InputError("`rgbt` already holds both images; leave out `rgb` and `thermal`")
     if rgbt is not None and (rgbt.endswith(".tar") or is_packed(Path(rgbt).expanduser())):
@@ -85,6 +105,11 @@ def find_pairs(
         raise InputError("nothing to predict: give `rgb` and `thermal`, or `rgbt`")
     what, pattern = ("rgb", rgb) if rgb is not None else ("rgbt", rgbt or "")
     return tuple(InputPair(name, file, None) for name, file in _single(what, pattern, exclude).items())
+
+
+def _page(path: Path | None, page: int) -> Path | None:
+    """The path of a page, if the file is a TIFF of several."""
+    return path / str(page) if path is not None and count_pages(path) > 1 else path
 
 
 def _find_images(what: str, pattern: str, exclude: Path | None) -> Found:
@@ -117,9 +142,10 @@ def _find_images(what: str, pattern: str, exclude: Path | None) -> Found:
     return [(PurePosixPath(file.relative_to(base).as_posix()), file) for file in images]
 
 
-def _files_below(folder: Path, excluded: Path | None) -> Iterator[Path]:
-    """Files that are not hidden, in order; links to folders are not followed, they might form a circle."""
-    if excluded is not None and folder.resolve().is_relative_to(excluded):
+def _files_below(folder: Path, excluded: Path | None, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Files that are not hidden, in order; a link to a folder that it lies in (`above`) is not followed."""
+    place = folder.resolve()
+    if place in above or (excluded is not None and place.is_relative_to(excluded)):
         return
     try:
         # One call for all names: asking for each file takes seconds for ten thousand on a server.
@@ -128,18 +154,19 @@ def _files_below(folder: Path, excluded: Path | None) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror}); change its permissions") from error
     for entry in listed:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(folder / entry.name, excluded)
-        elif not entry.name.startswith("."):
-            with contextlib.suppress(OSError):  # a link that leads to itself
-                if entry.is_file():
-                    yield folder / entry.name
+        with contextlib.suppress(OSError):  # a link that leads to itself
+            if entry.is_dir():
+                yield from _files_below(folder / entry.name, excluded, (*above, place))
+            elif not entry.name.startswith(".") and entry.is_file():
+                yield folder / entry.name
 
 
 def _glob(path: Path) -> tuple[Path, list[Path]]:
     """The folder before the first wildcard, and what the pattern finds below it."""
     parts = path.parts
-    first = next(place for place, part in enumerate(parts) if any(mark in part for mark in _WILDCARDS))
+    # Brackets belong to a name where a folder has it.
+    wild = (place for place, part in enumerate(parts) if any(mark in part for mark in _WILDCARDS))
+    first = next((place for place in wild if not Path(*parts[: place + 1]).is_dir()), len(parts) - 1)
     base = Path(*parts[:first])
     try:
         return base, sorted(set(base.glob(str(Path(*parts[first:])))))
@@ -228,22 +255,31 @@ def _match(rgb: str, thermal: str, exclude: Path | None) -> tuple[InputPair, ...
         lone = _ordered(files.keys() - others.keys())
         faults += [f"{files[name]}: no {kind} image of that name" for name in lone]
     if faults:
-        raise ManyInputsError(
-            f"{rgb} and {thermal} do not match; give both images of a pair the same name, once", faults
-        )
+        remedy = "give both images of a pair the same name, once"
+        if not rgb_files.keys() & thermal_files.keys() and rgb_files and thermal_files:
+            remedy += f"; the nearest are {_nearest(rgb_files, thermal_files)}"
+        raise ManyInputsError(f"{rgb} and {thermal} do not match; {remedy}", faults)
     return tuple(InputPair(name, rgb_files[name], thermal_files[name]) for name in _ordered(rgb_files))
 
 
+def _nearest(files: Mapping[str, Path], others: Mapping[str, Path]) -> str:
+    """The names of two files that are most alike, among the first of each."""
+    names = [(one, other) for one in _ordered(files)[:20] for other in _ordered(others)[:200]]
+    one, other = max(names, key=lambda pair: difflib.SequenceMatcher(None, *pair).ratio())
+    return f"{files[one].name} and {others[other].name}"
+
+
 def _plain_name(path: PurePosixPath) -> str:
-    """Relative path without suffix."""
-    return (path.parent / path.stem).as_posix()
+    """Relative path without suffix, its accents composed: macOS stores them apart from their letters."""
+    return unicodedata.normalize("NFC", (path.parent / path.stem).as_posix())
 
 
 def _match_name(path: PurePosixPath) -> str:
     """Relative path without suffix, modality folders and tags: the same for both images of a pair."""
     folders = [part for part in path.parent.parts if not _TAG_FOLDER.match(part)]
     tagged = _TAGGED.match(path.stem)
-    return PurePosixPath(*folders, tagged.group(1) if tagged else path.stem).as_posix()
+    name = PurePosixPath(*folders, tagged.group(1) if tagged else path.stem).as_posix()
+    return unicodedata.normalize("NFC", name)
 
 
 def _by_name(found: Found, name_of: Callable[[PurePosixPath], str], faults: list[str]) -> dict[str, Path]:

@@ -20,13 +20,15 @@ from torch import Tensor
 from efnet.alignment.homography import Homography
 from efnet.core.errors import InputError
 from efnet.data.images import (
+    Raster,
     ThermalScale,
     grey_of_three,
+    open_image,
     read_header,
-    read_rgb,
-    read_rgbt,
-    read_thermal,
     scale_thermal,
+    to_rgb,
+    to_rgbt,
+    to_thermal,
 )
 from efnet.inference.missing_cameras import (
     Camera,
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value", np.uint8, np.float32)
 
-ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
-"""A PIL image, a numpy array with channels last, or the path of an image file."""
+ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str] | Raster
+"""A PIL image, a numpy array with channels last, the path of an image file, or what `open_image` gives."""
 
 ASPECT_TOLERANCE = 0.01
 """Relative difference of aspect ratio up to which a thermal image is stretched onto its RGB image."""
@@ -59,7 +61,9 @@ def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
     are not finite.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_rgb(os.fspath(image))
+        image = open_image(os.fspath(image))
+    if isinstance(image, Raster):
+        return to_rgb(image)
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")):
             raise InputError(f"rgb image has mode {image.mode}; convert it to 8-bit colour first")
@@ -92,7 +96,9 @@ def as_thermal(image: ImageLike, scale: ThermalScale) -> NDArray[np.float32]:
     scaled already. Raises InputError: wrong type, rank, channels or dtype, or values that are not finite.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_thermal(os.fspath(image), scale)
+        image = open_image(os.fspath(image))
+    if isinstance(image, Raster):
+        return to_thermal(image, scale)
     from_array = isinstance(image, np.ndarray)
     if isinstance(image, Image.Image):
         image = ImageOps.exif_transpose(image)
@@ -116,7 +122,9 @@ def as_thermal(image: ImageLike, scale: ThermalScale) -> NDArray[np.float32]:
 def as_rgbt(image: ImageLike, scale: ThermalScale) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Split an image of four channels, thermal last; raises InputError as `as_rgb` and `as_thermal` do."""
     if isinstance(image, (str, os.PathLike)):
-        return read_rgbt(os.fspath(image), scale)
+        image = open_image(os.fspath(image))
+    if isinstance(image, Raster):
+        return to_rgbt(image, scale)
     array = _array(np.asarray(image) if isinstance(image, Image.Image) else image, "rgbt")
     if array.ndim != 3 or array.shape[2] != 4:
         raise InputError(
@@ -131,6 +139,8 @@ def _has_four_channels(image: ImageLike) -> bool:
         return read_header(os.fspath(image)).four_channels
     if isinstance(image, Image.Image):
         return image.mode == "RGBA"
+    if isinstance(image, Raster):
+        return image.header.four_channels
     return isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 4
 
 

@@ -22,6 +22,7 @@ from efnet.core.errors import InputError, ManyInputsError
 from efnet.core.files import STEM_KEPT, leftovers
 from efnet.core.journal import JournalWriter, read_journal
 from efnet.data.archive import tar_of
+from efnet.data.decode import page_of
 from efnet.inference.inputs import InputPair
 from efnet.inference.missing_cameras import Camera
 from efnet.inference.postprocess import output_paths
@@ -191,7 +192,7 @@ def _stamps_of(pair: InputPair) -> list[Stamp]:
     """Stamps of a pair's files, to notice replaced ones; [] where they cannot be read."""
     try:
         # A tar that was replaced may hold other images under the same names.
-        states = [(tar_of(path) or path).stat() for path in pair.files]
+        states = [(tar_of(path) or page_of(path)[0]).stat() for path in pair.files]
     except OSError:
         return []
     return [[state.st_size, state.st_mtime_ns] for state in states]

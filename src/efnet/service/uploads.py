@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from efnet.data.images import FORMATS, FOUR_CHANNELS, ImageError, open_image, to_rgb
+from efnet.data.images import FORMATS, ImageError, Raster, open_image
 from efnet.inference.predictor import Predictor
 from efnet.inference.preprocess import as_rgbt, as_thermal
 from efnet.models.config import Modality
@@ -46,7 +45,7 @@ _MOST_DIGITS = 20
 NEEDED: dict[Modality, list[str]] = {"rgbt": ["rgb", "thermal"], "rgb": ["rgb"], "thermal": ["thermal"]}
 """Images that a network looks at."""
 
-Pair = tuple[Image.Image | NDArray[Any] | None, Image.Image | None]
+Pair = tuple[Raster | None, Raster | None]
 """Arguments of `Predictor.prepare`: (rgb, thermal), or (four channels, None)."""
 
 
@@ -67,19 +66,16 @@ def decode_pair(uploads: Mapping[str, bytes], modality: Modality, max_pixels: in
     """
     if "rgbt" in uploads:
         image = decode(uploads["rgbt"], "rgbt", max_pixels)
-        if image.mode not in FOUR_CHANNELS or image.info["wide_channels"]:
-            kind = "channels of 16 bits" if image.info["wide_channels"] else f"mode {image.mode}"
-            raise refusal("not_four_channels", kind=kind)
-        return np.asarray(image), None
-    rgb = to_rgb(decode(uploads["rgb"], "rgb", max_pixels)) if modality != "thermal" else None
+        if not image.header.four_channels:
+            raise refusal("not_four_channels", kind=image.header)
+        return image, None
+    rgb = decode(uploads["rgb"], "rgb", max_pixels) if modality != "thermal" else None
     thermal = decode(uploads["thermal"], "thermal", max_pixels) if modality != "rgb" else None
-    if thermal is not None and thermal.info["wide_channels"]:
-        raise refusal("wide_channels")  # Pillow reduces several channels of 16 bits to 8
     return rgb, thermal
 
 
 def thermal_of(
-    rgb: Image.Image | NDArray[Any] | None, thermal: Image.Image | None, predictor: Predictor
+    rgb: Raster | None, thermal: Raster | None, predictor: Predictor
 ) -> NDArray[np.float32] | None:
     """Return the thermal image (H, W) in [0, 1] of a pair from `decode_pair`, scaled as for the network.
 
@@ -89,10 +85,11 @@ def thermal_of(
         return None
     if thermal is not None:
         return as_thermal(thermal, predictor.thermal_scale)
-    return as_rgbt(np.asarray(rgb), predictor.thermal_scale)[1]
+    assert rgb is not None  # `decode_pair` returns four channels
+    return as_rgbt(rgb, predictor.thermal_scale)[1]
 
 
-def decode(content: bytes, field: str, max_pixels: int) -> Image.Image:
+def decode(content: bytes, field: str, max_pixels: int) -> Raster:
     """Decode one still image, turned upright; its header is checked before any pixel is decoded.
 
     Raises:

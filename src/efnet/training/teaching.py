@@ -16,7 +16,7 @@ from efnet.training.loss import cross_entropy
 
 
 def load_teacher(source: str, classes: ClassSet, student: SegmentationModel) -> SegmentationModel:
-    """Load a teacher; raises InputError if it is no checkpoint, of other classes, or of other cameras."""
+    """Load a teacher; raises InputError if it cannot be read, or has other classes or cameras."""
     teacher = load_checkpoint(source)
     if teacher.classes.names != classes.names:
         raise InputError(

@@ -69,6 +69,10 @@ class Source:
         if stream is None:
             self._container.close()
             raise InputError(f"{where}: holds no video stream")
+        if stream.codec_context is None:
+            self._container.close()
+            fault = "FFmpeg has no decoder for its codec"
+            raise InputError(f"{where}: {fault}; export it in another, such as FFV1, which keeps 16 bits")
         stream.thread_type = "AUTO"
         self._stream: VideoStream = stream
         self.size = (stream.codec_context.height, stream.codec_context.width)

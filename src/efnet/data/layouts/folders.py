@@ -9,7 +9,8 @@ The keys of a `dataset.yaml`:
 names: [background, person, car]      # value 0, 1, 2 of the labels
 palette: [[0, 0, 0], [220, 20, 60], [0, 0, 142]]    # optional
 splits: {train: train.txt, test: test.txt}          # optional: list files, or folders
-thermal_scale: auto                   # optional: or [low, high], the raw range of 16-bit files
+thermal_scale: auto                   # optional: or [low, high], the raw range of 16-bit and float files
+thermal_unit: centikelvin             # optional: or celsius, kelvin; then thermal_scale is in degrees Celsius
 conditions: {day: "*D", night: "*N"}  # optional: name patterns
 rgb: rgb                              # optional: names of the folders
 thermal: thermal
@@ -35,7 +36,9 @@ from efnet.data.pairs import FLIP_SUFFIX, Condition, Pair, PairSet, ThermalScale
 
 FILE_NAME = "dataset.yaml"
 _FOLDER_KEYS = ("rgb", "thermal", "labels", "rgbt")
-_KEYS = ("names", "palette", "splits", "thermal_scale", "conditions", *_FOLDER_KEYS)
+_KEYS = ("names", "palette", "splits", "thermal_scale", "thermal_unit", "conditions", *_FOLDER_KEYS)
+_UNITS = {"celsius": (1.0, 0.0), "kelvin": (1.0, 273.15), "centikelvin": (100.0, 27315.0)}
+"""Raw value of a temperature in degrees Celsius: factor and offset."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Description:
 
     classes: ClassSet
     splits: dict[str, str] = field(default_factory=dict)  # list file or folder; empty: as the root shows
-    thermal_scale: ThermalScale = "auto"  # see `efnet.data.images.scale_thermal`
+    thermal_scale: ThermalScale = "auto"  # in raw values; see `efnet.data.images.scale_thermal`
     conditions: dict[Condition, str] = field(default_factory=dict)  # day and night to a pattern of names
     # `rgb`, `thermal`, `labels`, `rgbt` to the folder's name
     folders: dict[str, str] = field(default_factory=lambda: {key: key for key in _FOLDER_KEYS})
@@ -73,7 +76,9 @@ class Description:
         return cls(
             classes=_classes(values, path),
             splits=_strings(values, "splits", path),
-            thermal_scale=_thermal_scale(values.get("thermal_scale", "auto"), path),
+            thermal_scale=_thermal_scale(
+                values.get("thermal_scale", "auto"), values.get("thermal_unit"), path
+            ),
             conditions=_conditions(values, path),
             folders={key: _string(values.get(key, key), key, path) for key in _FOLDER_KEYS},
         )
@@ -98,13 +103,17 @@ def _classes(values: dict[str, Any], path: Path) -> ClassSet:
         raise InputError(f"{path}: {error}; 'palette' has one [red, green, blue] per name") from error
 
 
-def _thermal_scale(value: Any, path: Path) -> ThermalScale:
+def _thermal_scale(value: Any, unit: Any, path: Path) -> ThermalScale:
+    """The range in raw values; it is given in these, or in degrees Celsius where the raw unit is given."""
+    if unit is not None and unit not in _UNITS:
+        raise InputError(f"{path}: 'thermal_unit' is {', '.join(_UNITS)}, not {unit!r}")
+    factor, offset = _UNITS[unit] if unit is not None else (1.0, 0.0)
     if value == "auto":
         return "auto"
     if isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value):
         low, high = (float(number) for number in value)
         if -math.inf < low < high < math.inf:
-            return (low, high)
+            return (low * factor + offset, high * factor + offset)
     raise InputError(f"{path}: 'thermal_scale' is 'auto' or [low, high] with low < high, not {value!r}")
 
 
@@ -229,7 +238,10 @@ def _from_source(root: Path, source: Path, description: Description) -> tuple[Pa
     triple = _triple(root, description)
     if triple is None:
         raise listing.wrong_folders(root, "folders", [f"{description.folders['rgb']}/ beside {source.name}"])
-    return tuple(triple.pair(name, description.condition(name)) for name in read_list(source))
+    return tuple(
+        triple.pair(name, description.condition(name))
+        for name in read_list(source, tuple(description.folders.values()))
+    )
 
 
 def _from_folder(home: Path, description: Description) -> tuple[Pair, ...]:

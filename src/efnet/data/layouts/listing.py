@@ -6,10 +6,12 @@ So `held_out` takes whole sequences, or contiguous blocks where names do not sho
 
 from __future__ import annotations
 
+import codecs
 import re
+import unicodedata
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -58,7 +60,7 @@ class ImageFolder:
         for entry in _listed(path):
             if entry.startswith(".") or not entry.lower().endswith(IMAGE_SUFFIXES):
                 continue
-            stem = Path(entry).stem
+            stem = composed(Path(entry).stem)
             if stem in files:
                 faults.append(f"{path / entry}: has the same stem as {files[stem].name}; keep one of them")
             files.setdefault(stem, path / entry)
@@ -73,10 +75,12 @@ class ImageFolder:
 
     def find(self, stem: str) -> Path:
         """Return the file of that stem, of any suffix and case; without one, the path it should have."""
+        stem = composed(stem)
         found = self.files.get(stem) or self._by_folded_stem.get(stem.casefold())
         return found or self.path / f"{stem}.png"
 
     def __contains__(self, stem: str) -> bool:
+        stem = composed(stem)
         return stem in self.files or stem.casefold() in self._by_folded_stem
 
     @cached_property
@@ -124,6 +128,11 @@ class TripleFolders:
         return tuple(folder.path for folder in folders if folder is not None and folder.exists)
 
 
+def composed(name: str) -> str:
+    """Return a name with accents composed: macOS stores them apart from their letters."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _listed(path: Path) -> list[str]:
     """Names in a folder, sorted; none if there is no folder."""
     try:
@@ -154,29 +163,52 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((folder / entry for entry in _listed(folder) if entry.casefold() == name.casefold()), None)
 
 
-def read_list(path: Path) -> tuple[str, ...]:
+def read_list(
+    path: Path, folders: Collection[str] = ("rgb", "thermal", "labels", "images")
+) -> tuple[str, ...]:
     """Return the names of a split list: one per line, without blanks and image suffixes.
 
+    A line may also hold the files of a pair, separated by blanks or commas, if these have one name. Paths
+    into one of `folders`, the data set's own, are reduced to the name; backslashes separate as slashes do.
+
     Raises:
-        InputError: unreadable, not text, empty, or with a name that leads out of the data set.
+        InputError: unreadable, not text, empty, with files of different names in a line, or with a name that
+            leads out of the data set.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Windows writes it
+        lines = content.decode("utf-16" if utf16 else "utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{path}: the split list cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not a text file; a split list has one image name per line") from error
     names = []
-    for line in lines:
-        name = line.strip()
-        if name:
-            if PurePosixPath(name).is_absolute() or ".." in re.split(r"[/\\]", name):
-                raise InputError(f"{path}: {name[:200]} leads out of the data set; write image names")
-            stem, dot, suffix = name.rpartition(".")
-            names.append(stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name)
+    for number, line in enumerate(lines, start=1):
+        columns = re.split(r"[\s,;]+", line.strip())
+        # Names may contain blanks: several columns are files only if each ends as one.
+        if len(columns) < 2 or not all(column.lower().endswith(IMAGE_SUFFIXES) for column in columns):
+            columns = [line.strip()] if line.strip() else []
+        found = list(dict.fromkeys(_name_in_list(path, column, folders) for column in columns))
+        if len(found) > 1:
+            raise InputError(
+                f"{path}: line {number} names {' and '.join(found)}; a line holds one name, that of all "
+                "images of its pair"
+            )
+        names += found
     if not names:
         raise InputError(f"{path}: the split list is empty; write one image name per line")
     return tuple(names)
+
+
+def _name_in_list(path: Path, text: str, folders: Collection[str]) -> str:
+    """The name of a pair that one column of a list gives."""
+    name = PurePosixPath(text.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts:
+        raise InputError(f"{path}: {text[:200]} leads out of the data set; write image names")
+    if name.parent.name.casefold() in {Path(folder).name.casefold() for folder in folders}:
+        name = PurePosixPath(name.name)
+    return composed(str(name.with_suffix("") if name.suffix.lower() in IMAGE_SUFFIXES else name))
 
 
 VAL_FRACTION = 0.1  # share of the training pairs held out, at least
