@@ -58,7 +58,7 @@ def test_read_only_folder(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["train"], "the following options are required: --out"),
-        (["evaluate"], "the following options are required: --checkpoint, --dataset, --root"),
+        (["evaluate"], "the following options are required: --dataset, --root"),
         (["models", "--num-classes", "many"], "--num-classes: expected a whole number, got many"),
         (["models", "--num-classes"], "argument --num-classes: expected one argument"),
         (["models", "--sise", "1x1"], "there is no option --sise 1x1"),

@@ -611,3 +611,13 @@ def test_colour_below_a_quarter_of_16_bits_is_a_warning(tmp_path: Path) -> None:
     for number in range(3):
         write_png(root / "rgb" / f"{number}.png", random_rgb(number).astype(np.uint16) * 64, 16, 2)
     assert any("stays below a quarter" in line for line in check("folders", root).warnings)
+
+
+def test_a_grey_palette_of_few_levels_reaches_white(tmp_path: Path) -> None:
+    """Optimisers store grey images of at most 16 levels as 4-bit palettes of colours up to 255."""
+    levels = np.linspace(0, 255, 16).round().astype(np.uint8)
+    index = np.arange(32, dtype=np.uint8).reshape(4, 8) % 16
+    image = Image.fromarray(index)
+    image.putpalette(np.repeat(levels, 3).tolist())
+    image.save(tmp_path / "a.png", bits=4)
+    assert read_thermal(tmp_path / "a.png") == pytest.approx(levels[index] / 255, abs=1e-6)

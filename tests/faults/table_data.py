@@ -203,7 +203,9 @@ CASES = [
     Case("packing no split", f"{PACK} --split ,", ("--split is empty", "name at least one")),
     Case("packing an unknown split", f"{PACK} --split probe", ("'probe'", "it has")),
     Case(
-        "packing into tars of nothing", f"{PACK} --split test --shard-size 0", ("--shard-size 0", "below 1")
+        "packing into tars of nothing",
+        f"{PACK} --split test --shard-size 0",
+        ("--shard-size 0", "give 1 or more"),
     ),
     Case(
         "packing into a file",
@@ -228,7 +230,7 @@ CASES = [
     Case("an unknown protocol", f"{SCORE} --protocol best", ("best", "mfnet")),
     Case("a protocol of another data set", f"{SCORE} --protocol pst900", ("pst900", "classes")),
     Case("a sheet that is no picture", f"{SCORE} --sheet x.txt", ("--sheet x.txt", ".png")),
-    Case("a sheet of no rows", f"{SCORE} --sheet x.png --sheet-rows 0", ("--sheet-rows 0", "below 1")),
+    Case("a sheet of no rows", f"{SCORE} --sheet x.png --sheet-rows 0", ("--sheet-rows 0", "give 1 or more")),
     Case("scoring a split without labels", SCORE, ("label",), gone("mfnet/labels")),
     Case("evaluating a damaged image", EVALUATE, (IMAGE, "is empty", "copy it again"), holds(IMAGE, b"")),
     Case(
@@ -241,8 +243,10 @@ CASES = [
     Case("evaluating other classes", EVALUATE.replace("model", "other"), ("classes",)),
     Case("evaluating at no size", f"{EVALUATE} --size 0x0", ("--size 0x0", "at least 32", "native")),
     Case("evaluating at a size in words", f"{EVALUATE} --size big", ("--size big", "480x640", "native")),
-    Case("evaluating with no batch", f"{EVALUATE} --batch-size 0", ("--batch-size 0", "below 1")),
-    Case("evaluating with workers below none", f"{EVALUATE} --workers -1", ("--workers -1", "below 0")),
+    Case("evaluating with no batch", f"{EVALUATE} --batch-size 0", ("--batch-size 0", "give 1 or more")),
+    Case(
+        "evaluating with workers below none", f"{EVALUATE} --workers -1", ("--workers -1", "give 0 or more")
+    ),
     Case(
         "evaluating into a file",
         f"{EVALUATE} --save-predictions rgbt.png",

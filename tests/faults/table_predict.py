@@ -86,7 +86,7 @@ CASES = [
     Case(
         "CMYK as RGBT",
         RGBT,
-        ("rgbt.png", "CMYK", "file of its own"),
+        ("rgbt.png", "not a four-channel", "file of its own"),
         holds("rgbt.png", pictures.cmyk()),
         leaves=KEEPS,
     ),
@@ -194,11 +194,11 @@ CASES = [
     ),
     options("an opacity above 1", "--opacity 1.5", "--opacity 1.5", "between 0 and 1"),
     options("an opacity that is no number", "--opacity nan", "--opacity", "a number, got nan"),
-    options("a batch of none", "--batch-size 0", "--batch-size 0", "below 1"),
-    options("a batch below none", "--batch-size -3", "--batch-size -3", "below 1"),
+    options("a batch of none", "--batch-size 0", "--batch-size 0", "give 1 or more"),
+    options("a batch below none", "--batch-size -3", "--batch-size -3", "give 1 or more"),
     options("a batch in words", "--batch-size two", "--batch-size", "a whole number"),
-    options("no workers", "--workers 0", "--workers 0", "below 1"),
-    options("no threads", "--threads 0", "--threads 0", "below 1"),
+    options("no workers", "--workers 0", "--workers 0", "give 1 or more"),
+    options("no threads", "--threads 0", "--threads 0", "give 1 or more"),
     options("an unknown output", "--save index,masks", "masks", "index"),
     options("no output at all", "--save ,", "--save", "index, color"),
     options("an unknown precision", "--precision 8", "precision", "32 or bf16"),
@@ -217,9 +217,6 @@ CASES = [
     options("four channels and two images", "--rgbt rgbt.png", "--rgbt", "leave out"),
     options("a homography that is not there", "--homography h.json", "h.json", "cannot be read"),
     Case("no input at all", "predict --checkpoint model --out out", ("nothing to predict", "--rgb")),
-    Case(
-        "no checkpoint at all", "predict --rgb rgb --thermal thermal --out out", ("--checkpoint", "required")
-    ),
     Case(
         "colour alone for a network of both",
         "predict --checkpoint model --rgb rgb --out out",

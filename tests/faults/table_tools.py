@@ -8,6 +8,7 @@ from fault_case import Case, both, cut, folder, gone, holds, loop
 VIDEO = "predict --checkpoint model --rgb rgb.mp4 --thermal thermal.mp4 --out out.mp4 --device cpu"
 CALIBRATE = "calibrate --rgb rgb --thermal thermal --out h.json"
 SCENES = "data synthesize --out scenes --train 1 --val 0 --test 0 --size 64x64 --workers 1"
+LABEL = "pseudo-label --checkpoint model --rgb rgb --thermal thermal --out out"
 SPLIT = "data convert --to folders --root mfnet --out out"
 INDEX = "data convert --to index --root maps --out out"
 EXPORT = "export --checkpoint model --format torch --out x.pt2"
@@ -138,7 +139,7 @@ CASES = [
         holds("rgb/a.png", b""),
     ),
     Case("calibrating with no tolerance", f"{CALIBRATE} --tolerance 0", ("--tolerance 0", "above 0")),
-    Case("calibrating with no pairs", f"{CALIBRATE} --pairs 0", ("--pairs 0", "below 1")),
+    Case("calibrating with no pairs", f"{CALIBRATE} --pairs 0", ("--pairs 0", "give 1 or more")),
     Case(
         "calibrating over a file",
         f"{CALIBRATE} {POINTS}",
@@ -253,7 +254,9 @@ CASES = [
         "export --checkpoint model --format openvino --out x.xml",
         ("--size",),
     ),
-    Case("exporting with no pairs to check", f"{EXPORT} --check-pairs 0", ("--check-pairs 0", "below 1")),
+    Case(
+        "exporting with no pairs to check", f"{EXPORT} --check-pairs 0", ("--check-pairs 0", "give 1 or more")
+    ),
     Case(
         "explaining a damaged image",
         EXPLAIN,
@@ -280,7 +283,7 @@ CASES = [
     Case("serving at an address that is none", f"{SERVE} --host 300.1.1.1", ("300.1.1.1",)),
     Case("serving with a timeout of NaN", f"{SERVE} --timeout nan", ("--timeout", "a number, got nan")),
     Case("serving nobody", f"{SERVE} --max-concurrent 0", ("--max-concurrent 0", "larger")),
-    Case("serving with threads below none", f"{SERVE} --threads -1", ("--threads -1", "below 0")),
+    Case("serving with threads below none", f"{SERVE} --threads -1", ("--threads -1", "give 0 or more")),
     Case("measuring in no mode", f"{SPEED} --mode sideways", ("--mode sideways", "forward")),
     Case("measuring what is not there", SPEED.replace("./model", "./models"), ("models",)),
     Case("measuring no runs", SPEED.replace("--runs 1", "--runs 0"), ("--runs 0", "1 or more")),
@@ -297,6 +300,31 @@ CASES = [
     Case("a demo in a file", "demo --quick --out rgbt.png", ("rgbt.png", "is a file", "choose another")),
     Case("a demo among other files", "demo --quick --out maps", ("maps", "other files", "choose another")),
     Case("a list with a word too many", "experiment list all", ("all", "efnet experiment list --help")),
+    Case("converting weights of no network", "convert-weights yolo w.pth --out out", ("yolo", "mfnet")),
+    Case(
+        "converting weights that are not there", "convert-weights mfnet w.pth --out out", ("w.pth", "no such")
+    ),
+    Case(
+        "converting weights of another network",
+        "convert-weights mfnet model/model.safetensors --out out",
+        ("model.safetensors", "mfnet"),
+    ),
+    Case(
+        "pseudo-labels with a threshold of two",
+        f"{LABEL} --threshold 2",
+        ("--threshold 2", "probabilities from 0 to 1"),
+    ),
+    Case("pseudo-labels of a class that is none", f"{LABEL} --threshold 0.9,yeti=0.5", ("yeti", "car")),
+    Case(
+        "pseudo-labels with boxes from nowhere",
+        f"{LABEL} --boxes nowhere",
+        ("--boxes nowhere", "no such folder"),
+    ),
+    Case(
+        "pseudo-labels with boxes of a class that is none",
+        f"{LABEL} --boxes maps --box-classes yeti",
+        ("--box-classes yeti", "no such class"),
+    ),
     Case("an unknown command", "segment", ("'segment'", "predict")),
     Case("half a command", "data", ("'data'", "check")),
     Case("a command in capitals", "TRAIN", ("'TRAIN'", "train")),

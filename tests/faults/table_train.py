@@ -206,7 +206,7 @@ CASES = [
     ),
     Case("experiments of no epochs", f"{STUDY} --epochs 0", ("--epochs 0", "1 or more")),
     Case("experiments at no size", f"{STUDY} --size 0", ("--size 0", "480x640")),
-    Case("experiments with workers below none", f"{STUDY} --workers -1", ("--workers -1", "below 0")),
+    Case("experiments with workers below none", f"{STUDY} --workers -1", ("--workers -1", "give 0 or more")),
     Case("a report of nothing", "experiment report table6 --out void", ("void", "experiment run")),
     Case(
         "a report of no finished run",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from prediction_helpers import make_model, write_pair
 
+import efnet
 from efnet.cli.main import main
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.data.images import read_label
+from efnet.data.pairs import PairSet
+from efnet.data.unlabelled import SETTINGS_FILE, open_unlabelled
 from efnet.inference.pseudo_label import Box, pseudo_label, read_boxes, read_thresholds
 
 CLASSES = ClassSet.generic(3)
@@ -143,3 +148,72 @@ def test_wrong_options(start: list[str], tmp_path: Path, capsys: pytest.CaptureF
         assert main([*start, *words]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out" / "labels").exists()
+
+
+def test_other_settings_are_not_mixed_into_a_folder(
+    start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*start, "--threshold", "0"]) == 0
+    label = tmp_path / "out" / "labels" / "frame0.png"
+    before = label.read_bytes()
+    assert main([*start, "--threshold", "1"]) == 2
+    assert "other settings (threshold)" in capsys.readouterr().err
+    assert label.read_bytes() == before
+    assert main([*start, "--threshold", "0"]) == 0
+    assert capsys.readouterr().out.strip() == f"labelled 0 of 2 pairs in {tmp_path / 'out'}"
+    assert main([*start, "--threshold", "1", "--overwrite"]) == 0
+    assert label.read_bytes() != before
+
+
+def test_a_network_of_other_classes_needs_no_boxes(start: list[str], tmp_path: Path) -> None:
+    efnet.create_model("mfnet", 3).save_pretrained(tmp_path / "model")
+    assert main(start) == 0
+    settings = json.loads((tmp_path / "out" / SETTINGS_FILE).read_text())
+    assert settings["classes"] == list(CLASSES.names)
+
+
+def test_files_of_sub_folders_get_flat_names(start: list[str], tmp_path: Path) -> None:
+    for camera in ("rgb", "thermal"):
+        (tmp_path / camera / "day").mkdir()
+        (tmp_path / camera / "frame0.png").rename(tmp_path / camera / "day" / "frame0.png")
+    assert main(start) == 0
+    split = replace(open_unlabelled_like(make_model().classes), root=tmp_path)
+    found = open_unlabelled(str(tmp_path / "out"), split)
+    assert [pair.name for pair in found.pairs] == ["day_frame0", "frame1"]
+    assert all(pair.label is not None and pair.label.is_file() for pair in found.pairs)
+    with pytest.raises(InputError, match="labels of other classes"):
+        open_unlabelled(str(tmp_path / "out"), open_unlabelled_like(CLASSES))
+
+
+def open_unlabelled_like(classes: ClassSet) -> PairSet:
+    """A split of these classes."""
+    return PairSet("folders", Path(), "train", (), classes, "native")
+
+
+def test_boxes_must_be_there(start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = make_model().classes.names
+    boxes = ["--boxes", str(tmp_path / "boxes"), "--box-classes", names[1]]
+    (tmp_path / "boxes").mkdir()
+    assert main([*start, *boxes]) == 2
+    assert "no pair has a file there" in capsys.readouterr().err
+    (tmp_path / "boxes" / "frame0.txt").write_text("0 0.5 0.5 1 1\n")
+    assert main([*start, *boxes]) == 0
+
+
+def test_the_images_own_folder_is_refused(
+    start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start[4] = str(tmp_path)
+    assert main(start) == 2
+    assert "holds the images of --rgb" in capsys.readouterr().err
+
+
+def test_a_covered_camera_gives_no_label(
+    start: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rgb" / "frame0.png"
+    with Image.open(path) as image:
+        Image.new("RGB", image.size).save(path)
+    assert main(start) == 2
+    assert "frame0" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "out" / "labels").iterdir()] == ["frame1.png"]

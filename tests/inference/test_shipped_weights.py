@@ -36,10 +36,8 @@ def test_they_load_as_any_checkpoint() -> None:
     assert model.classes.names[:4] == ("unlabeled", "car", "person", "bike")
     assert {value.dtype for value in model.parameters()} == {torch.float32}
     assert model.training_summary["dataset"] == "mfnet"
-    assert all(
-        torch.equal(value, load_checkpoint(DEFAULT_WEIGHTS).state_dict()[name])
-        for name, value in model.state_dict().items()
-    )
+    named = load_checkpoint(DEFAULT_WEIGHTS).state_dict()
+    assert all(torch.equal(value, named[name]) for name, value in model.state_dict().items())
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,9 +148,11 @@ def test_values_of_a_recipe_are_checked_from_python_too() -> None:
 def test_one_list_of_options() -> None:
     """What one of them has, all have, with the same default."""
     options = NetworkOptions()
-    for config in (EFNetConfig(BACKBONES["tiny"]), NetworkConfig()):
+    network = EFNetConfig(BACKBONES["tiny"])
+    assert network.decoder == "mfad", "None means the network's own"
+    for config in (network, NetworkConfig(decoder="mfad")):
         assert {name: getattr(config, name) for name in options.names()} == {
-            name: getattr(options, name) for name in options.names()
+            name: getattr(options, name) or "mfad" for name in options.names()
         }
     changed = NetworkConfig(name="efnet_tiny", tau=(0.5, 0.5, 0.5), drop_path=0.1)
     assert changed.changed() == {"tau": (0.5, 0.5, 0.5)}

@@ -13,7 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -155,7 +155,7 @@ def serve_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(name: str, filename: str, **_: object) -> str:
         path = folder / name / filename
         if not (folder / name).is_dir():
-            raise huggingface_hub.errors.OfflineModeIsEnabled(f"no {name}")
+            raise LocalEntryNotFoundError(f"the hub is out of reach, and {name} was not fetched before")
         if not path.is_file():
             raise EntryNotFoundError(f"no {filename} in {name}")
         return str(path)
@@ -231,10 +231,24 @@ def test_https_addresses_with_a_sum(edge: SegmentationModel, address: tuple[str,
     again = initialise(edge, f"{url}/lite0.pth#sha256={right.upper()}")
     assert again.loaded == report.loaded, "the second time it comes from the cache"
     with pytest.raises(InputError, match="cannot be fetched"):
-        initialise(edge, f"{url}/other.pth#sha256={right}")
+        initialise(edge, f"{url}/other.pth#sha256={'1' * 64}")
     path.write_bytes(b"something else")
     with pytest.raises(InputError, match="it was changed"):
         initialise(edge, f"{url}/lite0.pth#sha256={'0' * 64}")
+
+
+def test_a_folder_of_weights_alone(edge: SegmentationModel, tmp_path: Path) -> None:
+    torch.save(lite_state(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "README.md").write_text("---\nlicense: [a\n---\n")
+    assert initialise(edge, str(tmp_path)).licence == "not stated"
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": ["x"]}))
+    assert initialise(edge, str(tmp_path)).licence == "not stated"
+
+
+@pytest.mark.parametrize("place", ["host/a b.pth", "host:x/w.pth", "[x/w.pth"])
+def test_addresses_that_are_none(edge: SegmentationModel, place: str) -> None:
+    with pytest.raises(InputError, match=r"cannot be fetched|not an address"):
+        initialise(edge, f"https://{place}#sha256={'0' * 64}")
 
 
 @pytest.mark.parametrize(

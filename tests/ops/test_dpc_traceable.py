@@ -71,11 +71,11 @@ def test_tiles_prove_what_they_say(tokens: int, k: int) -> None:
     places = torch.rand(2, tokens, 2) * torch.tensor([30.0, 40.0])
     table = Table.of(torch.randn(2, tokens, 8), places, 0.7)
     window = window_off_grid(table)
-    found = window.nearest(k)
+    near, token = window.nearest(k)
     expected = distances(table).topk(k, 2, largest=False).values
-    proved = found.distance[..., -1] <= window.bound
-    torch.testing.assert_close(found.distance[proved].double(), expected[proved], rtol=1e-4, atol=2e-3)
-    apart = distances(table).gather(2, found.token)
+    proved = near[..., -1] <= window.bound
+    torch.testing.assert_close(near[proved].double(), expected[proved], rtol=1e-4, atol=2e-3)
+    apart = distances(table).gather(2, token)
     torch.testing.assert_close(apart[proved], expected[proved], rtol=1e-4, atol=2e-3)
     assert proved.float().mean() > (0.9 if tokens > 600 else 0.999)
 
@@ -104,12 +104,12 @@ def test_densities_of_nearly_equal_tokens() -> None:
     areas = 5 * torch.randn(2, 16).repeat_interleave(192, 0)
     features = (areas + 1e-4 * torch.randn(384, 16))[None]
     table = Table.of(features, cells(16, 24), 0.7)
-    nearest = traceable._neighbors(table, window_on_grid(table, (16, 24)), 5)
-    pairs = features[0].double()[nearest.token[0]] - features[0].double()[:, None]
+    near, token = traceable._neighbors(table, window_on_grid(table, (16, 24)), 5)
+    pairs = features[0].double()[token[0]] - features[0].double()[:, None]
     places = cells(16, 24)[0].double()
-    spatial = (places[nearest.token[0]] - places[:, None]).norm(dim=-1)
+    spatial = (places[token[0]] - places[:, None]).norm(dim=-1)
     expected = pairs.norm(dim=-1) / 4 + 0.7 * spatial
-    torch.testing.assert_close(nearest.distance[0].double(), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(near[0].double(), expected, rtol=1e-5, atol=1e-7)
 
 
 def with_faults(features: Tensor) -> Tensor:

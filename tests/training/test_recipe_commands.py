@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from efnet.cli.main import main
+from efnet.data.layouts.public import MFNET_CLASSES
 from efnet.models.checkpoint import load_checkpoint
 from efnet.training import get_recipe
 
@@ -146,7 +147,8 @@ def test_pretraining_on_generated_scenes(
     words = f"data convert --to folders --root {scenes} --out {other}".split()
     assert status(*words) == 0
     names = [f"class {value}" for value in range(10)]
-    (other / "dataset.yaml").write_text(yaml.safe_dump({"names": names}))
+    palette = [list(color) for color in (*MFNET_CLASSES.palette, (1, 2, 3))]
+    (other / "dataset.yaml").write_text(yaml.safe_dump({"names": names, "palette": palette}))
     more = ["--dataset", "folders", "--recipe", "strong", "--init", tmp_path / "pre"]
     assert status(*short(other, tmp_path / "ten", *more)) == 0
     report = json.loads((tmp_path / "ten" / "run.json").read_text())["init"]

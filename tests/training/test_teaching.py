@@ -20,8 +20,8 @@ from efnet.cli.main import main
 from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
 from efnet.data.layouts import open_split
-from efnet.data.unlabelled import SemiDataset, open_unlabelled
-from efnet.models import SegmentationModel
+from efnet.data.unlabelled import SETTINGS_FILE, SemiDataset, open_unlabelled
+from efnet.models import InputSpec, SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
 from efnet.training import Interrupted, get_recipe
 from efnet.training import train as run_training
@@ -154,8 +154,16 @@ def test_teachers_of_other_classes_are_refused(scenes: Path, tmp_path: Path) -> 
     efnet.create_model("mfnet", 3).save_pretrained(tmp_path / "three")
     with pytest.raises(InputError, match="a network of other classes"):
         load_teacher(
-            str(tmp_path / "three"), open_split("mfnet", scenes, "train").classes, efnet.create_model("mfnet")
+            str(tmp_path / "three"),
+            open_split("mfnet", scenes, "train").classes,
+            efnet.create_model("mfnet"),
+            "auto",
         )
+    teacher = efnet.create_model("mfnet", 9)
+    teacher.input = InputSpec(None, (0.0, 100.0))
+    teacher.save_pretrained(tmp_path / "range")
+    with pytest.raises(InputError, match="thermal range"):
+        load_teacher(str(tmp_path / "range"), teacher.classes, teacher, "auto")
 
 
 COMMON = ("--dataset", "mfnet", "--model", "mfnet", "--size", "32x48", "--batch-size", "2", "--workers", "0")
@@ -198,6 +206,8 @@ def test_runs_with_each_teacher(scenes: Path, tmp_path: Path) -> None:
         Image.fromarray(np.full((40, 60), 2, dtype=np.uint8)).save(
             tmp_path / "more" / "labels" / f"{name}.png"
         )
+    classes = {"classes": list(open_split("mfnet", scenes, "train").classes.names)}
+    (tmp_path / "more" / SETTINGS_FILE).write_text(json.dumps(classes))
     fixed = train(scenes, tmp_path / "fixed", "--epochs", "1", "--unlabelled", str(tmp_path / "more"))
     assert fixed[0] > plain[0]
     facts = json.loads((tmp_path / "given" / "best" / "config.json").read_text())["training"]
@@ -248,6 +258,39 @@ def test_a_resumed_run_is_the_uninterrupted_one(scenes: Path, tmp_path: Path) ->
     first, second = (load_checkpoint(tmp_path / name).state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(second[name], value) for name, value in first.items())
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
+def test_thermal_values_are_scaled_as_those_of_labelled_pairs(scenes: Path, tmp_path: Path) -> None:
+    raw = np.linspace(7000, 9000, 60).astype(np.uint16)[None].repeat(40, 0)
+    (tmp_path / "thermal").mkdir()
+    Image.fromarray(raw).save(tmp_path / "thermal" / "a.png")
+    (tmp_path / "rgb").mkdir()
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "rgb" / "a.png")
+    split = open_split("mfnet", scenes, "train")
+    unlabelled = open_unlabelled(str(tmp_path), split)
+    dataset = SemiDataset(
+        split,
+        unlabelled,
+        size=(40, 60),
+        augment=AugmentConfig(flip=0, scale=(1, 1)),
+        thermal_scale=(6000, 10000),
+    )
+    seen = dataset.unlabelled.read(0).thermal
+    assert seen == pytest.approx((raw.astype(np.float32) - 6000) / 4000, abs=1e-5)
+
+
+def test_another_teacher_does_not_finish_a_run(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = open_split("mfnet", scenes, "train").classes
+    efnet.create_model("mfnet", classes=classes).save_pretrained(tmp_path / "teacher")
+    words = ("--epochs", "1", "--teacher", str(tmp_path / "teacher"))
+    train(scenes, tmp_path / "run", *words)
+    again = ["train", "--out", str(tmp_path / "run"), "--resume", "--epochs", "2", "--quiet"]
+    torch.manual_seed(9)
+    efnet.create_model("mfnet", classes=classes).save_pretrained(tmp_path / "teacher")
+    assert main(again) == 2
+    assert "the teacher is not what this run began with" in capsys.readouterr().err
 
 
 def test_faults_before_training(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,8 +187,10 @@ def _measure_networks(args: Namespace, sizes: list[tuple[int, int]], device: str
 
     accuracy = read_accuracy(args.accuracy) if args.accuracy else {}
     # As text, for other processes.
-    given = [(pair.rgb, pair.thermal) for pair in arguments.find_check_pairs(args)]
-    files = tuple((rgb and str(rgb), thermal and str(thermal)) for rgb, thermal in given)
+    files = tuple(
+        (None if pair.rgb is None else str(pair.rgb), None if pair.thermal is None else str(pair.thermal))
+        for pair in arguments.find_check_pairs(args)
+    )
     # At least as many rounds as it takes to use every pair once.
     runs = args.runs or max(RUNS[args.mode], -(-len(files) // args.batch))
     plan = Plan(runs, args.warmup, parts=not args.runtime, memory=not args.no_memory)

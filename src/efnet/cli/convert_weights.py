@@ -33,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Convert the file and print what was loaded; return 0."""
+    from efnet.models.base import CONFIG_FILE
     from efnet.models.baselines import BASELINES
 
     if args.name not in BASELINES:
@@ -42,6 +43,8 @@ def run(args: Namespace) -> int:
     if modality not in network.modalities:
         raise InputError(f"--modality {modality}: {args.name} exists for {', '.join(network.modalities)}")
     check_folder_writable("--out", args.out)
+    if args.out.is_dir() and any(args.out.iterdir()) and not (args.out / CONFIG_FILE).is_file():
+        raise InputError(f"--out {args.out}: holds other files; choose another folder")
     classes: ClassSet | None = None
     if args.dataset:
         classes = find_layout(args.dataset).class_set(Path(args.dataset).parent)

@@ -86,6 +86,7 @@ def write_report(
     from efnet.data.sample import read_sample
     from efnet.evaluation import report as reports
     from efnet.evaluation.sheet import SheetRow, choose_rows, draw_sheet
+    from efnet.reporting.tables import percent
 
     report = reports.build_report(tally, circumstances)
     summary = reports.headline(report)
@@ -100,7 +101,7 @@ def write_report(
         miou, drawn = tally.pair_miou(), []
         for place, pair in zip(places, chosen.pairs, strict=True):
             sample = read_sample(pair, pairset.classes, pairset.thermal_scale, pairset.registered)
-            note = f"{f'{pair.condition}, ' if pair.condition else ''}mIoU {reports.percent(miou[place])}"
+            note = f"{f'{pair.condition}, ' if pair.condition else ''}mIoU {percent(miou[place])}"
             drawn.append(SheetRow(pair.name, sample.rgb, sample.thermal, *maps[pair.name], note))
         title = f"{pairset.dataset} {pairset.split}, protocol {tally.protocol.name}: {summary}"
         return draw_sheet(drawn, pairset.classes, tally.protocol, title)

@@ -105,7 +105,8 @@ def read_thermal(path: PathLike, scale: ThermalScale = "auto") -> NDArray[np.flo
 def to_thermal(image: Raster, scale: ThermalScale = "auto") -> NDArray[np.float32]:
     """Scale a thermal image to [0, 1] as `scale_thermal`; errors as `read_thermal`."""
     raw, missing = thermal_values(image)
-    if scale == "auto" and raw.dtype == np.uint8 and image.white not in (255, 0):
+    stored = image.palette is None  # colours of a palette always reach 255
+    if scale == "auto" and raw.dtype == np.uint8 and stored and image.white not in (255, 0):
         return np.asarray(np.minimum(raw.astype(np.float32) / np.float32(image.white), 1), dtype=np.float32)
     return scale_thermal(raw, scale, missing, image.name)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from efnet.core.errors import InputError
+from efnet.core.safe_parse import parse_json
 from efnet.data.augment import AugmentConfig, augment
 from efnet.data.dataset import Item, PairDataset, to_tensors
 from efnet.data.layouts.listing import TripleFolders
@@ -27,6 +28,9 @@ STRONG = AugmentConfig(
 )
 """Changes that only the student sees: colours and thermal values vary, places stay."""
 
+SETTINGS_FILE = "pseudo-label.json"
+"""Classes and settings of the pseudo-labels beside it."""
+
 PREFIX = "unlabelled_"
 """Beginning of the names of such a pair's entries in an item."""
 
@@ -43,7 +47,27 @@ def open_unlabelled(folder: str, like: PairSet) -> PairSet:
     if not stems:
         raise InputError(f"{root}: no pairs; put their images into {root / 'rgb'} and {root / 'thermal'}")
     pairs = tuple(folders.pair(stem) for stem in stems)
-    return replace(like, root=root, split="unlabelled", pairs=pairs, thermal_scale="auto", registered=True)
+    unlabelled = replace(like, root=root, split="unlabelled", pairs=pairs, registered=True)
+    if folders.labels.exists:
+        _require_classes(root, like.classes.names)
+    return unlabelled
+
+
+def _require_classes(root: Path, names: tuple[str, ...]) -> None:
+    """Raise InputError if pseudo-labels were written for other classes, or for the same in another order."""
+    path = root / SETTINGS_FILE
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))["classes"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{path}: says which classes the labels of {root} have, and cannot be read ({error}); write them "
+            "with efnet pseudo-label"
+        ) from error
+    if tuple(found) != names:
+        raise InputError(
+            f"{path}: labels of other classes ({', '.join(map(str, found))}) than the data set's "
+            f"({', '.join(names)}); write them anew with a network of these classes"
+        )
 
 
 class SemiDataset(PairDataset):
@@ -57,7 +81,8 @@ class SemiDataset(PairDataset):
 
     def __init__(self, pairset: PairSet, unlabelled: PairSet, *args: Any, **options: Any) -> None:
         super().__init__(pairset, *args, **options)
-        self.unlabelled = PairDataset(unlabelled, thermal_scale="auto", cache=options.get("cache", False))
+        cache = self._cache is not None
+        self.unlabelled = PairDataset(unlabelled, thermal_scale=self.thermal_scale, cache=cache)
 
     def preload(self) -> None:
         """Fill the caches; errors as `PairDataset.preload`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,15 +110,8 @@ def pseudo_label(
     return label
 
 
-def keep_images(folder: Path, name: str, files: Mapping[str, Path]) -> None:
-    """Put a pair's images beside its label, as links to the same data where the disk allows it.
-
-    `files` maps `rgb` and `thermal` to their files.
-    """
+def copy_images(folder: Path, name: str, files: Mapping[str, Path]) -> None:
+    """Copy a pair's images beside its label; `files` maps `rgb` and `thermal` to their files."""
     for camera, source in files.items():
-        target = folder / camera / f"{name}{source.suffix}"
-        with replacing(target) as temporary:
-            try:
-                os.link(source.resolve(), temporary)
-            except OSError:
-                shutil.copyfile(source, temporary)
+        with replacing(folder / camera / f"{name}{source.suffix}") as temporary:
+            shutil.copyfile(source, temporary)

@@ -144,9 +144,10 @@ class NetworkOptions:
         return tuple(field.name for field in dataclasses.fields(NetworkOptions))
 
     def changed(self) -> dict[str, Any]:
-        """The options that differ from the full model's."""
-        full = NetworkOptions()
-        return {name: value for name in self.names() if (value := getattr(self, name)) != getattr(full, name)}
+        """The options that differ from the paper's full model."""
+        full = NetworkOptions(decoder="mfad")
+        values = {name: getattr(self, name) for name in self.names()}
+        return {name: value for name, value in values.items() if value not in (None, getattr(full, name))}
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,20 @@ import importlib.util
 import os
 import tempfile
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import huggingface_hub
 import torch
+import yaml
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 
 from efnet.core.errors import InputError
 from efnet.models.base import CONFIG_FILE, SegmentationModel, read_config
@@ -57,7 +64,7 @@ def _find(network: SegmentationModel, source: str) -> Found | None:
     """Find weights of other authors; None: `source` is a checkpoint of ours."""
     if source == "imagenet":
         return _installed(network)
-    if urlsplit(source).scheme in ("http", "https"):
+    if source.startswith(("http:", "https:")):
         return Found(_download(source))
     path = Path(source).expanduser()
     if path.is_file() and path.name != CONFIG_FILE:
@@ -73,46 +80,49 @@ def _find(network: SegmentationModel, source: str) -> Found | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder is a run or a checkpoint of this package; others too have a `config.json`."""
-    return not (folder / CONFIG_FILE).is_file() or read_config(folder).get("architecture") in ARCHITECTURES
+    """Whether a folder of weights is a checkpoint of this package; others too have a `config.json`."""
+    architecture = read_config(folder).get("architecture") if (folder / CONFIG_FILE).is_file() else None
+    return isinstance(architecture, str) and architecture in ARCHITECTURES
 
 
 def _fetch(name: str) -> Found | None:
     """Fetch a repository's weights and card; None: it is a checkpoint of ours."""
-    try:
-        if _is_ours(Path(huggingface_hub.hf_hub_download(name, CONFIG_FILE)).parent):
-            return None
-    except EntryNotFoundError:
-        pass  # weights alone
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise InputError(
-            f"{name}: neither a file or folder here nor a repository on the hub that can be fetched "
-            f"({type(error).__name__}); check the path or the name"
-        ) from error
+    config = _fetch_file(name, CONFIG_FILE)
+    if config is not None and _is_ours(config.parent):
+        return None
     for file in _WEIGHT_FILES:
-        try:
-            path = Path(huggingface_hub.hf_hub_download(name, file))
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, OSError) as error:
-            raise InputError(
-                f"{name}: {file} cannot be fetched ({type(error).__name__}); try again"
-            ) from error
-        try:
-            card = Path(huggingface_hub.hf_hub_download(name, "README.md"))
-        except (EntryNotFoundError, HfHubHTTPError, OSError):
-            return Found(path)
-        return Found(path, _licence(card))
+        path = _fetch_file(name, file)
+        if path is not None:
+            card = _fetch_file(name, "README.md")
+            return Found(path) if card is None else Found(path, _licence(card))
     raise InputError(
         f"{name}: has no {' or '.join(_WEIGHT_FILES)}; give a repository with weights of PyTorch"
     )
+
+
+def _fetch_file(name: str, file: str) -> Path | None:
+    """Fetch a file of a repository; None: it has none of that name."""
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, file))
+    except (
+        LocalEntryNotFoundError
+    ) as error:  # a kind of the next one, yet it means that the hub is out of reach
+        fault: Exception = error
+    except EntryNotFoundError:
+        return None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        fault = error
+    raise InputError(
+        f"{name}: neither a file or folder here nor a repository on the hub that can be fetched "
+        f"({type(fault).__name__}); check the path or the name, and the connection"
+    ) from fault
 
 
 def _licence(card: Path) -> str:
     """The licence that a model card states."""
     try:
         stated = ModelCard.load(card).data.to_dict().get("license")
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         stated = None
     return str(stated) if stated else _UNSTATED
 
@@ -138,7 +148,10 @@ def _installed(network: SegmentationModel) -> Found:
 
 def _download(address: str) -> Path:
     """Fetch a file whose SHA-256 the address states; kept in PyTorch's cache by that sum."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise InputError(f"{address}: not an address ({error}); correct it") from error
     expected = parts.fragment.removeprefix("sha256=").lower()
     is_sum = len(expected) == 64 and set(expected) <= set("0123456789abcdef")
     if parts.scheme != "https" or not parts.fragment.startswith("sha256=") or not is_sum:
@@ -146,7 +159,7 @@ def _download(address: str) -> Path:
             f"{address}: give https://...#sha256=<64 digits>; the sum protects against a changed file"
         )
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / f"{expected[:16]}-{Path(parts.path).name}"
+    path = folder / f"{expected[:32]}{Path(parts.path).suffix[:16]}"
     if not (path.is_file() and _sha256(path) == expected):
         folder.mkdir(parents=True, exist_ok=True)
         url = address.partition("#")[0]
@@ -154,7 +167,7 @@ def _download(address: str) -> Path:
             fetched = Path(temporary) / path.name
             try:
                 torch.hub.download_url_to_file(url, str(fetched))
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, HTTPException) as error:
                 raise InputError(f"{url}: cannot be fetched ({error}); check the address") from error
             if _sha256(fetched) != expected:
                 raise InputError(f"{url}: its SHA-256 is {_sha256(fetched)}, not {expected}; it was changed")

@@ -8,7 +8,7 @@ grid. Both are sums over groups of rows, which `embedding_bag` computes without 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, lru_cache, wraps
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -68,6 +68,7 @@ class TokenGrid:
         self.num_tokens = num_tokens
         self.size = size
         self.regular = regular
+        self._cells: Groups | None = None
         self._exchanges: dict[str, Exchange] = {}
         self._to_map: dict[Size, tuple[Tensor, Groups]] = {}
         self._to_token: dict[Size, Tensor] = {}
@@ -79,10 +80,12 @@ class TokenGrid:
         assignment = torch.arange(cells, device=device).expand(batch, cells)
         return cls(assignment, cells, size, regular=True)
 
-    @cached_property
+    @property  # not a cached one, whose lock `torch.compile` cannot enter
     def cells(self) -> Groups:
         """The cells of the batch, grouped by token; found once for all that a stage asks."""
-        return group_rows(self.assignment, self.num_tokens)
+        if self._cells is None:
+            self._cells = group_rows(self.assignment, self.num_tokens)
+        return self._cells
 
     def exchange(self, map_size: Size) -> Exchange:
         """Means between the tokens of the batch and a map, for an exported program.

@@ -96,9 +96,10 @@ def collect_report(
 def first_look(paths: DemoPaths, count: int) -> list[FirstLook]:
     """List up to `count` of the user's pairs, and of the generated ones, as the shipped weights see them."""
     return [
-        FirstLook(overlay.stem, overlay, folder / "color" / overlay.name)
+        FirstLook(name.with_suffix("").as_posix(), overlay, folder / "color" / name)
         for folder in (paths.yours, paths.shipped)
         for overlay in sorted((folder / "overlay").rglob("*.png"))[:count]
+        for name in (overlay.relative_to(folder / "overlay"),)
     ]
 
 
@@ -201,6 +202,9 @@ def run_demo(
     """
     if (rgb is None) != (thermal is None):
         raise InputError("your own pairs need both `rgb` and `thermal`")
+    for given in (rgb, thermal):
+        if given is not None and Path(given).absolute().is_relative_to(out.absolute()):
+            raise InputError(f"{given}: lies in {out}, whose results are replaced; choose another `out`")
     paths = DemoPaths(out)
     _clear(paths, plan)
     steps: list[Step] = []

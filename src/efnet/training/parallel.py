@@ -29,6 +29,8 @@ _WHOLE = StateDictOptions(full_state_dict=True)
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Shard a network over the processes of a mesh: its transformer blocks one by one, then the rest."""
+    for parameter in network.parameters():  # sharding takes no other order of memory, such as channels last
+        parameter.data = parameter.data.contiguous()
     for name, module in network.named_modules():
         # Only blocks: a part must not return a view, and sums with shortcuts are none.
         if name.endswith("blocks") and isinstance(module, nn.ModuleList):
@@ -51,7 +53,8 @@ class Whole:
         """Gather the sharded network into the copy, and return it."""
         state: dict[str, Any] = get_model_state_dict(spread, options=_WHOLE)
         for name, _ in spread.named_buffers():  # batch statistics, of each process's own pairs
-            torch.distributed.broadcast(state[name], 0)
+            if name in state:  # constants are not saved
+                torch.distributed.broadcast(state[name], 0)
         self.network.load_state_dict(state)
         return self.network
 

@@ -41,10 +41,11 @@ def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[Segmentatio
     names, default = (*config.names(), "drop_path", "checkpoint_activations"), NetworkConfig()
     try:
         known = model_options(config.name)
-        known = (
-            (*known, "checkpoint_activations") if "drop_path" in known else known
-        )  # both are of the blocks
+        if "drop_path" in known:  # both are of transformer blocks
+            known = (*known, "checkpoint_activations")
         changed = [name for name in names if getattr(config, name) != getattr(default, name)]
+        if "decoder" not in known and config.decoder == "mfad":
+            changed.remove("decoder")  # the default that runs of version 0.1 recorded for every network
         wrong = [f"network.{name}" for name in changed if name not in known]
         if wrong:
             raise InputError(f"{config.name} has no {', '.join(wrong)}; leave it out")

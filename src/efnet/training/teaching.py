@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
+from efnet.data.pairs import ThermalScale
 from efnet.models.base import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
 from efnet.ops.precision import at_least_float32
@@ -15,8 +16,13 @@ from efnet.training.config import TeachConfig
 from efnet.training.loss import cross_entropy
 
 
-def load_teacher(source: str, classes: ClassSet, student: SegmentationModel) -> SegmentationModel:
-    """Load a teacher; raises InputError if it cannot be read, or has other classes or cameras."""
+def load_teacher(
+    source: str, classes: ClassSet, student: SegmentationModel, scale: ThermalScale
+) -> SegmentationModel:
+    """Load a teacher for a run whose thermal values are scaled by `scale`.
+
+    Raises InputError if it cannot be read, or has other classes, cameras or another thermal range.
+    """
     teacher = load_checkpoint(source)
     if teacher.classes.names != classes.names:
         raise InputError(
@@ -25,6 +31,11 @@ def load_teacher(source: str, classes: ClassSet, student: SegmentationModel) -> 
         )
     if teacher.modality not in ("rgbt", student.modality) and student.modality != "rgbt":
         raise InputError(f"{source}: a network of {teacher.modality} alone; give one of both cameras")
+    if teacher.input.thermal_scale != scale:
+        raise InputError(
+            f"{source}: learned with the thermal range {teacher.input.thermal_scale}, but this run has "
+            f"{scale}; give the same `thermal_scale`"
+        )
     return teacher.requires_grad_(False).eval()
 
 

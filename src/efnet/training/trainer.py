@@ -26,6 +26,7 @@ from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
 from efnet.data.unlabelled import SemiDataset, open_unlabelled
 from efnet.data.verify import verify
+from efnet.inference.resume import fingerprint as weights_fingerprint
 from efnet.models.base import InputSpec, SegmentationModel
 from efnet.training.config import TrainConfig
 from efnet.training.logs import Reporter, Row, RunLog, Steps, read_rows
@@ -175,7 +176,8 @@ def _teaching(
     teach = config.teach
     if teach.teacher is None and teach.unlabelled is None:
         return None, None
-    own = None if teach.teacher is None else load_teacher(teach.teacher, split.classes, network)
+    scale = network.input.thermal_scale
+    own = None if teach.teacher is None else load_teacher(teach.teacher, split.classes, network, scale)
     if teach.unlabelled is None:
         return Teaching(teach, own, has_labels=False), None
     unlabelled = open_unlabelled(teach.unlabelled, split)
@@ -234,11 +236,14 @@ class Trainer:
         splits = {"train": self.train_set, "val": self.val_set}
         splits |= {} if self.unlabelled is None else {"unlabelled": self.unlabelled}
         data = self.group.once(lambda: fingerprint(**splits))
+        teacher = None if self.learner.teaching is None else self.learner.teaching.own
+        if teacher is not None:
+            data["teacher"] = weights_fingerprint(teacher)
         known = self.group.once(self.folder.read_facts) if resume else {}
         if known.get("data", data) != data:
             raise InputError(
-                f"{self.config.data.root}: the data is not what this run began with; restore it, or start "
-                "a new run with another `out`"
+                f"{self.config.data.root}: the data or the teacher is not what this run began with; restore "
+                "it, or start a new run with another `out`"
             )
         if resume:
             before, now = known.get("global_batch", self.order.batch_size), self.order.batch_size

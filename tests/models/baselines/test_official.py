@@ -176,7 +176,7 @@ def test_a_checkpoint_of_an_earlier_network_of_that_name_is_refused(tmp_path: Pa
     values = json.loads(path.read_text())
     del values["revision"]  # as before
     path.write_text(json.dumps(values))
-    with pytest.raises(InputError, match=r"a checkpoint of an earlier `mfnet`.*train it again"):
+    with pytest.raises(InputError, match=r"a checkpoint of an earlier mfnet.*train it again"):
         load_checkpoint(tmp_path)
 
 

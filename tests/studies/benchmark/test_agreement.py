@@ -170,7 +170,7 @@ def test_one_table_of_time_and_agreement(
         pytest.importorskip(package)
     # The fixture `exported` exports in a process of its own, as users do.
     here = lambda words: SimpleNamespace(returncode=main(words[1:]))  # noqa: E731
-    monkeypatch.setattr(networks, "run_python", here)
+    monkeypatch.setattr(networks.measure, "run_python", here)
     words = ["--models", "mfnet", "--runtime", "torch,onnx-int8", "--runs", "2", "--no-memory"]
     values, text = measured(tmp_path, *words, *checks(folder), "--check-pairs", "2")
     plain, file = values["rows"]

@@ -22,9 +22,9 @@ def finished(tmp_path_factory):
     own = tmp_path_factory.mktemp("own")
     rng = np.random.default_rng(0)
     for camera, shape in (("rgb", (40, 60, 3)), ("thermal", (40, 60))):
-        (own / camera).mkdir()
+        (own / camera / "sub").mkdir(parents=True)
         for name in ("first", "second", "third"):
-            Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(own / camera / f"{name}.png")
+            Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(own / camera / "sub" / f"{name}.png")
     lines: list[str] = []
     report = run_demo(out, TINY, main, lines.append, str(own / "rgb"), str(own / "thermal"))
     return DemoPaths(out), report, lines
@@ -51,6 +51,9 @@ def test_one_camera_of_ones_own_is_not_enough(tmp_path):
     with pytest.raises(InputError, match="both `rgb` and `thermal`"):
         run_demo(tmp_path / "demo", TINY, main, str, rgb=str(tmp_path))
     assert not (tmp_path / "demo").exists()
+    inside = str(tmp_path / "demo" / "yours" / "rgb")
+    with pytest.raises(InputError, match="whose results are replaced"):
+        run_demo(tmp_path / "demo", TINY, main, str, rgb=inside, thermal=str(tmp_path))
 
 
 def test_predicted_files_score_as_the_evaluation(finished):

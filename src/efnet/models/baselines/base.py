@@ -174,7 +174,7 @@ class Baseline(SegmentationModel):
             if ours in two and two[ours].shape != three[ours].shape and value.ndim == two[ours].ndim:
                 for size, first, second in zip(value.shape, two[ours].shape, three[ours].shape, strict=True):
                     if first != second:
-                        return 2 + (size - first) // (second - first)
+                        return int(2 + (size - first) // (second - first))
         raise InputError(f"{path}: not weights of {cls.architecture}: no classifier of it is in the file")
 
     def describe(self) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Baseline(SegmentationModel):
         values = read_config(Path(folder))
         if values.get("architecture") == cls.architecture and values.get("revision", 1) != cls.revision:
             raise InputError(
-                f"{Path(folder) / CONFIG_FILE}: a checkpoint of an earlier `{cls.architecture}`, another "
+                f"{Path(folder) / CONFIG_FILE}: a checkpoint of an earlier {cls.architecture}, another "
                 "network than its authors' which now has the name; train it again, or use the version of "
                 f"efnet that wrote it ({values.get('efnet_version')})"
             )

@@ -126,16 +126,10 @@ class CMNeXt(RectifiedPair):
             (rf"backbone\.extra_{theirs}\.", f"thermal.stages.{stage}.{ours}.")
             for stage in range(4)
             for theirs, ours in (
-                (
-                    rf"backbone\.extra_downsample_layers\.{stage}\.proj\.module\.",
-                    f"thermal.stages.{stage}.proj.",
-                ),
-                (
-                    rf"backbone\.extra_downsample_layers\.{stage}\.norm\.ln_0\.",
-                    f"thermal.stages.{stage}.norm.",
-                ),
-                (rf"backbone\.extra_block{stage + 1}\.", f"thermal.stages.{stage}.blocks."),
-                (rf"backbone\.extra_norm{stage + 1}\.", f"thermal.stages.{stage}.last_norm."),
+                (rf"downsample_layers\.{stage}\.proj\.module", "proj"),
+                (rf"downsample_layers\.{stage}\.norm\.ln_0", "norm"),
+                (f"block{stage + 1}", "blocks"),
+                (f"norm{stage + 1}", "last_norm"),
             )
         ),
         (r"backbone\.", ""),

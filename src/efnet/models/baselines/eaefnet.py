@@ -165,7 +165,8 @@ class DilatedSum(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to the same."""
         views = [self.bn(self.get_submodule(f"conv_{rate}")(features)) for rate in (6, 12, 18)]
-        return views[0] + views[1] + views[2]
+        total: Tensor = views[0] + views[1] + views[2]
+        return total
 
 
 class TurboDecoder(nn.Module):
@@ -223,7 +224,7 @@ class EAEFNet(HeadedBaseline, TwoResNets):
         (r"FA_encoder\.", ""),
         ("Turbo_decoder", "decoder"),
     )
-    unused = (r"Turbo_decoder\.agg1(_splat)?\.se\.",)
+    unused: ClassVar[tuple[str, ...]] = (r"Turbo_decoder\.agg1(_splat)?\.se\.",)
 
     def _build(self) -> None:
         super()._build()

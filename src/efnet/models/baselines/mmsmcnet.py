@@ -41,6 +41,7 @@ class SplicingAttention(nn.Module):
         super().__init__()
         self.proj = conv(in_channels, WIDTH, stride=stride)
         nn.init.normal_(self.proj.weight, std=math.sqrt(2 / (9 * WIDTH)))
+        assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
         for path in (1, 2):
             for axis, length in (("r", size[1]), ("c", size[0])):
@@ -149,7 +150,8 @@ class SaliencyPart(nn.Module):
         third = part("cbl2")(enlarge_by(third, self.factors[0]))
         fourth = enlarge_by(fourth, self.factors[0])
         # Of each two neighbouring channels the larger one: 32 of either map.
-        peaks = torch.cat([third, fourth], dim=1).unflatten(1, (WIDTH, 2)).amax(2)
+        both = torch.cat([third, fourth], dim=1)
+        peaks = torch.maximum(both[:, ::2], both[:, 1::2])
         weighted = part("cbl3")(fourth + third) * peaks
         seen: Tensor = part("cbl4")(self.TdSAtt(torch.cat([before, weighted], dim=1)))
         return seen

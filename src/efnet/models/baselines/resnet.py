@@ -187,7 +187,7 @@ class TwoResNets(PaddedBaseline):
     """Two encoders of one depth, the thermal one of one channel; a subclass adds what follows them."""
 
     depth: ClassVar[int] = 50
-    renames = ((r"encoder_(rgb|thermal)_", r"encoder_\1."),)
+    renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"encoder_(rgb|thermal)_", r"encoder_\1."),)
     load_encoder = load_resnets
 
     def _build(self) -> None:

@@ -59,7 +59,8 @@ class CASA(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to the same."""
         features = features * self.ca(features)
-        return features * self.sa(features)
+        weighted: Tensor = features * self.sa(features)
+        return weighted
 
 
 class ProductPair(nn.Module):
@@ -171,7 +172,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, context: Tensor) -> Tensor:
         """Both (B, C, 8, 8), to the same."""
-        groups = context.flatten(2).unflatten(1, (self.heads, -1))  # (B, heads, C / heads, 64)
+        groups = context.reshape(context.shape[0], self.heads, -1, WINDOW**2)  # (B, heads, C / heads, 64)
         weight, bias = (
             torch.stack([layer.get_parameter(name) for layer in self.position_mixing])
             for name in ("weight", "bias")
@@ -184,7 +185,7 @@ class WindowAttention(nn.Module):
         )
         weights = (query.transpose(2, 3) @ key / math.sqrt(query.shape[2])).softmax(dim=3)
         read = (value @ weights.transpose(2, 3)).flatten(1, 2)
-        out: Tensor = self.conv_out(read.unflatten(2, (WINDOW, WINDOW))) + windows
+        out: Tensor = self.conv_out(read.reshape(windows.shape[0], -1, WINDOW, WINDOW)) + windows
         return out
 
 

@@ -73,7 +73,8 @@ def similarity(cells: Tensor) -> Tensor:
     values = at_least_float32(cells).flatten(1, 2)
     mean = values.mean(2, keepdim=True)
     norms = mean.norm(dim=1) * values.norm(dim=1)
-    return (mean * values).sum(1) / (norms + 1e-6)
+    cosine: Tensor = (mean * values).sum(1) / (norms + 1e-6)
+    return cosine
 
 
 class FusedAttention(nn.Module):
