@@ -136,7 +136,7 @@ def thermal_values(image: Raster) -> tuple[NDArray[Any], NDArray[np.bool_] | Non
         if raw.shape[2] == 4 and raw.dtype == np.uint8:
             colors = 3
         if colors not in (1, 3):
-            fault = f"has {raw.shape[2]} channels, and nothing says which is thermal"
+            fault = f"has {raw.shape[2]} channels, and it is not known which is thermal"
             raise InputError(f"{name}: {fault}; save the thermal image with one channel")
         raw = raw[..., 0] if colors == 1 else grey_of_three(raw[..., :3], name)
     if image.white_is_zero:

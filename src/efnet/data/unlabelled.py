@@ -60,8 +60,8 @@ def _require_classes(root: Path, names: tuple[str, ...]) -> None:
         found = parse_json(path.read_text(encoding="utf-8"))["classes"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"{path}: says which classes the labels of {root} have, and cannot be read ({error}); write them "
-            "with efnet pseudo-label"
+            f"{path}: cannot be read ({error}), so the classes of the labels in {root} are unknown; "
+            "write them with efnet pseudo-label"
         ) from error
     if tuple(found) != names:
         raise InputError(
