@@ -27,7 +27,15 @@ from efnet.training import Interrupted, get_recipe
 from efnet.training import train as run_training
 from efnet.training.config import DataConfig, EmaConfig, NetworkConfig, ScheduleConfig, TeachConfig
 from efnet.training.logs import Reporter, Steps
-from efnet.training.teaching import Teaching, confident_classes, distillation_loss, load_teacher
+from efnet.training.step import Learner
+from efnet.training.teaching import (
+    StageMaps,
+    Teaching,
+    confident_classes,
+    distillation_loss,
+    load_teacher,
+    similarity_loss,
+)
 
 
 def test_distillation_is_the_divergence_of_softened_probabilities() -> None:
@@ -37,6 +45,48 @@ def test_distillation_is_the_divergence_of_softened_probabilities() -> None:
     expected = 9 * (p * (p / q).log()).sum(1).mean()
     assert float(distillation_loss(student, teacher, 3.0)) == pytest.approx(float(expected), rel=1e-5)
     assert float(distillation_loss(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_similarities_of_cells_by_hand() -> None:
+    """One stage whose cells agree, and one with opposite directions; sizes and channels differ."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)
+    total = 0.0
+    for image in range(2):
+        cells = [
+            [
+                student[image, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean((1, 2))
+                for y in (0, 1)
+                for x in (0, 1, 2)
+            ],
+            [teacher[image, :, y, x] for y in (0, 1) for x in (0, 1, 2)],
+        ]
+        for a in range(6):
+            for b in range(6):
+                ours, theirs = (float(torch.cosine_similarity(each[a], each[b], dim=0)) for each in cells)
+                total += (ours - theirs) ** 2 / 72
+    # Scale and sign of all features change no cosine: the second stage adds nothing to the mean.
+    loss = similarity_loss([student, -3 * teacher], [teacher, teacher])
+    assert float(loss) == pytest.approx(total / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["efnet_tiny", "efnet_edge"])
+def test_stages_are_those_of_the_last_pass(name: str) -> None:
+    network = efnet.create_model(name)
+    maps = StageMaps(network)
+    network(torch.rand(1, 3, 64, 96), torch.rand(1, 1, 64, 96))
+    taken = maps.take()
+    assert len(taken) == 4
+    assert taken[0].shape[2:] == (16, 24)
+    assert all(features.requires_grad for features in taken)
+    assert maps.take() == []
+
+
+def test_features_need_stages_and_a_teacher() -> None:
+    with pytest.raises(InputError, match=r"teach\.features.*mfnet has none"):
+        StageMaps(efnet.create_model("mfnet"))
+    with pytest.raises(InputError, match=r"needs `teach\.teacher`"):
+        TeachConfig(features=1)
 
 
 def test_classes_below_the_confidence_do_not_count() -> None:
@@ -124,6 +174,7 @@ def test_items_hold_two_views_of_one_place(semi: SemiDataset) -> None:
         item = semi[index]
         plain = {key: value for key, value in item.items() if not key.startswith("unlabelled_")}
         assert plain.keys() == {"rgb", "thermal", "label", "index"}
+        assert len(semi) <= int(item["unlabelled_index"]) < len(semi) + 3
         weak, strong = as_array(item["unlabelled_thermal"])[0], as_array(item["unlabelled_strong_thermal"])[0]
         inside = as_array(item["unlabelled_label"]) != 255
         assert inside.any()
@@ -237,6 +288,36 @@ class InterruptAfterTwo(Reporter):
                     signal.raise_signal(signal.SIGINT)
 
         return Counting()
+
+
+def test_a_student_of_stages(scenes: Path, tmp_path: Path) -> None:
+    """Their term adds to the loss; the averaged weights are copied, validated and saved as without it."""
+    name = ("--model", "efnet_edge", "--epochs", "1", "--ema.decay", "0.9")
+    train(scenes, tmp_path / "teacher", *name)
+    teach = (*name, "--seed", "1", "--teacher", str(tmp_path / "teacher"), "--teach.weight", "0")
+    without = train(scenes, tmp_path / "without", *teach)
+    student = train(scenes, tmp_path / "student", *teach, "--teach.features", "10")
+    assert student[0] > without[0]
+
+
+def test_a_pair_without_a_mask_is_named(scenes: Path, tmp_path: Path) -> None:
+    """Where its term alone is not finite."""
+    write_images(tmp_path / "more", ["a", "b", "c"])
+    split = open_split("mfnet", scenes, "train")
+    semi = SemiDataset(
+        split, open_unlabelled(str(tmp_path / "more"), split), size=(32, 48), augment=AugmentConfig()
+    )
+    config = dataclasses.replace(
+        get_recipe("scratch"), data=DataConfig(size=(32, 48), batch_size=2), device="cpu"
+    )
+    network = efnet.create_model("mfnet", classes=split.classes)
+    teaching = Teaching(TeachConfig(confidence=0), efnet.create_model("mfnet", classes=split.classes), False)
+    learner = Learner(config, network, (), (), 10, teaching=teaching)
+    batch = torch.utils.data.default_collate([semi[0], semi[1]])
+    batch["unlabelled_strong_rgb"][0] = float("nan")
+    outcome = learner.step(batch, 0)
+    assert outcome.fault == "the loss is not finite"
+    assert outcome.pairs == tuple(batch["unlabelled_index"].tolist())
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(scenes: Path, tmp_path: Path) -> None:

@@ -75,8 +75,9 @@ class SemiDataset(PairDataset):
 
     Beside an item's own entries there are, at the same size: `unlabelled_rgb` and `unlabelled_thermal`, as a
     teacher sees them; `unlabelled_strong_rgb` and `unlabelled_strong_thermal`, the same places with other
-    colours and thermal values; and `unlabelled_label` int64 (h, w), 255 beyond the image, elsewhere the
-    pseudo-label, or 0 where there is none. The pair and its changes depend on seed, epoch and index alone.
+    colours and thermal values; `unlabelled_label` int64 (h, w), 255 beyond the image, elsewhere the
+    pseudo-label, or 0 where there is none; and `unlabelled_index`, which counts on after the labelled pairs.
+    The pair and its changes depend on seed, epoch and index alone.
     """
 
     def __init__(self, pairset: PairSet, unlabelled: PairSet, *args: Any, **options: Any) -> None:
@@ -100,7 +101,8 @@ class SemiDataset(PairDataset):
             sample = replace(sample, label=np.zeros(sample.thermal.shape, dtype=np.uint8))
         places = AugmentConfig(flip=self.augment.flip, scale=self.augment.scale, brightness=0, contrast=0)
         weak = augment(sample, replace(places, saturation=0, hue=0), self.size, rng)
+        number += len(self)
         strong = to_tensors(augment(weak, STRONG, self.size, rng), number)
         seen = to_tensors(weak, number)
-        item |= {f"{PREFIX}{key}": seen[key] for key in ("rgb", "thermal", "label")}
+        item |= {f"{PREFIX}{key}": seen[key] for key in ("rgb", "thermal", "label", "index")}
         return item | {f"{PREFIX}strong_{key}": strong[key] for key in ("rgb", "thermal")}

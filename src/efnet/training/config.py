@@ -208,6 +208,8 @@ class TeachConfig:
     """Weight of that term, beside the loss of the labels."""
     temperature: float = 2.0
     """Softens the probabilities of both networks (arXiv 1503.02531)."""
+    features: float = 0.0
+    """Weight of the difference of both networks' similarities of cells (arXiv 1903.04197); efnet_* only."""
     unlabelled: str | None = None
     """Folder of pairs without masks: rgb, thermal and perhaps pseudo-labels in labels; null: none."""
     unlabelled_weight: float = 1.0
@@ -216,11 +218,13 @@ class TeachConfig:
     """A pixel without a mask counts where the teacher's class has at least this probability."""
 
     def __post_init__(self) -> None:
-        for name in ("weight", "unlabelled_weight"):
+        for name in ("weight", "features", "unlabelled_weight"):
             weight = getattr(self, name)
             _require(f"teach.{name}", weight, 0 <= weight < float("inf"), "a weight, 0 or more")
         temperature, confidence = self.temperature, self.confidence
         _require("teach.temperature", temperature, 0 < temperature < float("inf"), "a positive number")
+        if self.features and self.teacher is None:
+            raise InputError("`teach.features` needs `teach.teacher`, whose stages it compares")
         _require("teach.confidence", confidence, 0 <= confidence <= 1, "a probability from 0 to 1")
 
 

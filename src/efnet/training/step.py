@@ -117,6 +117,7 @@ class Learner:
                 other.network.to(self.fabric.device)
         if teaching is not None and teaching.own is not None:
             teaching.own.to(self.fabric.device)
+            teaching.watch(network)  # after the average was copied from it
         norms = [module for module in network.modules() if hasattr(module, "running_mean")]
         self._statistics = [value for norm in norms for value in norm.buffers()]
 
@@ -157,7 +158,8 @@ class Learner:
 
     def _accumulate(self, batch: Item, number: int) -> tuple[float, list[int]]:
         """Sum the gradients of all passes; return the loss of all and own pairs without a finite one."""
-        total, suspects = 0.0, []
+        total = 0.0
+        suspects: list[int] = []
         parts = list(self._parts(batch))
         for place, part in enumerate(parts):
             # Dropped paths depend only on step and pass: a resumed run, and one of other processes, drops
@@ -169,25 +171,28 @@ class Learner:
                 is_last = place == len(parts) - 1
                 quiet = self.fabric.no_backward_sync(self.model, enabled=not is_last)
             with quiet:
-                loss = self._loss(part, len(parts) * self.group.size)
+                labelled, others = self._loss(part, len(parts) * self.group.size)
+                loss = labelled + others
                 # The backward pass averages over the processes; the sum is needed.
                 self.fabric.backward(loss * self.group.size)
             value = float(loss.detach())
             total += value
-            suspects += [] if math.isfinite(value) else part.pairs
+            if not math.isfinite(value):
+                is_labelled = not math.isfinite(float(labelled.detach()))
+                suspects += part.pairs if is_labelled else part.unlabelled["index"].tolist()
         return self.group.sum([total])[0], suspects
 
-    def _loss(self, part: _Part, passes: int) -> Tensor:
-        """The loss of one of the `passes` of a step, with what a teacher adds."""
+    def _loss(self, part: _Part, passes: int) -> tuple[Tensor, Tensor]:
+        """The loss of one of the `passes` of a step: of pairs with masks, and of those without."""
         logits = self.model(part.rgb, part.thermal)
-        loss: Tensor = part.share * self.objective(logits, part.label)
-        if self.teaching is None:
-            return loss
-        terms = self.teaching.distil(logits, part.rgb, part.thermal)
-        if part.unlabelled:
-            average = None if self.average is None else self.average.network
-            terms = terms + self.teaching.semi_supervised(self.model, average, part.unlabelled)
-        return loss + terms / passes
+        labelled: Tensor = part.share * self.objective(logits, part.label)
+        others = labelled.new_zeros(())
+        if self.teaching is not None:
+            labelled = labelled + self.teaching.distil(logits, part.rgb, part.thermal) / passes
+            if part.unlabelled:
+                average = None if self.average is None else self.average.network
+                others = self.teaching.semi_supervised(self.model, average, part.unlabelled) / passes
+        return labelled, others
 
     def _gradient_is_finite(self) -> bool:
         """Clip the gradient, if the recipe does, and check its norm, which is the same in all processes.

@@ -1,6 +1,9 @@
-"""Learning from a teacher: its probabilities on labelled pairs, its classes on pairs without masks."""
+"""Learning from a teacher: its probabilities and stages, and its classes on pairs without masks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +14,9 @@ from efnet.core.errors import InputError
 from efnet.data.pairs import ThermalScale
 from efnet.models.base import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
+from efnet.models.edge import EFNetEdge
+from efnet.models.efnet import EFNet
+from efnet.models.layers import Tokens
 from efnet.ops.precision import at_least_float32
 from efnet.training.config import TeachConfig
 from efnet.training.loss import cross_entropy
@@ -51,6 +57,48 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
     return temperature**2 * per_pixel.mean()
 
 
+def similarity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Mean squared difference of the cosines between all pairs of cells, over the stages.
+
+    Maps are (B, C, H, W), as many of the student as of the teacher, of any channels and sizes: each is
+    averaged to the cells of the teacher's last but one (stride 16). Pair-wise distillation (arXiv 1903.04197,
+    equation 1) with cells in place of its pixels; it has no weights of its own.
+    """
+    height, width = teacher[-2].shape[2:]
+    terms = []
+    for maps in zip(student, teacher, strict=True):
+        cosines = []
+        for features in maps:
+            vectors = F.adaptive_avg_pool2d(at_least_float32(features), (height, width)).flatten(2)
+            vectors = F.normalize(vectors, dim=1)
+            cosines.append(vectors.transpose(1, 2) @ vectors)
+        terms.append((cosines[0] - cosines[1]).square().mean())
+    return torch.stack(terms).mean()
+
+
+class StageMaps:
+    """The maps of a network's stages in its last forward pass, which are what its decoder took.
+
+    Raises InputError for a network without such a decoder.
+    """
+
+    def __init__(self, network: SegmentationModel) -> None:
+        if not isinstance(network, EFNet | EFNetEdge):
+            raise InputError(
+                f"`teach.features` compares stages of efnet_* networks; {network.name} has none: set it to 0"
+            )
+        self._stages: Sequence[Tensor | Tokens] = ()
+        network.decoder.register_forward_pre_hook(self._keep)
+
+    def _keep(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._stages = arguments[0]
+
+    def take(self) -> list[Tensor]:
+        """The maps (B, C, H, W) from fine to coarse; they are not kept any longer."""
+        stages, self._stages = self._stages, ()
+        return [stage.to_map() if isinstance(stage, Tokens) else stage for stage in stages]
+
+
 def confident_classes(logits: Tensor, confidence: float) -> Tensor:
     """Classes (B, H, W) of logits (B, K, H, W); 255 where the probability is below `confidence`."""
     probability, classes = at_least_float32(logits).softmax(1).max(1)
@@ -64,14 +112,25 @@ class Teaching:
         self.config = config
         self.own = own
         self.has_labels = has_labels
+        self._maps: tuple[StageMaps, StageMaps] | None = None  # of student and teacher
+
+    def watch(self, student: SegmentationModel) -> None:
+        """Keep the stages of both networks where the loss needs them; raises InputError where it cannot."""
+        if self.own is not None and self.config.features:
+            self._maps = StageMaps(student), StageMaps(self.own)
 
     def distil(self, logits: Tensor, rgb: Tensor, thermal: Tensor) -> Tensor:
-        """The weighted term of labelled pairs, of which the student gave `logits`; zero without a teacher."""
-        if self.own is None or not self.config.weight:
+        """The weighted terms of labelled pairs, of which the student just gave `logits`; else zero."""
+        config = self.config
+        if self.own is None or not (config.weight or config.features):
             return logits.new_zeros(())
         with torch.no_grad():
             teacher = self.own(rgb, thermal)
-        return self.config.weight * distillation_loss(logits, teacher, self.config.temperature)
+        loss = config.weight * distillation_loss(logits, teacher, config.temperature)
+        if self._maps is not None:
+            student_maps, teacher_maps = (maps.take() for maps in self._maps)
+            loss = loss + config.features * similarity_loss(student_maps, teacher_maps)
+        return loss
 
     def semi_supervised(
         self, student: nn.Module, average: SegmentationModel | None, pairs: dict[str, Tensor]

@@ -394,22 +394,23 @@ class Trainer:
         progress.skipped += 1
         progress.skipped_in_epoch += 1
         progress.skipped_in_row += 1
-        names = [self.train_set.pairs[index].name for index in outcome.pairs]
+        pairs = (*self.train_set.pairs, *(self.unlabelled.pairs if self.unlabelled else ()))
+        names = [pairs[index].name for index in outcome.pairs]
         more = f" and {len(names) - _PAIRS_SHOWN} more" if len(names) > _PAIRS_SHOWN else ""
-        pairs = f"pairs {', '.join(names[:_PAIRS_SHOWN])}{more}"
+        shown = f"pairs {', '.join(names[:_PAIRS_SHOWN])}{more}"
         bound = min(self.config.optimizer.max_skipped, self.order.batches_per_epoch)
         if progress.skipped_in_row >= bound:
             start = f"; `init` {folder.path} starts from its best checkpoint" if folder.best.is_dir() else ""
             error = InputError(
                 f"{outcome.fault} in {progress.skipped_in_row} steps in succession, up to epoch "
-                f"{progress.epoch + 1} ({pairs}). If other pairs fail too, start again with a lower `lr`, "
+                f"{progress.epoch + 1} ({shown}). If other pairs fail too, start again with a lower `lr`, "
                 f"`optimizer.clip` 1 or `precision` 32{start}. If it is always these, look at them. The last "
                 f"good state is in {folder.state}"
             )
             self.group.end(error, 2)
         self.reporter.say(
             f"epoch {progress.epoch + 1}, batch {progress.batch}: {outcome.fault}, step skipped "
-            f"({progress.skipped_in_row} in succession, the run ends at {bound}; {pairs})"
+            f"({progress.skipped_in_row} in succession, the run ends at {bound}; {shown})"
         )
 
     def _validate(self, epoch: int) -> Row:
