@@ -140,11 +140,13 @@ def test_rows_of_the_rivals_differ_in_the_network_alone() -> None:
     networks = {name: dataclasses.replace(row.network, decoder=None) for name, row in rows.items()}
     alone = {name: networks.pop(name) for name in ("rgb", "thermal")}
     default = NetworkConfig()
+    pretrained = networks.pop("efnet_edge_imagenet")
+    assert pretrained == dataclasses.replace(default, name="efnet_edge", init="imagenet")
     assert alone == {name: dataclasses.replace(default, modality=name) for name in alone}
     assert networks == {name: dataclasses.replace(default, name=name) for name in networks}
     # Networks that are no rows: the largest ones, and sisters of those that are.
     assert set(efnet.list_models()) - set(networks) == {
-        *("efnet_edge", "efnet_edge_m", "efnet_large", "cmx_b4", "cmnext_b2", "cmnext_b4", "eaefnet50"),
+        *("efnet_edge_m", "efnet_large", "cmx_b4", "cmnext_b2", "cmnext_b4", "eaefnet50"),
         *("eaefnet_pst900", "egfnet", "feanet", "gmnet", "mdrnet", "mmsmcnet", "rsfnet", "sfafma"),
         *("sgfnet", "tuni_t", "tuni_v1_s"),
     }
@@ -169,7 +171,7 @@ def test_rows_of_one_network_share_a_configuration() -> None:
     assert full == [
         *[("table1", "efnet"), ("table4", "mif"), ("table5", "pce"), ("table6", "rising"), ("table7", "mfad")]
     ]
-    assert len({row.config for _, row in ROWS}) == len({str(to_values(row.load())) for _, row in ROWS}) == 57
+    assert len({row.config for _, row in ROWS}) == len({str(to_values(row.load())) for _, row in ROWS}) == 59
 
 
 def test_wrong_names_and_values() -> None:

@@ -235,6 +235,10 @@ def test_one_network_starts_from_the_same_weights_in_a_folder(tmp_path: Path) ->
     manifest = (tmp_path / "experiment.json").read_bytes()
     claim(tmp_path, Plan(init={"rtfnet152": None, "efnet_light": "t.pth"}))
     claim(tmp_path, Plan(init={"lasnet": None}))
+    own = {"network": {"name": "efnet_edge", "init": "imagenet"}}  # the row names its weights itself
+    (tmp_path / "rivals_efnet_edge_imagenet" / "seed0").mkdir(parents=True)
+    write_yaml(tmp_path / "rivals_efnet_edge_imagenet" / "seed0" / "config.yaml", own)
+    claim(tmp_path, Plan(init={"efnet_edge": None}))
     assert (tmp_path / "experiment.json").read_bytes() == manifest
     with pytest.raises(
         InputError, match=r"\(init of efnet_light was t\.pth, now fresh\); go on as they began"

@@ -44,6 +44,11 @@ class ExperimentRow:
         """Read the row's configuration, with `recipe` if given; raises InputError if either is wrong."""
         return _load(self.path, recipe)
 
+    @property
+    def names_weights(self) -> bool:
+        """Whether the row's configuration names the initial weights, so that no other can be given."""
+        return self.load().network.init is not None
+
     def network_options(self) -> dict[str, Any]:
         """Return the options of `create_model` in which the row differs from the full model."""
         return self.load().network.changed()

@@ -16,7 +16,7 @@ from efnet.core.devices import Precision
 from efnet.core.errors import InputError, one_of
 from efnet.core.files import write_json
 from efnet.core.journal import changes, find_manifest, read_manifest
-from efnet.studies.experiments.paper_tables import ExperimentRow
+from efnet.studies.experiments.paper_tables import ExperimentRow, list_tables
 from efnet.training.config import TrainConfig, flatten
 from efnet.training.run_folder import RunFolder
 
@@ -99,7 +99,7 @@ class Plan:
                 size=self.size or config.data.size,
                 workers=0 if config.data.cache else workers,
             ),
-            network=replace(config.network, name=name, init=self.init.get(name)),
+            network=replace(config.network, name=name, init=config.network.init or self.init.get(name)),
             schedule=replace(config.schedule, epochs=epochs or self.epochs or config.schedule.epochs),
             validation=replace(config.validation, protocol=protocol),
             seed=seed,
@@ -109,7 +109,7 @@ class Plan:
 
     def settled(self, rows: Sequence[ExperimentRow]) -> Plan:
         """Return the same plan with an entry of `init` for each network of these rows."""
-        names = dict.fromkeys(self.network(row) for row in rows)
+        names = dict.fromkeys(self.network(row) for row in rows if not row.names_weights)
         return replace(self, init={name: self.init.get(name) for name in names})
 
     def network(self, row: ExperimentRow) -> str:
@@ -176,8 +176,11 @@ def _shared(plan: Plan) -> dict[str, Any]:
 
 def _other_weights(runs: Sequence[Path], plan: Plan) -> list[str]:
     """List the networks whose runs in the folder started from other weights than the plan's."""
+    own = {row.config for table in list_tables() for row in table.rows if row.names_weights}
     found = {}
     for path in runs:
+        if path.parent.parent.name in own:
+            continue
         run = flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
         name, before = str(run.get("network.name")), run.get("network.init")
         if name in plan.init and plan.init[name] != before:

@@ -107,7 +107,10 @@ def collect(table: ExperimentTable, out: Path) -> TableResult:
     plan = read_plan(out)
     rows = tuple(_collect_row(row, out) for row in table.rows)
     init = {
-        run.report["protocol"]["model"]: run.report["training"]["init"] for row in rows for run in row.runs
+        run.report["protocol"]["model"]: run.report["training"]["init"]
+        for row in rows
+        if not row.row.names_weights
+        for run in row.runs
     }
     result = TableResult(table, replace(plan, init=init), rows)
     if not result.runs:
