@@ -12,7 +12,7 @@ from format_helpers import write_png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, features
 
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
@@ -274,6 +274,15 @@ def test_values_outside_the_classes_are_named_with_their_pixels(tmp_path: Path) 
     ) as error:
         read_label(save(tmp_path / "bad.png", label), CLASSES)
     assert "255" in str(error.value)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("avif", "avif"), ("jp2", "jpg_2000")])
+def test_labels_that_may_be_lossy_are_refused(tmp_path: Path, suffix: str, codec: str) -> None:
+    if not features.check(codec):
+        pytest.skip(f"this Pillow has no {codec}")
+    Image.fromarray(random_label(9, 1)).save(tmp_path / f"a.{suffix}")
+    with pytest.raises(InputError, match=rf"a\.{suffix}: its lossy compression.*original PNG"):
+        read_label(tmp_path / f"a.{suffix}", CLASSES)
 
 
 def test_wide_values_do_not_wrap(tmp_path: Path) -> None:

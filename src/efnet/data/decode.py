@@ -176,6 +176,9 @@ _MODES: dict[str, tuple[int, int, _Numbers]] = {
 }
 """Channels, bits and numbers of Pillow's modes; all others are colours that it converts to RGB."""
 
+_LOSSY = ("AVIF", "JPEG", "JPEG2000", "MPO")
+"""Pillow's formats whose compression may change values; AVIF and JPEG 2000 do not say whether it did."""
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -250,7 +253,7 @@ class _Picture:
     def _is_lossy(self) -> bool:
         if self.image.format == "WEBP":
             return b"VP8 " in self._chunks(12, "<4sI", 8)
-        return self.tiff.lossy if self.tiff is not None else self.image.format in ("JPEG", "MPO")
+        return self.tiff.lossy if self.tiff is not None else self.image.format in _LOSSY
 
     def _chunks(self, place: int, head: str, around: int) -> Iterator[bytes]:
         """Yield the names of a PNG's or WebP's chunks; `around` bytes of each are not its content."""
