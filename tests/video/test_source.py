@@ -10,8 +10,14 @@ import pytest
 from video_helpers import HEIGHT, WIDTH, blobs, moving, read_video, write_video
 
 from efnet.core.errors import InputError
+from efnet.data.false_color import ColorMap, _maps
+from efnet.data.images import places
 from efnet.video.segment import VideoOptions, VideoWriter
 from efnet.video.source import Reader, Source, is_video
+
+
+def decode_maps() -> dict[str, ColorMap]:
+    return {each.name: each for variants in _maps().values() for each in variants}
 
 
 def frames_of(path, camera, clock="start"):
@@ -90,6 +96,16 @@ class TestThermal:
         path = write_video(tmp_path / "t.mp4", moving(blobs(1, 3), 3))
         with pytest.raises(InputError, match=r"t\.mp4: its three channels differ"):
             frames_of(path, "thermal")
+
+    def test_false_colours_with_a_palette(self, tmp_path):
+        """As for images: the reader keeps the colours, and the map gives their places."""
+        heat = blobs(2)
+        iron = decode_maps()["iron"]
+        path = write_video(tmp_path / "t.mp4", [np.rint(iron.colors)[heat].astype(np.uint8)] * 2)
+        with Source(str(path), "thermal", colors=True) as source:
+            [frame, *_] = list(source)
+        found = places(frame.image, "palette:iron", str(path)).values
+        assert np.percentile(np.abs(found.astype(int) - heat), 90) <= 12
 
 
 class TestTimes:

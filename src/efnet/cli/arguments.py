@@ -27,6 +27,10 @@ ANY_NETWORK = (
 
 DEVICE = ("auto", "auto, cpu, cuda or cuda:1")
 PRECISION = ("32", "32 or bf16 (autocast)")
+PALETTE = (
+    "thermal images in false colours: auto, a colour map (inferno, iron, rainbow, white-hot, ...), or a file "
+    "with the camera's colour bar"
+)
 
 
 def add_options(parser: ArgumentParser, **options: str | tuple[Any, str]) -> None:

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import Progress
 
-from efnet.cli.arguments import add_options, check_minima
+from efnet.cli.arguments import PALETTE, add_options, check_minima
 from efnet.cli.options import check_file_writable
 from efnet.core.errors import InputError
 
@@ -42,6 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         tolerance=(5.0, "pixels of the colour image that point pairs may be off"),
         pairs=(8, "image pairs used for edges, evenly spaced"),
         preview=(Path | None, "picture of the first pair before and after (PNG)"),
+        thermal_palette=PALETTE,
         overwrite=(False, "replace the file if it is there"),
     )
     parser.add_argument(
@@ -68,7 +69,7 @@ def run(args: Namespace) -> int:
     if args.preview is not None and args.preview.suffix.lower() not in PICTURE_SUFFIXES:
         raise InputError(f"--preview {args.preview}: end the name in {', '.join(PICTURE_SUFFIXES)}")
     points = read_points(args.point, args.points)
-    images = _read_images(args.rgb, args.thermal, 1 if points is not None else args.pairs)
+    images = _read_images(args, 1 if points is not None else args.pairs)
     homography = _from_edges(images) if points is None else _from_points(points, images, args.tolerance)
     homography.save(args.out)
     if args.preview is not None:
@@ -105,15 +106,17 @@ def _four_numbers(text: str, where: str) -> list[float]:
     return numbers
 
 
-def _read_images(rgb: str, thermal: str, limit: int) -> Images:
+def _read_images(args: Namespace, limit: int) -> Images:
     """Read some of the pairs, evenly spaced."""
+    from efnet.data.false_color import palette_scale
     from efnet.data.images import read_rgb, read_thermal
     from efnet.inference.inputs import find_pairs
 
-    pairs = find_pairs(rgb, thermal)
+    pairs = find_pairs(args.rgb, args.thermal)
+    scale = "auto" if args.thermal_palette is None else palette_scale(args.thermal_palette)
     step = -(-len(pairs) // limit)
     return [
-        (read_rgb(pair.rgb), read_thermal(pair.thermal))
+        (read_rgb(pair.rgb), read_thermal(pair.thermal, scale))
         for pair in pairs[::step]
         if pair.rgb is not None and pair.thermal is not None
     ]

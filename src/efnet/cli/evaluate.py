@@ -64,6 +64,7 @@ def run(args: Namespace) -> int:
     """Evaluate; return 0."""
     options = _check_options(args)
     pairset, protocol = score.open_scored_split(args)
+    from efnet.data.false_color import PREFIX, is_palette
     from efnet.data.verify import verify
     from efnet.evaluation.evaluate import check_classes
 
@@ -71,6 +72,8 @@ def run(args: Namespace) -> int:
     predictor = options.load(args, device)
     check_classes(predictor.classes, pairset)
     predictor.size = input_size(args.size, predictor.size)
+    if args.thermal_palette is None and is_palette(pairset.thermal_scale):
+        predictor.use_palette(str(pairset.thermal_scale).removeprefix(PREFIX))
     pairset = replace(pairset, thermal_scale=predictor.thermal_scale, registered=predictor.homography is None)
     verify(pairset, headers_only=True)  # report missing files before the long run
     try:

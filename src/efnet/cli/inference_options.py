@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import ANY_NETWORK, DEVICE, PRECISION, add_options, check_minima, say_default
+from efnet.cli.arguments import (
+    ANY_NETWORK,
+    DEVICE,
+    PALETTE,
+    PRECISION,
+    add_options,
+    check_minima,
+    say_default,
+)
 from efnet.cli.options import option_name, parse_size
 from efnet.core.errors import InputError, ManyInputsError
 
@@ -41,6 +49,7 @@ def add_inference_arguments(parser: ArgumentParser, missing: MissingPolicy) -> N
         tile="cut images into tiles of this height x width, such as 480x640, at the images' own resolution",
         overlap=(int | None, "pixels that neighbouring tiles share (default: 64, at most half a tile)"),
         homography="file of efnet calibrate: brings thermal images into the colour camera's view",
+        thermal_palette=PALETTE,
         missing=(
             missing,
             "an image that shows nothing (covered, saturated, frozen): warn reports it, and puts grey in its "
@@ -87,6 +96,8 @@ class InferenceOptions:
             torch.set_num_threads(args.threads)
         predictor = Predictor.from_pretrained(args.checkpoint, device, args.precision, runtime=args.runtime)
         say_default(args.checkpoint, predictor)
+        if args.thermal_palette is not None:
+            predictor.use_palette(args.thermal_palette)
         predictor.tiling = self.tiling
         predictor.homography = self.homography
         predictor.missing = self.missing

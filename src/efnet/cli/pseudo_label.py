@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import DEVICE, NETWORK, PRECISION, add_options, say_default, split_words
+from efnet.cli.arguments import DEVICE, NETWORK, PALETTE, PRECISION, add_options, say_default, split_words
 from efnet.cli.inference_options import print_faults
 from efnet.cli.options import check_folder_writable
 from efnet.core.errors import InputError
@@ -38,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         box_classes=("person,bike,car", "the classes that the boxes number from 0"),
         device=DEVICE,
         precision=PRECISION,
+        thermal_palette=PALETTE,
         overwrite=(False, "redo what is there already"),
     )
 
@@ -59,10 +60,14 @@ def run(args: Namespace) -> int:
     predictor = Predictor.from_pretrained(args.checkpoint, args.device, check_precision(args.precision))
     predictor.missing = "error"  # a label of nothing would be learned
     say_default(args.checkpoint, predictor)
+    if args.thermal_palette is not None:
+        predictor.use_palette(args.thermal_palette)
     names = predictor.classes.names
     thresholds, boxed = read_thresholds(args.threshold, predictor.classes), _boxed(args, names, pairs)
     settings: dict[str, Any] = {"classes": list(names), "model": fingerprint(predictor.model)}
     settings |= {"threshold": thresholds.round(6).tolist(), "tta": args.tta, "precision": args.precision}
+    if args.thermal_palette is not None:
+        settings["thermal_palette"] = predictor.thermal_scale
     settings |= {"boxes": args.boxes and str(Path(args.boxes).absolute()), "box_classes": boxed}
     _keep_settings(out, settings, args.overwrite)
     counts, faults, done = np.zeros(IGNORE_INDEX + 1, dtype=np.int64), [], 0

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import DEVICE, NETWORK, PRECISION, add_options, check_minima, say_default
+from efnet.cli.arguments import DEVICE, NETWORK, PALETTE, PRECISION, add_options, check_minima, say_default
 from efnet.core.errors import InputError
 
 DESCRIPTION = (
@@ -29,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         port=(8000, "0 takes a free one"),
         device=DEVICE,
         precision=PRECISION,
+        thermal_palette=PALETTE,
         threads=(0, "of PyTorch on the CPU; 0 leaves it to PyTorch"),
         max_bytes=(33_554_432, "of a request"),
         max_pixels=(8_388_608, "of one image, read from its header"),
@@ -62,6 +63,8 @@ def run(args: Namespace) -> int:
     with bind(args.host, args.port) as listener:
         predictor = Predictor.from_pretrained(args.checkpoint, args.device, precision)
         say_default(args.checkpoint, predictor)
+        if args.thermal_palette is not None:
+            predictor.use_palette(args.thermal_palette)
         app = create_app(predictor, limits, own_names(args.host, args.allow_host))
         where = f"{predictor.model.name} on {predictor.device}"
 

@@ -201,9 +201,9 @@ class ShardIndex:
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']!r} is not {FORMAT}")
         shards = {name: _shard(name, held) for name, held in values["tars"].items()}
-        scale: ThermalScale = "auto"
-        if values["thermal_scale"] != "auto":
-            low, high = values["thermal_scale"]
+        scale: ThermalScale = values["thermal_scale"]
+        if not isinstance(scale, str):
+            low, high = scale
             scale = (float(low), float(high))
         dataset, split, protocol = (str(values[key]) for key in ("dataset", "split", "protocol"))
         pairs = tuple(_pair(held, shards, folder) for held in values["pairs"])

@@ -82,9 +82,11 @@ def to_rgbt(root: Path, out: Path, *, overwrite: bool = False, progress: Progres
     _require_images(rgb, "colour images")
     _require_images(thermal, "thermal images")
 
+    scale = "auto" if description is None else description.thermal_scale
+
     def join(rgb_path: Path, thermal_path: Path, target: Path) -> None:
         color, image = read_rgb(rgb_path), open_image(thermal_path)
-        heat, _ = thermal_values(image)
+        heat, _ = thermal_values(image, scale)
         if heat.dtype != np.uint8 or image.white != 255:
             fault = f"is {image.header}, and a four-channel PNG has 8 bits"
             raise InputError(f"{thermal_path}: {fault}; keep separate folders")
@@ -232,6 +234,6 @@ def _write_description(
             "conditions": conditions,
             "splits": dict(description.splits),
         }
-        values["thermal_scale"] = scale if isinstance(scale, str) else list(scale)
+        values["thermal_scale"] = "auto" if isinstance(scale, str) else list(scale)
     values = {key: value for key, value in (values | folders).items() if value not in ({}, None)}
     write_text(out / FILE_NAME, yaml.safe_dump(values, sort_keys=False, default_flow_style=None))

@@ -17,6 +17,16 @@ from efnet.core.errors import InputError
 from efnet.data.decode import PathLike as PathLike
 from efnet.data.decode import open_image as open_image
 from efnet.data.decode import read_header as read_header
+from efnet.data.false_color import (
+    AUTO,
+    GREYS,
+    PREFIX,
+    Decoded,
+    check_scale,
+    decode_colors,
+    is_palette,
+    suggest,
+)
 from efnet.data.pairs import ThermalScale as ThermalScale
 from efnet.data.raster import ImageError as ImageError
 from efnet.data.raster import ImageHeader as ImageHeader
@@ -94,17 +104,19 @@ def to_rgb(image: Raster) -> NDArray[np.uint8]:
 
 
 def read_thermal(path: PathLike, scale: ThermalScale = "auto") -> NDArray[np.float32]:
-    """Read a thermal image of one channel, or of three equal ones, to [0, 1].
+    """Read a thermal image of one channel, three equal ones, or in the false colours of `scale`, to [0, 1].
 
     Raises:
-        InputError: unreadable, colour-mapped, with values that are not finite, or none in a fixed range.
+        InputError: unreadable, in other colours, with values that are not finite, or none in a fixed range.
     """
     return to_thermal(open_image(path), scale)
 
 
 def to_thermal(image: Raster, scale: ThermalScale = "auto") -> NDArray[np.float32]:
     """Scale a thermal image to [0, 1] as `scale_thermal`; errors as `read_thermal`."""
-    raw, missing = thermal_values(image)
+    raw, missing = thermal_values(image, scale)
+    if is_palette(scale):
+        return raw.astype(np.float32) / np.float32(255)
     stored = image.palette is None  # colours of a palette always reach 255
     if scale == "auto" and raw.dtype == np.uint8 and stored and image.white not in (255, 0):
         return np.asarray(np.minimum(raw.astype(np.float32) / np.float32(image.white), 1), dtype=np.float32)
@@ -119,16 +131,20 @@ def read_raw_thermal(path: PathLike) -> NDArray[Any]:
     return thermal_values(open_image(path))[0]
 
 
-def thermal_values(image: Raster) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def thermal_values(
+    image: Raster, scale: ThermalScale = "auto"
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return raw thermal values (H, W), and the mask of missing ones, which hold the coldest value.
 
-    The mask is None if no value is missing.
+    The mask is None if no value is missing. Where `scale` is a colour map, values are places along it, uint8.
 
     Raises:
         InputError: several different channels, values that are not finite, none at all, or a wide image that
             declares small numbers to be bright.
     """
     name, raw = image.name, image.samples
+    if isinstance(scale, str) and is_palette(scale):
+        return of_colors(image, scale).values, None
     if image.palette is not None:
         raw = grey_of_three(_of_palette(image), name)
     elif raw.ndim == 3:
@@ -172,15 +188,48 @@ def _missing(raw: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     return missing
 
 
+def of_colors(image: Raster, scale: str) -> Decoded:
+    """Decode an image in the false colours of a scale; errors as `places`."""
+    samples = image.samples if image.palette is None else _of_palette(image)
+    return places(
+        samples[..., 0] if samples.ndim == 3 and samples.shape[2] == 2 else samples, scale, image.name
+    )
+
+
+def places(image: NDArray[Any], scale: str, name: str) -> Decoded:
+    """Find the places of an 8-bit image (H, W) or (H, W, C) along a scale's colour map.
+
+    A fourth channel is opacity. Raises InputError: other numbers, grey where the map has colours, or colours
+    that are not those of the map.
+    """
+    palette = scale.removeprefix(PREFIX)
+    grey = image if image.ndim == 2 else image[..., 0] if (image[..., :3] == image[..., :1]).all() else None
+    if image.dtype != np.uint8 or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+        fault = f"has {image.dtype} values of shape {image.shape}, and false colours are 8-bit RGB"
+        raise InputError(f"{name}: {fault}; leave `thermal_palette` out")
+    if palette in GREYS or (palette == AUTO and (grey is not None or _is_grey(image[..., :3]))):
+        hot = grey_of_three(image[..., :3], name) if grey is None else grey
+        inverted = palette == GREYS[1]
+        return Decoded(GREYS[int(inverted)], np.asarray(255 - hot if inverted else hot, dtype=np.uint8))
+    if grey is not None and grey.min() != grey.max():
+        raise InputError(f"{name}: is grey; give `thermal_palette` {GREYS[0]} or {GREYS[1]}, or leave it out")
+    return decode_colors(np.stack([image] * 3, axis=-1) if image.ndim == 2 else image[..., :3], scale, name)
+
+
+def _is_grey(rgb: NDArray[Any]) -> bool:
+    """Whether three channels (H, W, 3) of a lossy file are grey: nearly equal nearly everywhere."""
+    return bool((np.ptp(rgb, axis=2) > 12).mean() <= 0.005)
+
+
 def grey_of_three(rgb: NDArray[Any], path: PathLike) -> NDArray[Any]:
     """Return the grey of three channels (H, W, 3), equal but for a lossy 8-bit file; else an `InputError`."""
     if (rgb == rgb[..., :1]).all():
         return np.ascontiguousarray(rgb[..., 0])
-    spread = rgb.max(axis=2) - rgb.min(axis=2)
-    if rgb.dtype != np.uint8 or (spread > 12).mean() > 0.005:
+    if rgb.dtype != np.uint8 or not _is_grey(rgb):
+        hint = f"; {suggest(rgb, str(path))}" if rgb.dtype == np.uint8 else ""
         raise InputError(
-            f"{path}: its three channels differ: a colour-mapped thermal image, or no thermal image; "
-            "export it in greyscale (8 or 16 bits, one channel) from the camera's software"
+            f"{path}: its three channels differ: a colour-mapped thermal image, or no thermal image"
+            f"{hint}; or export it in greyscale (8 or 16 bits, one channel) from the camera's software"
         )
     grey: NDArray[np.uint8] = rgb.mean(axis=2).round().astype(np.uint8)
     return grey
@@ -203,6 +252,12 @@ def scale_thermal(
         InputError: `scale` is not a range, or an image that is not constant has no value inside it.
     """
     if scale != "auto":
+        if isinstance(scale, str) and is_palette(scale):
+            check_scale(scale)
+            fault = "raw thermal values have no colours, and the thermal scale is the colour map"
+            raise InputError(
+                f"{name}: {fault} {scale.removeprefix(PREFIX)[:40]}; leave `thermal_palette` out"
+            )
         low, high = scale if not isinstance(scale, str) and len(scale) == 2 else (np.nan, np.nan)
         if not (np.isfinite(low) and np.isfinite(high) and low < high):
             raise InputError(f"thermal scale {scale}: give 'auto' or two finite numbers, low < high")

@@ -10,8 +10,12 @@ from efnet.core.classes import ClassSet
 
 Condition = Literal["day", "night"]
 
-ThermalScale = Literal["auto"] | tuple[float, float]
-"""How raw thermal values become [0, 1]: by what the file is, or from a fixed raw range (low, high)."""
+ThermalScale = str | tuple[float, float]
+"""How raw thermal values become [0, 1].
+
+`auto`: by what the file is; (low, high): from a fixed raw range; `palette:NAME`, or `palette:` and colours:
+the place of each pixel's colour along a colour map (`efnet.data.false_color`).
+"""
 
 FLIP_SUFFIX = "_flip"  # suffix that MFNet's lists append to the name of a mirrored copy
 

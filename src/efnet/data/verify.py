@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
+from efnet.data.false_color import SOME, Decoded, is_palette
 from efnet.data.images import (
     ImageHeader,
     empty_border,
+    of_colors,
     open_image,
     read_header,
     read_label,
@@ -143,6 +145,7 @@ def inspect_pair(
             _attempt(faults, require_same_size, what, path, *sizes)
     notes = _turned(rgb, ((thermal, pair.thermal), (label, pair.label)))
     thermal_range, unit, pixels = None, None, None
+    kind = None if thermal is None else _kind_of_thermal(thermal)
     if not headers_only:
         colors = None if rgb is None else _attempt(faults, read_rgb, pair.rgb)
         if colors is not None and rgb is not None and rgb.bits == 16 and 0 < colors.max() < 64:
@@ -150,12 +153,13 @@ def inspect_pair(
             notes.append((text, pair.rgb))
         path, heat = pair.thermal or pair.rgb, None
         if thermal is not None and (pair.thermal is not None or colors is not None):
-            heat = _attempt(faults, _heat, path, pair.thermal is None)
+            heat = _attempt(faults, _heat, path, pair.thermal is None, scale)
         if heat is not None:
-            raw, missing = heat
+            raw, missing, decoded = heat
+            kind = kind if decoded is None else decoded.described
             thermal_range, unit = (float(raw.min()), float(raw.max())), unit_of(raw)
-            notes += [(text, path) for text in _oddities(raw, missing)]
-            if scale != "auto":
+            notes += [(text, path) for text in _oddities(raw, missing, decoded)]
+            if scale != "auto" and not is_palette(scale):
                 _attempt(faults, scale_thermal, raw, scale, missing, str(path))
         if pair.label is not None and label is not None:
             index = _attempt(faults, read_label, pair.label, classes)
@@ -165,7 +169,7 @@ def inspect_pair(
     return Inspection(
         faults=tuple(faults),
         size=None if rgb is None else (rgb.height, rgb.width),
-        thermal_kind=None if thermal is None else _kind_of_thermal(thermal),
+        thermal_kind=kind,
         thermal_range=thermal_range,
         thermal_unit=unit,
         label_kind=None if label is None else _kind_of_label(label),
@@ -174,15 +178,23 @@ def inspect_pair(
     )
 
 
-def _heat(path: Path, fourth: bool) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Raw thermal values and the mask of missing ones; a fourth channel that is opacity is refused."""
+def _heat(
+    path: Path, fourth: bool, scale: ThermalScale
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None, Decoded | None]:
+    """Raw thermal values, the mask of missing ones, and the colours that they come from.
+
+    A fourth channel that is opacity is refused.
+    """
+    if not fourth and isinstance(scale, str) and is_palette(scale):
+        decoded = of_colors(open_image(path), scale)
+        return decoded.values, None, decoded
     if not fourth:
-        return thermal_values(open_image(path))
+        return *thermal_values(open_image(path)), None
     _, thermal = split_channels(path)
     if thermal.dtype.kind == "u" and (thermal == np.iinfo(thermal.dtype).max).all():
         fault = f"its fourth channel is {thermal.max()} throughout, opacity and not thermal"
         raise InputError(f"{path}: {fault}; use the original file")
-    return thermal, None
+    return thermal, None, None
 
 
 def unit_of(raw: NDArray[Any]) -> str | None:
@@ -201,9 +213,11 @@ def unit_of(raw: NDArray[Any]) -> str | None:
     return None
 
 
-def _oddities(raw: NDArray[Any], missing: NDArray[np.bool_] | None) -> list[str]:
-    """Describe what the automatic stretch leaves out of a thermal image."""
+def _oddities(raw: NDArray[Any], missing: NDArray[np.bool_] | None, decoded: Decoded | None) -> list[str]:
+    """Describe what the automatic stretch, or a colour map, leaves out of a thermal image."""
     found = []
+    if decoded is not None and decoded.far > SOME:
+        found.append("has pixels that are not of its colour map (text, a logo), filled from beside them")
     if missing is not None:
         found.append("has missing values (nodata), which are read as the coldest value")
     if raw.dtype != np.uint8 and empty_border(raw).any():

@@ -9,6 +9,7 @@ from typing import Self
 from efnet.core.devices import Precision, check_precision, pick_device
 from efnet.core.errors import InputError
 from efnet.core.shipped import DEFAULT_WEIGHTS
+from efnet.data.false_color import palette_scale
 from efnet.inference.engine import Engine
 from efnet.inference.missing_cameras import spared
 from efnet.inference.postprocess import Prediction
@@ -68,6 +69,20 @@ class Predictor(Engine):
         super().__init__(model.to(place).eval(), model.classes, place, precision, model.input.size)
         self.thermal_scale = model.input.thermal_scale
         self.spared = spared(model.training_summary)
+
+    def use_palette(self, palette: str) -> None:
+        """Read thermal images in false colours: `auto`, the name of a colour map, or a file of one.
+
+        Raises:
+            InputError: no such map (`efnet.data.false_color.palette_scale`), or the network learned raw
+                values of a fixed range, of which a colour says nothing.
+        """
+        scale = palette_scale(palette)
+        if not isinstance(self.thermal_scale, str):
+            low, high = self.thermal_scale
+            fault = f"the network learned thermal values from {low:g} to {high:g}, which colours do not give"
+            raise InputError(f"`thermal_palette` {palette}: {fault}; give images with raw values")
+        self.thermal_scale = scale
 
     @classmethod
     def from_pretrained(

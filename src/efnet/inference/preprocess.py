@@ -19,11 +19,13 @@ from torch import Tensor
 
 from efnet.alignment.homography import Homography
 from efnet.core.errors import InputError
+from efnet.data.false_color import is_palette
 from efnet.data.images import (
     Raster,
     ThermalScale,
     grey_of_three,
     open_image,
+    places,
     read_header,
     scale_thermal,
     to_rgb,
@@ -106,6 +108,8 @@ def as_thermal(image: ImageLike, scale: ThermalScale) -> NDArray[np.float32]:
             image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
         image = np.asarray(image)
     array = _array(image, "thermal")
+    if isinstance(scale, str) and is_palette(scale):
+        return places(array, scale, "thermal image").values.astype(np.float32) / np.float32(255)
     if array.ndim == 3:
         array = _single_channel(array)
     if array.ndim != 2:

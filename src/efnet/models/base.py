@@ -21,6 +21,7 @@ from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.core.files import replacing, write_json, write_text
 from efnet.core.safe_parse import parse_json
+from efnet.data.false_color import check_scale
 from efnet.data.pairs import ThermalScale
 from efnet.models.config import Modality, ModelConfig
 from efnet.models.weights import LoadReport, read_state_dict
@@ -116,11 +117,13 @@ class InputSpec:
         size, scale = values.get("size"), values.get("thermal_scale", "auto")
         spec = cls(
             None if size is None else (int(size[0]), int(size[1])),
-            "auto" if scale == "auto" else (float(scale[0]), float(scale[1])),
+            scale if isinstance(scale, str) else (float(scale[0]), float(scale[1])),
         )
         if spec.size is not None and not all(MIN_SIZE <= side <= _MAX_SIZE for side in spec.size):
             raise ValueError(f"an input of {spec.size[0]}x{spec.size[1]}")
-        if spec.thermal_scale != "auto":
+        if isinstance(spec.thermal_scale, str):
+            check_scale(spec.thermal_scale)
+        else:
             low, high = spec.thermal_scale
             if not -math.inf < low < high < math.inf:
                 raise ValueError(f"a thermal range from {low} to {high}")

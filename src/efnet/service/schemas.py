@@ -122,7 +122,7 @@ class InputInfo(BaseModel):
 
     images: list[list[str]] = Field(description="Each entry: the fields of a request that will do.")
     size: Size | None = Field(description="To which images are resized; null: as they come, from 32 pixels.")
-    thermal_scale: Literal["auto"] | tuple[float, float]
+    thermal_scale: str | tuple[float, float]
 
 
 class LimitInfo(BaseModel):

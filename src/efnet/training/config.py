@@ -18,6 +18,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from efnet.core.devices import Precision, check_precision
 from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
+from efnet.data.false_color import check_scale
 from efnet.data.frequency import ClassWeighting
 from efnet.data.pairs import ThermalScale
 from efnet.models.config import NetworkOptions, require_choice, require_drop_path
@@ -57,7 +58,7 @@ class DataConfig:
     workers: int = 2
     """Processes that read and augment; 0: the main one."""
     thermal_scale: ThermalScale | None = None
-    """How raw thermal values become 0..1: auto, a raw range [low, high], or null for the data set's own."""
+    """Raw thermal values to 0..1: auto, a raw range [low, high], palette:NAME; null: the data set's own."""
     cache: bool = False
     """Keep decoded images in memory."""
 
@@ -68,6 +69,8 @@ class DataConfig:
         _require("data.size", "x".join(map(str, size)), min(size) >= 32, "at least 32x32")
         ordered = not isinstance(scale, tuple) or scale[0] < scale[1]
         _require("data.thermal_scale", scale, ordered, "low, high with low < high")
+        if isinstance(scale, str):
+            check_scale(scale)
 
 
 @dataclass(frozen=True)

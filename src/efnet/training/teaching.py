@@ -37,7 +37,8 @@ def load_teacher(
         )
     if teacher.modality not in ("rgbt", student.modality) and student.modality != "rgbt":
         raise InputError(f"{source}: a network of {teacher.modality} alone; give one of both cameras")
-    if teacher.input.thermal_scale != scale:
+    ranges = {own for own in (teacher.input.thermal_scale, scale) if not isinstance(own, str)}
+    if ranges and teacher.input.thermal_scale != scale:  # relative values, grey or of colours, are alike
         raise InputError(
             f"{source}: learned with the thermal range {teacher.input.thermal_scale}, but this run has "
             f"{scale}; give the same `thermal_scale`"

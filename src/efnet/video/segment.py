@@ -19,6 +19,7 @@ from PIL import Image
 
 from efnet.core.errors import InputError, one_of
 from efnet.core.files import replacing, write_image
+from efnet.data.false_color import is_palette
 from efnet.inference.missing_cameras import NOT_GIVEN, Camera
 from efnet.inference.postprocess import Prediction, thermal_pixels
 from efnet.inference.predictor import Predictor
@@ -188,7 +189,9 @@ def predict_video(
         cameras: tuple[tuple[Camera, str | None], ...] = (("rgb", rgb), ("thermal", thermal))
         for camera, where in cameras:
             if where is not None and predictor.modality in ("rgbt", camera):
-                readers[camera] = Reader(Source(where, camera, options.clock))
+                readers[camera] = Reader(
+                    Source(where, camera, options.clock, is_palette(predictor.thermal_scale))
+                )
                 stack.callback(readers[camera].close)
         if not readers:
             raise InputError("nothing to predict: give `rgb`, `thermal`, or both")

@@ -52,18 +52,20 @@ class Source:
     """A video opened for reading; iterate it once, and close it.
 
     It is a file, a URL that FFmpeg opens, or a Video4Linux device. Thermal video may be grey in 8 to 16 bits,
-    or colour whose channels are equal. `size` is (H, W), `rate` the frames per second of the container or 25,
-    `live` true for a stream without an end, and `damaged` the number of packets that could not be decoded.
+    or colour whose channels are equal; with `colors` its frames are colour, (H, W, 3). `size` is (H, W),
+    `rate` the frames per second of the container or 25, `live` true for a stream without an end, and
+    `damaged` the number of packets that could not be decoded.
 
     Raises:
         InputError: PyAV is not installed, nothing there, or no video in it.
     """
 
-    def __init__(self, where: str, camera: Camera, clock: Clock = "start") -> None:
+    def __init__(self, where: str, camera: Camera, clock: Clock = "start", colors: bool = False) -> None:
         self.where = where
         self.camera: Camera = camera
         self.clock: Clock = clock
         self.damaged = 0
+        self._colors = colors or camera == "rgb"
         self._container = _open(where)
         stream = next(iter(self._container.streams.video), None)
         if stream is None:
@@ -133,7 +135,7 @@ class Source:
             image: NDArray[Any] = frame.to_ndarray()
             return image.astype(image.dtype.newbyteorder("="), copy=False)
         colors = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-        return colors if self.camera == "rgb" else grey_of_three(colors, self.where)
+        return colors if self._colors else grey_of_three(colors, self.where)
 
     def _seconds(self) -> float | None:
         if self._stream.duration is not None and self._stream.time_base is not None:

@@ -11,6 +11,7 @@ palette: [[0, 0, 0], [220, 20, 60], [0, 0, 142]]    # optional
 splits: {train: train.txt, test: test.txt}          # optional: list files, or folders
 thermal_scale: auto                   # optional: or [low, high], the raw range of 16-bit and float files
 thermal_unit: centikelvin             # optional: or celsius, kelvin; then thermal_scale is in degrees Celsius
+thermal_palette: inferno              # optional, for thermal images in false colours: a name, auto, or a file
 conditions: {day: "*D", night: "*N"}  # optional: name patterns
 rgb: rgb                              # optional: names of the folders
 thermal: thermal
@@ -30,13 +31,17 @@ from typing import Any, get_args
 from efnet.core.classes import ClassSet, spread_colors
 from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_yaml
+from efnet.data.false_color import palette_scale
 from efnet.data.layouts import listing
 from efnet.data.layouts.listing import TripleFolders, find_file, read_list, split_off
 from efnet.data.pairs import FLIP_SUFFIX, Condition, Pair, PairSet, ThermalScale
 
 FILE_NAME = "dataset.yaml"
 _FOLDER_KEYS = ("rgb", "thermal", "labels", "rgbt")
-_KEYS = ("names", "palette", "splits", "thermal_scale", "thermal_unit", "conditions", *_FOLDER_KEYS)
+_KEYS = (
+    *("names", "palette", "splits", "thermal_scale", "thermal_unit", "thermal_palette", "conditions"),
+    *_FOLDER_KEYS,
+)
 _UNITS = {"celsius": (1.0, 0.0), "kelvin": (1.0, 273.15), "centikelvin": (100.0, 27315.0)}
 """Raw value of a temperature in degrees Celsius: factor and offset."""
 
@@ -76,9 +81,7 @@ class Description:
         return cls(
             classes=_classes(values, path),
             splits=_strings(values, "splits", path),
-            thermal_scale=_thermal_scale(
-                values.get("thermal_scale", "auto"), values.get("thermal_unit"), path
-            ),
+            thermal_scale=_thermal_scale(values, path),
             conditions=_conditions(values, path),
             folders={key: _string(values.get(key, key), key, path) for key in _FOLDER_KEYS},
         )
@@ -103,8 +106,17 @@ def _classes(values: dict[str, Any], path: Path) -> ClassSet:
         raise InputError(f"{path}: {error}; 'palette' has one [red, green, blue] per name") from error
 
 
-def _thermal_scale(value: Any, unit: Any, path: Path) -> ThermalScale:
-    """The range in raw values; it is given in these, or in degrees Celsius where the raw unit is given."""
+def _thermal_scale(values: dict[str, Any], path: Path) -> ThermalScale:
+    """The colour map, or the range in raw values; it is given in these, or in degrees where their unit is."""
+    value, unit = values.get("thermal_scale", "auto"), values.get("thermal_unit")
+    if values.get("thermal_palette") is not None:
+        if value != "auto" or unit is not None:
+            fault = "'thermal_palette' is of images without raw values"
+            raise InputError(f"{path}: {fault}; leave 'thermal_scale' and 'thermal_unit' out")
+        try:
+            return palette_scale(_string(values["thermal_palette"], "thermal_palette", path), path.parent)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     if unit is not None and unit not in _UNITS:
         raise InputError(f"{path}: 'thermal_unit' is {', '.join(_UNITS)}, not {unit!r}")
     factor, offset = _UNITS[unit] if unit is not None else (1.0, 0.0)
