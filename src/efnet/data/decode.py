@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from efnet.core.errors import InputError
 from efnet.data.archive import file_bytes, tar_of
+from efnet.data.radiometric import find_radiometry
 from efnet.data.raster import ImageError, ImageHeader, Raster, require_size, upright
 from efnet.data.tiff import TiffPage, full_pages, is_tiff
 
@@ -237,7 +238,12 @@ class _Picture:
             palette=None if colors is None else np.asarray(colors, dtype=np.uint8).reshape(-1, 3),
             opacity=header.channels in (2, 4),
             lossy=self._is_lossy(),
+            radiometry=find_radiometry(image, self._content),
         )
+
+    def _content(self) -> bytes:
+        self.file.seek(0)
+        return self.file.read()
 
     def _orientation(self) -> int:
         if self.tiff is not None:

@@ -31,6 +31,7 @@ from efnet.data.pairs import ThermalScale as ThermalScale
 from efnet.data.raster import ImageError as ImageError
 from efnet.data.raster import ImageHeader as ImageHeader
 from efnet.data.raster import Raster as Raster
+from efnet.data.raster import upright
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
 """File name endings of images."""
@@ -71,6 +72,8 @@ def to_rgb(image: Raster) -> NDArray[np.uint8]:
         InputError: numbers with a sign or a point, more than four channels without a meaning, or 16 bits of
             which at most 12 are used: the image would be black.
     """
+    if image.radiometry is not None:
+        return upright(image.radiometry.photograph(image.name, _as_stored(image)), image.header.orientation)
     if image.palette is not None:
         samples = _of_palette(image)
     elif image.samples.dtype.kind != "u":
@@ -145,7 +148,9 @@ def thermal_values(
     name, raw = image.name, image.samples
     if isinstance(scale, str) and is_palette(scale):
         return of_colors(image, scale).values, None
-    if image.palette is not None:
+    if image.radiometry is not None:
+        raw = upright(image.radiometry.celsius(name, _as_stored(image)), image.header.orientation)
+    elif image.palette is not None:
         raw = grey_of_three(_of_palette(image), name)
     elif raw.ndim == 3:
         colors = raw.shape[2] - image.opacity if raw.shape[2] in (2, 4) else raw.shape[2]
@@ -172,6 +177,12 @@ def thermal_values(
     if missing.all():
         raise InputError(f"{name}: every thermal value is missing (nodata); leave the pair out")
     return np.where(missing, raw[~missing].min(), raw), missing
+
+
+def _as_stored(image: Raster) -> tuple[int, int]:
+    """(H, W) of an image before it is turned upright."""
+    height, width = image.samples.shape[:2]
+    return (width, height) if image.header.orientation >= 5 else (height, width)
 
 
 def _missing(raw: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:

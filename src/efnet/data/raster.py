@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from efnet.core.errors import InputError
+from efnet.data.radiometric import Radiometry
 
 ImageFault = Literal["missing", "empty", "format", "size", "frames", "damaged"]
 
@@ -66,6 +67,7 @@ class Raster:
     opacity: bool = False  # the last channel is declared to be opacity
     lossy: bool = False  # the compression changes values
     nodata: float | None = None  # the number that the file declares to mean a missing value
+    radiometry: Radiometry | None = None  # temperatures, of which the samples are a rendering
     photo: bool = True  # three or four channels are colours; False: bands without a meaning
 
 
