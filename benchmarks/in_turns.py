@@ -11,7 +11,8 @@ the memory it holds.
 With `--against`, this source tree beside another one, a folder that holds `src/efnet`: a whole pass of
 `efnet_light` at 480x640 and its three clusterings, with and without compiled loops. Each tree runs in
 processes of its own, which take turns; the figure is the median of the ratios of neighbouring turns. `--clock
-cpu` counts processor time instead of seconds, for a machine that other work shares.
+cpu` counts processor time instead of seconds, for a machine that other work shares. Both trees keep freed
+memory, as `efnet` makes every process of the command line do.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ from efnet.studies.benchmark.measure import describe, interleave, summary
 from efnet.studies.benchmark.subject import Subject, make_work, open_model
 
 _SWITCH = "EFNET_NATIVE"
+_ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+}  # what `tune_process` sets, for any tree
 
 _FIRST = """
 import time, torch
@@ -77,8 +82,10 @@ works = {
 }
 with torch.inference_mode():
     for line in sys.stdin:
+        work = works[line.strip()]
+        work()  # the caches are those of the other tree
         started = clock()
-        works[line.strip()]()
+        work()
         print(clock() - started, flush=True)
 """
 
@@ -91,7 +98,7 @@ def against(other: Path, runs: int, threads: int, clock: str) -> str:
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", _TREE, str(threads), clock],
-                env={**os.environ, "PYTHONPATH": str(tree / "src"), _SWITCH: native},
+                env={**os.environ, **_ALLOCATOR, "PYTHONPATH": str(tree / "src"), _SWITCH: native},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -245,7 +245,7 @@ def _search(loops: ModuleType, points: Points, number: int) -> Search | None:
         search.compare_all(points, number)
         return search
     places = np.ascontiguousarray(points.places[part].detach().numpy(), np.float64)
-    extent = np.ptp(places, 0).max() if np.isfinite(places).all() else np.inf
+    extent = np.ptp(places.T.copy(), 1).max() if np.isfinite(places).all() else np.inf
     if not (extent == 0 or _SMALLEST < extent < 1 / _SMALLEST):
         return None
     return Search(loops, values, places, points.spatial_weight)

@@ -98,7 +98,7 @@ _MOST_SCALED = 450
 """Exponent of the largest unit: the smallest float32 number, divided by it, still has a float64 square."""
 
 _DENSE = 0.5  # from this share of tokens to be compared, all are measured in one rectangle
-_CHUNK_BYTES = 1 << 19  # differences looked at together: what stays in the cache of a core
+_CHUNK_BYTES = 1 << 20  # differences looked at together: what stays in the cache of a core
 
 
 class Points:
@@ -271,8 +271,7 @@ def _numbers(values: Tensor) -> tuple[Tensor, float]:
 
 def _largest(values: Tensor) -> float:
     """The largest magnitude; not finite if any value is not."""
-    low, high = values.aminmax()
-    return max(-float(low), float(high))
+    return max(-float(values.amin()), float(values.amax()))  # faster than `aminmax`
 
 
 def _unit(largest: float) -> float:
