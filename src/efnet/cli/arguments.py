@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -32,6 +33,12 @@ PALETTE = (
     "with the camera's colour bar"
 )
 
+MATCH: tuple[list[str], str] = (
+    [],
+    "how names make pairs, below the folders --rgb and --thermal: rgb=original_{id}.jpg "
+    "thermal=heat_{id}.jpg; {id} is what both share, {any} may differ",
+)
+
 
 def add_options(parser: ArgumentParser, **options: str | tuple[Any, str]) -> None:
     """Declare options: parameter name to (type or default, help).
@@ -55,6 +62,21 @@ def add_options(parser: ArgumentParser, **options: str | tuple[Any, str]) -> Non
             parser.add_argument(option_name(name), type=kind, nargs="+", default=given, help=text)
         else:
             parser.add_argument(option_name(name), type=type(given), default=given, help=text)
+
+
+def apply_match(args: Namespace) -> None:
+    """Put the patterns of `--match` behind the folders they belong to; an `InputError` for a wrong one."""
+    from efnet.data.layouts.patterns import ID, is_pattern
+
+    for entry in (part for word in args.match for part in word.split(",") if part):
+        camera, pattern = (part.strip("\"' ") for part in (*re.split("[=:]", entry, maxsplit=1), "")[:2])
+        if camera not in ("rgb", "thermal", "rgbt") or not is_pattern(pattern):
+            raise InputError(f"--match {entry}: give rgb=NAME_{ID}.jpg and thermal=NAME_{ID}.jpg")
+        if args.get(camera) in (None, "none"):
+            raise InputError(f"--match {entry}: give the folder of these images too, --{camera} DIR")
+        if not Path(args[camera]).expanduser().is_dir():
+            raise InputError(f"--match {entry}: --{camera} {args[camera]} is not a folder; give one")
+        args[camera] = str(Path(args[camera]) / pattern)
 
 
 def say_default(checkpoint: str, predictor: Predictor) -> None:

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import Progress
 
-from efnet.cli.arguments import PALETTE, add_options, check_minima
+from efnet.cli.arguments import MATCH, PALETTE, add_options, apply_match, check_minima
 from efnet.cli.options import check_file_writable
 from efnet.core.errors import InputError
 
@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         parser,
         rgb=(str, "colour images of one camera: file, folder or glob"),
         thermal=(str, "thermal images of the other: file, folder or glob"),
+        match=MATCH,
         out=(Path, "the file to write (JSON)"),
         points=(Path | None, "CSV file of such points, a line each: x,y,X,Y"),
         tolerance=(5.0, "pixels of the colour image that point pairs may be off"),
@@ -69,6 +70,7 @@ def run(args: Namespace) -> int:
     if args.preview is not None and args.preview.suffix.lower() not in PICTURE_SUFFIXES:
         raise InputError(f"--preview {args.preview}: end the name in {', '.join(PICTURE_SUFFIXES)}")
     points = read_points(args.point, args.points)
+    apply_match(args)
     images = _read_images(args, 1 if points is not None else args.pairs)
     homography = _from_edges(images) if points is None else _from_points(points, images, args.tolerance)
     homography.save(args.out)

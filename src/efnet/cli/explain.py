@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import CHECKPOINT, DEVICE, PRECISION, add_options
+from efnet.cli.arguments import CHECKPOINT, DEVICE, MATCH, PRECISION, add_options, apply_match
 from efnet.cli.inference_options import check_given, journal_settings, print_faults
 from efnet.cli.options import check_folder_writable
 from efnet.core.errors import InputError
@@ -33,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         rgb="colour images: file, folder or glob",
         thermal="thermal images: file, folder or glob",
         rgbt="four-channel images, thermal last: file, folder or glob",
+        match=MATCH,
         out=(str, "output folder"),
         device=DEVICE,
         precision=PRECISION,
@@ -51,6 +52,7 @@ def run(args: Namespace) -> int:
     precision = check_precision(args.precision)
     check_folder_writable("--out", args.out)
     out = Path(args.out)
+    apply_match(args)
     pairs = find_pairs(args.rgb, args.thermal, args.rgbt, exclude=out)
     predictor = Predictor.from_pretrained(args.checkpoint, args.device, precision)
     check_given(args, predictor.modality)

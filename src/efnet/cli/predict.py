@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli import inference_options
-from efnet.cli.arguments import add_options, check_minima, split_words
+from efnet.cli.arguments import MATCH, add_options, apply_match, check_minima, split_words
 from efnet.cli.inference_options import NONE, InferenceOptions, MissingCount
 from efnet.cli.options import check_file_writable, check_folder_writable
 from efnet.core.errors import InputError
@@ -38,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         thermal="thermal images, likewise",
         rgbt="four-channel images, thermal last: file, folder or glob; or tars of pairs (efnet data pack): "
         "folder, glob, or names separated by commas",
+        match=MATCH,
         out=(str, "output folder; for videos a file (.mp4, .mkv, .mov)"),
     )
     inference_options.add_inference_arguments(parser, missing="warn")
@@ -90,6 +91,7 @@ def run(args: Namespace) -> int:
         if shard.count > 1:
             raise InputError(f"--shard {shard.number}/{shard.count}: a video is predicted by one process")
         return _predict_video(args, options, out)
+    apply_match(args)
     check_folder_writable("--out", out)
     pairs = find_pairs(_given(args.rgb), _given(args.thermal), args.rgbt, exclude=out, page=args.page)
     absent: tuple[Camera, ...] = ("rgb", "thermal")

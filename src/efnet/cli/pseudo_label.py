@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import DEVICE, NETWORK, PALETTE, PRECISION, add_options, say_default, split_words
+from efnet.cli.arguments import (
+    DEVICE,
+    MATCH,
+    NETWORK,
+    PALETTE,
+    PRECISION,
+    add_options,
+    apply_match,
+    say_default,
+    split_words,
+)
 from efnet.cli.inference_options import print_faults
 from efnet.cli.options import check_folder_writable
 from efnet.core.errors import InputError
@@ -30,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         checkpoint=NETWORK,
         rgb=(str, "colour images: file, folder or glob"),
         thermal=(str, "thermal images, likewise"),
+        match=MATCH,
         out=(str, "folder for rgb, thermal and labels"),
         threshold=("0.9", "least probability of a pixel's class, and of single ones: 0.9,person=0.7"),
         tta=(False, "average over three scales and mirror images (six times the work)"),
@@ -107,6 +118,7 @@ def _find(args: Namespace, out: Path) -> dict[str, InputPair]:
     """Find the pairs by the names of their labels, which lie in one folder; InputError for a misfit."""
     from efnet.inference.inputs import find_pairs
 
+    apply_match(args)
     check_folder_writable("--out", out)
     for option in ("rgb", "thermal"):
         if Path(args[option]).expanduser().absolute().is_relative_to(out.absolute()):

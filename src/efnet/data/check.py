@@ -18,7 +18,8 @@ from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
 from efnet.data.images import PathLike
 from efnet.data.layouts import layout_at
-from efnet.data.layouts.listing import ImageFolder, Layout
+from efnet.data.layouts.listing import Layout
+from efnet.data.layouts.patterns import images_below
 from efnet.data.pairs import Pair, PairSet
 from efnet.data.sample import read_sample, threaded
 from efnet.data.verify import Inspection, Progress, inspect, split_faults
@@ -235,7 +236,7 @@ def _unlisted(layout: Layout, root: Path, pairsets: Sequence[PairSet]) -> list[s
     used = {path for pair in pairs for path in (pair.rgb, pair.thermal, pair.label) if path is not None}
     found = []
     for folder in layout.image_folders(root):
-        spare = sorted(set(ImageFolder.read(folder).files.values()) - used)
+        spare = sorted(set(images_below(folder)) - used)
         if spare:
             listed = ", ".join(path.name for path in spare[:3]) + (", ..." if len(spare) > 3 else "")
             found.append(f"{folder}: {len(spare)} images belong to no pair of any split: {listed}")

@@ -21,7 +21,7 @@ from efnet.core.journal import read_manifest
 from efnet.data.images import open_image, read_label, read_rgb, split_channels, thermal_values
 from efnet.data.layouts import public
 from efnet.data.layouts.folders import FILE_NAME, Description
-from efnet.data.layouts.listing import ImageFolder
+from efnet.data.layouts.listing import ImageFolder, TripleFolders, read_list
 from efnet.data.sample import require_same_size, threaded
 from efnet.data.verify import Progress
 
@@ -47,7 +47,9 @@ def to_folders(root: Path, out: Path, *, overwrite: bool = False, progress: Prog
         ManyInputsError: images that cannot be converted; the others are.
     """
     description = _description(root)
-    source = ImageFolder.read(root / ("images" if description is None else description.folders["rgbt"]))
+    names = {"rgbt": "images", "labels": "labels"} if description is None else description.folders
+    triple = TripleFolders.read(root / names["rgbt"], None, root / names["labels"])
+    source = triple.rgb
     _require_images(source, "four-channel images")
 
     def split(path: Path, rgb_path: Path, thermal_path: Path) -> None:
@@ -61,9 +63,9 @@ def to_folders(root: Path, out: Path, *, overwrite: bool = False, progress: Prog
         for outputs in [(out / "rgb" / f"{stem}.png", out / "thermal" / f"{stem}.png")]
     }
     with _Output(out, "folders", root, overwrite) as output:
-        _copy_lists(root, out, description)
+        _copy_lists(root, out, description, triple)
         _write_description(out, root, description, {"rgb": "rgb", "thermal": "thermal"})
-        return output.run({**tasks, **_label_copies(root, out, description)}, progress)
+        return output.run({**tasks, **_label_copies(triple.labels, out)}, progress)
 
 
 def to_rgbt(root: Path, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> int:
@@ -78,7 +80,9 @@ def to_rgbt(root: Path, out: Path, *, overwrite: bool = False, progress: Progres
     """
     description = _description(root)
     names = {"rgb": "rgb", "thermal": "thermal"} if description is None else description.folders
-    rgb, thermal = ImageFolder.read(root / names["rgb"]), ImageFolder.read(root / names["thermal"])
+    labels = root / names.get("labels", "labels")
+    triple = TripleFolders.read(root / names["rgb"], root / names["thermal"], labels)
+    rgb, thermal = triple.rgb, triple.thermal or triple.rgb
     _require_images(rgb, "colour images")
     _require_images(thermal, "thermal images")
 
@@ -99,10 +103,10 @@ def to_rgbt(root: Path, out: Path, *, overwrite: bool = False, progress: Progres
         for target in [out / "images" / f"{stem}.png"]
     }
     with _Output(out, "rgbt", root, overwrite) as output:
-        _copy_lists(root, out, description)
+        _copy_lists(root, out, description, triple)
         if description is not None:
             _write_description(out, root, description, {"rgbt": "images"})
-        return output.run({**tasks, **_label_copies(root, out, description)}, progress)
+        return output.run({**tasks, **_label_copies(triple.labels, out)}, progress)
 
 
 def to_index(
@@ -191,10 +195,9 @@ def _require_images(folder: ImageFolder, what: str) -> None:
         raise InputError(f"{folder.path}: holds no {what}; give the data set's folder as `root`")
 
 
-def _label_copies(root: Path, out: Path, description: Description | None) -> Tasks:
-    """Byte-for-byte copies of the labels."""
-    source = ImageFolder.read(root / ("labels" if description is None else description.folders["labels"]))
-    targets = {path: out / "labels" / path.name for path in source.files.values()}
+def _label_copies(labels: ImageFolder, out: Path) -> Tasks:
+    """Byte-for-byte copies of the labels, named as their pairs."""
+    targets = {path: out / "labels" / f"{name}{path.suffix}" for name, path in labels.files.items()}
     return {(target,): partial(_copy, path, target) for path, target in targets.items()}
 
 
@@ -214,9 +217,15 @@ def _lists(root: Path, description: Description | None) -> dict[str, Path]:
     return found | {split: root / name for split, name in given.items() if (root / name).is_file()}
 
 
-def _copy_lists(root: Path, out: Path, description: Description | None) -> None:
+def _copy_lists(root: Path, out: Path, description: Description | None, triple: TripleFolders) -> None:
+    """Copy split lists; those beside a `dataset.yaml` with the names of pairs, since files are renamed."""
+    known = triple.listed_names(root)
     for path in _lists(root, description).values():
-        _copy(path, out / path.relative_to(root))
+        if description is None:
+            _copy(path, out / path.relative_to(root))
+        else:
+            names = read_list(path, tuple(description.folders.values()), known)
+            write_text(out / path.relative_to(root), "".join(f"{name}\n" for name in names))
 
 
 def _write_description(

@@ -12,6 +12,7 @@ from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_json
 from efnet.data.augment import AugmentConfig, augment
 from efnet.data.dataset import Item, PairDataset, to_tensors
+from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.layouts.listing import TripleFolders
 from efnet.data.pairs import PairSet
 
@@ -36,16 +37,21 @@ PREFIX = "unlabelled_"
 
 
 def open_unlabelled(folder: str, like: PairSet) -> PairSet:
-    """Open the pairs of a folder with `rgb` and `thermal`, matched by stem, and perhaps pseudo-labels.
+    """Open the pairs of a folder with `rgb` and `thermal`, matched by name, and perhaps pseudo-labels.
 
-    `labels`, if it exists, holds the pseudo-labels that `efnet pseudo-label` wrote, in the classes of `like`.
+    A `dataset.yaml` in the folder may give other folders, or patterns of names. `labels`, if it exists, holds
+    the pseudo-labels that `efnet pseudo-label` wrote, in the classes of `like`.
     Raises InputError if there are no pairs; missing partners and labels are found by `verify`.
     """
     root = Path(folder).expanduser()
-    folders = TripleFolders.read(root / "rgb", root / "thermal", root / "labels")
+    description = Description.read(root / FILE_NAME) if (root / FILE_NAME).is_file() else None
+    names = {} if description is None else description.folders
+    rgb, thermal, labels = (root / names.get(key, key) for key in ("rgb", "thermal", "labels"))
+    folders = TripleFolders.read(rgb, thermal, labels)
     stems = folders.stems()
     if not stems:
-        raise InputError(f"{root}: no pairs; put their images into {root / 'rgb'} and {root / 'thermal'}")
+        raise InputError(f"{root}: no pairs; put their images into {rgb} and {thermal}")
+    folders = folders.matched()
     pairs = tuple(folders.pair(stem) for stem in stems)
     unlabelled = replace(like, root=root, split="unlabelled", pairs=pairs, registered=True)
     if folders.labels.exists:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.images import IMAGE_SUFFIXES, read_label
-from efnet.data.layouts.listing import composed
+from efnet.data.layouts.patterns import composed, images_below
 from efnet.data.pairs import PairSet
 from efnet.evaluation.metrics import Keep, Tally, resize_nearest
 from efnet.evaluation.protocols import Protocol
@@ -81,9 +81,13 @@ def _match(folder: Path, pairset: PairSet) -> tuple[dict[str, Path], list[str]]:
     """Image files by stem, and a fault for every pair that has none or several."""
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; `predictions` takes a folder of label maps")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     names = {pair.name for pair in pairset.pairs}
-    matching = [path for path in found if composed(path.stem) in names]
+    # Names of pairs may begin with sub-folders.
+    nested = any("/" in name for name in names)
+    listed = images_below(folder) if nested else folder.iterdir()
+    found = sorted(path for path in listed if path.suffix.lower() in IMAGE_SUFFIXES)
+    stems = {path: composed(path.relative_to(folder).with_suffix("").as_posix()) for path in found}
+    matching = [path for path in found if stems[path] in names]
     if not matching:
         inside = [name for name in ("index", "color") if (folder / name).is_dir()]
         if not found and inside:
@@ -95,10 +99,10 @@ def _match(folder: Path, pairset: PairSet) -> tuple[dict[str, Path], list[str]]:
             f"{expected}, ... (one label map per pair, its stem the pair's name), found {held}"
         )
     faults = []
-    files = {composed(path.stem): path for path in reversed(found)}
+    files = {stems[path]: path for path in reversed(found)}
     for path in found:
-        if composed(path.stem) in names and files[composed(path.stem)] != path:
-            faults.append(f"{path}: {files[composed(path.stem)].name} has the same stem; keep one of them")
+        if stems[path] in names and files[stems[path]] != path:
+            faults.append(f"{path}: {files[stems[path]].name} has the same stem; keep one of them")
     for pair in pairset.pairs:
         if pair.name not in files:
             faults.append(f"{folder / pair.name}.png: missing; write a label map for this pair")

@@ -5,13 +5,9 @@ In tars, `NAME.rgb.png` and `NAME.thermal.png`, or `NAME.rgbt.png`, make a pair.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import os
 import re
-import unicodedata
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +16,18 @@ from efnet.data.archive import members_of
 from efnet.data.decode import count_pages
 from efnet.data.images import IMAGE_SUFFIXES
 from efnet.data.layouts import is_packed
+from efnet.data.layouts.patterns import (
+    ID,
+    NamePattern,
+    composed,
+    files_below,
+    images_below,
+    is_pattern,
+    is_tagged,
+    nearest,
+    suggest,
+    untagged,
+)
 from efnet.inference.missing_cameras import Camera
 
 VIDEO_SUFFIXES = (
@@ -28,11 +36,6 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 
 _WILDCARDS = "*?["
-
-# DJI's names end in _V or _W and _T, FLIR's in _RGB and _PreviewData.
-_TAGS = "rgb|vis|visible|vi|v|w|color|colour|thermal|therm|th|infrared|ir|lwir|tir|t|previewdata"
-_TAGGED = re.compile(rf"^(?:(?:{_TAGS})[_-])?(.+?)(?:[_-](?:{_TAGS}))?$", re.IGNORECASE)
-_TAG_FOLDER = re.compile(rf"^(?:{_TAGS})$", re.IGNORECASE)
 
 _MEMBER = re.compile(
     rf"(?P<key>(?:.*/)?[^./]+)\.(?P<kind>rgbt?|thermal)(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})",
@@ -71,11 +74,12 @@ def find_pairs(
 ) -> tuple[InputPair, ...]:
     """Find the files that a user means, and match them; return the pairs sorted by name.
 
-    Each of `rgb`, `thermal` and `rgbt` is a file, a folder (searched with its sub-folders) or a glob pattern
-    (`**` for any depth). RGB and thermal files match if their paths below the folder differ only in the
-    suffix. If none do, folders named after a modality (`rgb/`, `thermal/`, `ir/`) and modality tags on names
-    (`0001_rgb.png`, `0001_th.png`) are left out of the comparison. Two single files match whatever their
-    names.
+    Each of `rgb`, `thermal` and `rgbt` is a file, a folder (searched with its sub-folders), a glob pattern
+    (`**` for any depth), or a pattern of names (`rgb/original_{id}.jpg`; `NamePattern`). RGB and thermal
+    files match if their paths below the folder differ only in the suffix. If none do, folders named after a
+    modality (`rgb/`, `thermal/`, `ir/`) and modality tags on names (`0001_rgb.png`, `0001_th.png`) are left
+    out of the comparison. One folder of both cameras is divided by these tags. Two single files match
+    whatever their names.
 
     `rgb` or `thermal` alone is for a model of that modality. `rgbt` are four-channel images, thermal last, or
     tars of pairs, and excludes the other two. The folder `exclude` (the output folder) is not searched.
@@ -122,7 +126,23 @@ def _find_images(what: str, pattern: str, exclude: Path | None) -> Found:
         return [(PurePosixPath(path.name), path)]
     excluded = None if exclude is None else exclude.resolve()
     if path.is_dir():
-        base, files = path, list(_files_below(path, excluded))
+        base, files = path, list(files_below(path, excluded))
+    elif is_pattern(pattern):
+        named = NamePattern.read(path)
+        found = [
+            (PurePosixPath(f"{name}{file.suffix}"), file)
+            for name, file in named.find()
+            if excluded is None or not file.resolve().is_relative_to(excluded)
+        ]
+        if not found:
+            there = [file.relative_to(named.folder).as_posix() for file in images_below(named.folder)]
+            near = (
+                f"the nearest name there is {nearest([named.tail], there)[1]}"
+                if there
+                else "no image is there"
+            )
+            raise InputError(f"`{what}` {pattern}: fits no file; {near}; correct the pattern")
+        return found
     elif any(mark in pattern for mark in _WILDCARDS):
         base, globbed = _glob(path)
         files = [
@@ -140,25 +160,6 @@ def _find_images(what: str, pattern: str, exclude: Path | None) -> Found:
             _refuse_video(what, file)
         raise InputError(f"`{what}` {pattern}: no image there ({', '.join(IMAGE_SUFFIXES)}); check the path")
     return [(PurePosixPath(file.relative_to(base).as_posix()), file) for file in images]
-
-
-def _files_below(folder: Path, excluded: Path | None, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Files that are not hidden, in order; a link to a folder that it lies in (`above`) is not followed."""
-    place = folder.resolve()
-    if place in above or (excluded is not None and place.is_relative_to(excluded)):
-        return
-    try:
-        # One call for all names: asking for each file takes seconds for ten thousand on a server.
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be listed ({error.strerror}); change its permissions") from error
-    for entry in listed:
-        with contextlib.suppress(OSError):  # a link that leads to itself
-            if entry.is_dir():
-                yield from _files_below(folder / entry.name, excluded, (*above, place))
-            elif not entry.name.startswith(".") and entry.is_file():
-                yield folder / entry.name
 
 
 def _glob(path: Path) -> tuple[Path, list[Path]]:
@@ -241,9 +242,19 @@ def _match(rgb: str, thermal: str, exclude: Path | None) -> tuple[InputPair, ...
     if rgb_alone and thermal_alone:
         return (InputPair(rgb_found[0][0].stem, rgb_found[0][1], thermal_found[0][1]),)
     faults: list[str] = []
+    if len(rgb_found) > 1 and {file for _, file in rgb_found} == {file for _, file in thermal_found}:
+        # One folder of both cameras: the tags of names tell them apart.
+        thermal_found = [(path, file) for path, file in rgb_found if is_tagged(path, "thermal")]
+        others = (*thermal_found, *(entry for entry in rgb_found if is_tagged(entry[0], "labels")))
+        rgb_found = [entry for entry in rgb_found if entry not in others]
+        if not thermal_found or not rgb_found:
+            raise InputError(
+                f"{rgb}: given for both cameras, but names do not show which (0001_rgb and 0001_ir would); "
+                f'give patterns, `rgb` "{rgb}/original_{ID}.jpg" and `thermal` "{thermal}/heat_{ID}.jpg"'
+            )
     exact = {_plain_name(path) for path, _ in rgb_found} & {_plain_name(path) for path, _ in thermal_found}
     # Tags come off only where names do not match as they are: outputs keep the names that users know.
-    name_of = _plain_name if exact else _match_name
+    name_of = _plain_name if exact else untagged
     rgb_files = _by_name(rgb_found, name_of, faults)
     thermal_files = _by_name(thermal_found, name_of, faults)
     # A single file beside a folder asks for its own partner only.
@@ -262,24 +273,20 @@ def _match(rgb: str, thermal: str, exclude: Path | None) -> tuple[InputPair, ...
     return tuple(InputPair(name, rgb_files[name], thermal_files[name]) for name in _ordered(rgb_files))
 
 
-def _nearest(files: Mapping[str, Path], others: Mapping[str, Path]) -> str:
-    """The names of two files that are most alike, among the first of each."""
-    names = [(one, other) for one in _ordered(files)[:20] for other in _ordered(others)[:200]]
-    one, other = max(names, key=lambda pair: difflib.SequenceMatcher(None, *pair).ratio())
-    return f"{files[one].name} and {others[other].name}"
-
-
 def _plain_name(path: PurePosixPath) -> str:
     """Relative path without suffix, its accents composed: macOS stores them apart from their letters."""
-    return unicodedata.normalize("NFC", (path.parent / path.stem).as_posix())
+    return composed((path.parent / path.stem).as_posix())
 
 
-def _match_name(path: PurePosixPath) -> str:
-    """Relative path without suffix, modality folders and tags: the same for both images of a pair."""
-    folders = [part for part in path.parent.parts if not _TAG_FOLDER.match(part)]
-    tagged = _TAGGED.match(path.stem)
-    name = PurePosixPath(*folders, tagged.group(1) if tagged else path.stem).as_posix()
-    return unicodedata.normalize("NFC", name)
+def _nearest(files: Mapping[str, Path], others: Mapping[str, Path]) -> str:
+    """The names of two files that are most alike, and the patterns that would match them."""
+    one, other = nearest(files, others)
+    text = f"{files[one].name} and {others[other].name}"
+    patterns = suggest(files[one].name, others[other].name)
+    if patterns is None:
+        return text
+    places = (files[one].parent / patterns[0], others[other].parent / patterns[1])
+    return f'{text}: give `rgb` "{places[0]}" and `thermal` "{places[1]}"'
 
 
 def _by_name(found: Found, name_of: Callable[[PurePosixPath], str], faults: list[str]) -> dict[str, Path]:

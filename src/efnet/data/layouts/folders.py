@@ -33,7 +33,8 @@ from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_yaml
 from efnet.data.false_color import palette_scale
 from efnet.data.layouts import listing
-from efnet.data.layouts.listing import TripleFolders, find_file, read_list, split_off
+from efnet.data.layouts.listing import ImageFolder, TripleFolders, find_file, read_list, split_off
+from efnet.data.layouts.patterns import images_below, is_pattern, nearest, suggest
 from efnet.data.pairs import FLIP_SUFFIX, Condition, Pair, PairSet, ThermalScale
 
 FILE_NAME = "dataset.yaml"
@@ -73,6 +74,8 @@ class Description:
             raise InputError(f"{path}: is not valid YAML ({error}); correct it there") from error
         if not isinstance(values, dict):
             raise InputError(f"{path}: holds no keys; write at least 'names: [background, person, ...]'")
+        if "label" in values and "labels" not in values:
+            values["labels"] = values.pop("label")
         for key in values:
             if key not in _KEYS:
                 close = difflib.get_close_matches(str(key), _KEYS, n=1)
@@ -177,9 +180,7 @@ class Folders:
         """Return the pairs of `split`; an `InputError` if YAML, image folders or split are wrong."""
         description = self.describe(root)
         if not self._homes(root, description):
-            rgb, thermal, _, rgbt = (f"{description.folders[key]}/" for key in _FOLDER_KEYS)
-            expected = [f"{rgb} and {thermal}", rgbt, "these under train/ val/ test/"]
-            raise listing.wrong_folders(root, "folders", expected)
+            raise _no_images(root, description)
         known = self._known(root, description)
         if split not in known:
             raise listing.unknown_split(split, known, root)
@@ -230,15 +231,35 @@ class Folders:
         return split_off(everything, split)
 
 
+def _no_images(root: Path, description: Description) -> InputError:
+    """The error for a root with none of the folders, or without a file that fits the patterns."""
+    places = (description.folders[key] for key in _FOLDER_KEYS)
+    rgb, thermal, _, rgbt = (place if is_pattern(place) else f"{place}/" for place in places)
+    expected = [f"{rgb} and {thermal}", rgbt, "these under train/ val/ test/"]
+    error = str(listing.wrong_folders(root, "folders", expected))
+    there = [file.relative_to(root).as_posix() for file in images_below(root)]
+    if there:
+        near = [nearest([place], there)[1] for place in (rgb, thermal)]
+        found = suggest(near[0], near[1]) if near[0] != near[1] else None
+        error += f"; the nearest images are {' and '.join(dict.fromkeys(near))}: name yours in {FILE_NAME}"
+        one, other = found or ("FOLDER/{id}.jpg", "FOLDER/{id}.png")
+        error += f', such as rgb: "{one}" and thermal: "{other}"'
+    return InputError(error)
+
+
 def _triple(home: Path, description: Description) -> TripleFolders | None:
     """The folders under `home`, or None if it has neither kind."""
-    names = description.folders
-    labels = home / names["labels"]
-    if (home / names["rgbt"]).is_dir():
-        return TripleFolders.read(home / names["rgbt"], None, labels)
-    if (home / names["rgb"]).is_dir() or (home / names["thermal"]).is_dir():
-        return TripleFolders.read(home / names["rgb"], home / names["thermal"], labels)
+    rgb, thermal, labels, rgbt = (home / description.folders[key] for key in _FOLDER_KEYS)
+    if _is_there(rgbt):
+        return TripleFolders.read(rgbt, None, labels).matched()
+    if _is_there(rgb) or _is_there(thermal):
+        return TripleFolders.read(rgb, thermal, labels).matched()
     return None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a folder exists, or a pattern fits a file."""
+    return ImageFolder.read(path).exists if is_pattern(path.name) or not path.is_dir() else True
 
 
 def _from_source(root: Path, source: Path, description: Description) -> tuple[Pair, ...]:
@@ -252,7 +273,7 @@ def _from_source(root: Path, source: Path, description: Description) -> tuple[Pa
         raise listing.wrong_folders(root, "folders", [f"{description.folders['rgb']}/ beside {source.name}"])
     return tuple(
         triple.pair(name, description.condition(name))
-        for name in read_list(source, tuple(description.folders.values()))
+        for name in read_list(source, tuple(description.folders.values()), triple.listed_names(root))
     )
 
 

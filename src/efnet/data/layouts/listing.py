@@ -7,19 +7,31 @@ So `held_out` takes whole sequences, or contiguous blocks where names do not sho
 from __future__ import annotations
 
 import codecs
+import os
 import re
-import unicodedata
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, Self
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.images import IMAGE_SUFFIXES
+from efnet.data.layouts.patterns import (
+    ID,
+    NamePattern,
+    composed,
+    images_below,
+    is_pattern,
+    is_tagged,
+    natural_key,
+    nearest,
+    suggest,
+    untagged,
+)
 from efnet.data.pairs import FLIP_SUFFIX, Condition, Pair, PairSet
 
 _MFNET_NAME = re.compile(rf"\d+([DN])(?:{FLIP_SUFFIX})?", re.IGNORECASE)
@@ -47,37 +59,58 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of one folder, existing or not, by stem; hidden files are left out."""
+    """The images below one folder, existing or not, by name: the path below it without suffix.
+
+    With a pattern (`rgb/original_{id}.jpg`) names are what stands for `{id}`. Hidden files are left out.
+    """
 
     path: Path
     files: dict[str, Path] = field(repr=False)
+    pattern: NamePattern | None = None
 
     @classmethod
     def read(cls, path: Path) -> ImageFolder:
-        """List a folder, absent or not; an `InputError` if two stems are the same or it cannot be listed."""
-        files: dict[str, Path] = {}
-        faults = []
-        for entry in _listed(path):
-            if entry.startswith(".") or not entry.lower().endswith(IMAGE_SUFFIXES):
-                continue
-            stem = composed(Path(entry).stem)
-            if stem in files:
-                faults.append(f"{path / entry}: has the same stem as {files[stem].name}; keep one of them")
-            files.setdefault(stem, path / entry)
-        if faults:
-            raise ManyInputsError(f"{path}: images with the same stem", faults)
-        return cls(path, files)
+        """List a folder or a pattern's files; an `InputError` if two have one name or it cannot be listed."""
+        pattern = NamePattern.read(path) if is_pattern(path.name) or is_pattern(str(path)) else None
+        if pattern is None:
+            found = ((_stem(file, path), file) for file in images_below(path))
+        else:
+            path, found = pattern.folder, pattern.find()
+        return cls(path, _by_name(found, path if pattern is None else pattern.text), pattern)
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is there."""
-        return self.path.is_dir()
+        """Whether the folder is there; for a pattern, whether it finds a file."""
+        return self.path.is_dir() if self.pattern is None else bool(self.files)
 
     def find(self, stem: str) -> Path:
-        """Return the file of that stem, of any suffix and case; without one, the path it should have."""
+        """Return the file of that name, of any suffix and case; without one, the path it should have."""
         stem = composed(stem)
         found = self.files.get(stem) or self._by_folded_stem.get(stem.casefold())
+        if found is None and self.pattern is not None:
+            return self.pattern.path(stem)
         return found or self.path / f"{stem}.png"
+
+    def only(self, kind: str, spare: Collection[str] = ()) -> ImageFolder:
+        """Return the files whose names have a tag of `kind`, named without it; an `InputError` as of `read`.
+
+        `spare`: names of files without a tag that are kept.
+        """
+        found = []
+        for name, file in self.files.items():
+            path = PurePosixPath(f"{name}.png")
+            if is_tagged(path, kind):
+                found.append((untagged(path, kind), file))
+            elif name in spare:
+                found.append((name, file))
+        return replace(self, files=_by_name(found, self.path))
+
+    def _named_like(self, names: Collection[str]) -> ImageFolder:
+        """These files with the tags left out that keep their names from being any of `names`."""
+        if not names or not self.files or self.pattern is not None or _shared(self, names):
+            return self
+        ways = (self.only(kind, self.files) for kind in ("labels", "rgb", "thermal"))
+        return next((way for way in ways if _shared(way, names)), self)
 
     def __contains__(self, stem: str) -> bool:
         stem = composed(stem)
@@ -86,6 +119,32 @@ class ImageFolder:
     @cached_property
     def _by_folded_stem(self) -> dict[str, Path]:
         return {stem.casefold(): file for stem, file in self.files.items()}
+
+
+def _shared(folder: ImageFolder, names: Iterable[str]) -> bool:
+    """Whether any of the names is that of a file in the folder."""
+    return any(name in folder for name in names)
+
+
+def _stem(file: Path, folder: Path) -> str:
+    """The path below a folder, without suffix."""
+    return composed(file.relative_to(folder).with_suffix("").as_posix())
+
+
+def _by_name(found: Iterable[tuple[str, Path]], where: object) -> dict[str, Path]:
+    """Files by name; a `ManyInputsError` with every two that have the same."""
+    files: dict[str, Path] = {}
+    faults = []
+    for name, file in found:
+        if name in files:
+            other = files[name]
+            shown = other.name if other.parent == file.parent else other
+            faults.append(f"{file}: has the same stem as {shown} ('{name}'); keep one of them")
+        files.setdefault(name, file)
+    if faults:
+        remedy = f"or give a pattern with {ID} that fits one of them"
+        raise ManyInputsError(f"{where}: images with the same stem; keep one of them, {remedy}", faults)
+    return files
 
 
 @dataclass(frozen=True)
@@ -98,9 +157,78 @@ class TripleFolders:
 
     @classmethod
     def read(cls, rgb: Path, thermal: Path | None, labels: Path) -> TripleFolders:
-        """List the folders; errors as `ImageFolder.read`."""
-        heat = None if thermal is None else ImageFolder.read(thermal)
-        return cls(ImageFolder.read(rgb), heat, ImageFolder.read(labels))
+        """List the folders, or the files of patterns; errors as `ImageFolder.read`.
+
+        Where no names are the same, tags of cameras (`_rgb`, `_T`, `_mask`) are left out of them. One folder
+        may be given twice: its images are told apart by their tags.
+        """
+        colors, masks = ImageFolder.read(rgb), ImageFolder.read(labels)
+        if thermal is None:
+            return cls(colors, None, masks._named_like(colors.files))
+        heat = ImageFolder.read(thermal)
+        if rgb == thermal:
+            heat = heat.only("thermal")
+            colors = colors.only("rgb", spare=heat.files)
+        elif not _shared(colors, heat.files):
+            named = colors.only("rgb", colors.files), heat.only("thermal", heat.files)
+            colors, heat = named if _shared(named[0], named[1].files) else (colors, heat)
+        if labels in (rgb, thermal):
+            masks = masks.only("labels")
+        return cls(colors, heat, masks._named_like({**heat.files, **colors.files}))
+
+    def matched(self) -> Self:
+        """Return these folders if any of their names are the same.
+
+        Raises:
+            InputError: none are, or a pattern fits no file; with the nearest names and the patterns to write.
+        """
+        others = [("thermal", self.thermal), ("labels", self.labels)]
+        for key, folder in (("rgb", self.rgb), *others):
+            if folder is not None and folder.pattern is not None and not folder.files:
+                there = [file.relative_to(folder.path).as_posix() for file in images_below(folder.path)]
+                if there or key != "labels":
+                    near = (
+                        f"the nearest name there is {nearest([folder.pattern.tail], there)[1]}"
+                        if there
+                        else ""
+                    )
+                    fault = (
+                        f"{folder.pattern.text}: fits no file; {near or 'there is no image in its folder'}"
+                    )
+                    raise InputError(f"{fault}; correct '{key}' in dataset.yaml")
+        for key, folder in others:
+            if folder is None or not self.rgb.files or not folder.files or _shared(self.rgb, folder.files):
+                continue
+            if key == "labels" and self.thermal is not None and _shared(folder, self.thermal.files):
+                continue
+            one, other = nearest(
+                [file.name for file in self.rgb.files.values()], [file.name for file in folder.files.values()]
+            )
+            files = [
+                next(file for file in held.files.values() if file.name == name)
+                for held, name in ((self.rgb, one), (folder, other))
+            ]
+            base = Path(os.path.commonpath([file.parent for file in files]))
+            patterns = suggest(*(file.relative_to(base).as_posix() for file in files))
+            remedy = f"name them by patterns with {ID} in dataset.yaml"
+            if patterns is not None:
+                remedy += f', such as rgb: "{patterns[0]}" and {key}: "{patterns[1]}"'
+            what = {"thermal": "thermal image", "labels": "label"}[key]
+            fault = f"no colour image has a {what} of its name; the nearest are {one} and {other}"
+            raise InputError(f"{self.rgb.path} and {folder.path}: {fault}; {remedy}")
+        return self
+
+    def listed_names(self, root: Path) -> dict[str, str]:
+        """Return the name of the pair by each way to write one of its files in a list."""
+        found: dict[str, str] = {}
+        for folder in (self.rgb, self.thermal, self.labels):
+            for name, file in (folder.files if folder is not None else {}).items():
+                for base in (root, folder.path if folder is not None else root):
+                    if file.is_relative_to(base):
+                        path = composed(file.relative_to(base).as_posix())
+                        found.setdefault(path, name)
+                        found.setdefault(path.removesuffix(file.suffix), name)
+        return found
 
     def stems(self) -> list[str]:
         """Return the stems of all images, colour or thermal, sorted; labels without an image do not count."""
@@ -125,12 +253,8 @@ class TripleFolders:
     def paths(self) -> tuple[Path, ...]:
         """Return the folders that exist."""
         folders = (self.rgb, self.thermal, self.labels)
-        return tuple(folder.path for folder in folders if folder is not None and folder.exists)
-
-
-def composed(name: str) -> str:
-    """Return a name with accents composed: macOS stores them apart from their letters."""
-    return unicodedata.normalize("NFC", name)
+        there = (folder.path for folder in folders if folder is not None and folder.exists)
+        return tuple(dict.fromkeys(there))
 
 
 def _listed(path: Path) -> list[str]:
@@ -139,12 +263,6 @@ def _listed(path: Path) -> list[str]:
         return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     except OSError as error:
         raise InputError(f"{path}: cannot be listed ({error.strerror}); change its permissions") from error
-
-
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which `frame9` comes before `frame10`."""
-    parts = re.findall(r"\d+|\D+", text)
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def mfnet_condition(name: str) -> Condition | None:
@@ -164,9 +282,13 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def read_list(
-    path: Path, folders: Collection[str] = ("rgb", "thermal", "labels", "images")
+    path: Path,
+    folders: Collection[str] = ("rgb", "thermal", "labels", "images"),
+    known: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Return the names of a split list: one per line, without blanks and image suffixes.
+
+    `known` gives the names of files that are written in it (`TripleFolders.listed_names`).
 
     A line may also hold the files of a pair, separated by blanks or commas, if these have one name. Paths
     into one of `folders`, the data set's own, are reduced to the name; backslashes separate as slashes do.
@@ -185,11 +307,11 @@ def read_list(
         raise InputError(f"{path}: is not a text file; a split list has one image name per line") from error
     names = []
     for number, line in enumerate(lines, start=1):
-        columns = re.split(r"[\s,;]+", line.strip())
+        columns = [column.strip("\"'") for column in re.split(r"[\s,;]+", line.strip())]
         # Names may contain blanks: several columns are files only if each ends as one.
         if len(columns) < 2 or not all(column.lower().endswith(IMAGE_SUFFIXES) for column in columns):
             columns = [line.strip()] if line.strip() else []
-        found = list(dict.fromkeys(_name_in_list(path, column, folders) for column in columns))
+        found = list(dict.fromkeys(_name_in_list(path, column, folders, known or {}) for column in columns))
         if len(found) > 1:
             raise InputError(
                 f"{path}: line {number} names {' and '.join(found)}; a line holds one name, that of all "
@@ -201,13 +323,17 @@ def read_list(
     return tuple(names)
 
 
-def _name_in_list(path: Path, text: str, folders: Collection[str]) -> str:
+def _name_in_list(path: Path, text: str, folders: Collection[str], known: Mapping[str, str]) -> str:
     """The name of a pair that one column of a list gives."""
     name = PurePosixPath(text.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts:
         raise InputError(f"{path}: {text[:200]} leads out of the data set; write image names")
-    if name.parent.name.casefold() in {Path(folder).name.casefold() for folder in folders}:
-        name = PurePosixPath(name.name)
+    if (written := composed(str(name))) in known:
+        return known[written]
+    names = {PurePosixPath(folder).name.casefold() for folder in folders}
+    inside = next((place for place, part in enumerate(name.parts[:-1]) if part.casefold() in names), None)
+    if inside is not None:
+        name = PurePosixPath(*name.parts[inside + 1 :])
     return composed(str(name.with_suffix("") if name.suffix.lower() in IMAGE_SUFFIXES else name))
 
 
