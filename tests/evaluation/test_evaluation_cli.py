@@ -167,7 +167,7 @@ def test_as_a_process(world):
         [sys.executable, "-m", "efnet", *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "mIoU 100.00, mAcc 100.00 (percent)" in done.stdout
+    assert "mIoU 100.00 [100.00, 100.00], mAcc 100.00 (percent)" in done.stdout
     wrong = subprocess.run(
         [sys.executable, "-m", "efnet", *words[:-1], "fmb"], capture_output=True, text=True, check=False
     )

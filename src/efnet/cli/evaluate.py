@@ -50,6 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         tta=(False, "average over three scales and mirror images (six times the work)"),
         size="HxW that the network sees, or 'native' (default: what the model was made for)",
         workers=(2, "processes that read images"),
+        reliability="report the calibration error, and draw the reliability diagram to this SVG",
         corrupt="also evaluate with faults of the cameras: all, or groups (rgb, thermal, between, missing) "
         "and names by commas; --json, --markdown and --sheet are then of these",
         severities="of --corrupt, by commas (default: 1,2,3,4,5)",
@@ -92,6 +93,7 @@ def _run(
     group: Group,
 ) -> int:
     """Evaluate on the pairs as they are, or with corruptions too."""
+    from efnet.evaluation.calibration import Reliability
     from efnet.evaluation.evaluate import evaluate
     from efnet.evaluation.robustness import Robustness, spread
     from efnet.inference.engine import TTA
@@ -112,6 +114,7 @@ def _run(
         circumstances["limit"] = {"pairs": args.limit, "of": len(pairset)}
         pairset = spread(pairset, args.limit)
     what = "evaluate" if args.corrupt is None else "evaluate with corruptions"
+    reliability = Reliability() if args.reliability else None
     measured: Tally | Robustness
     with progress_bar(what, disable=not group.is_main) as bar:
         missing = MissingCount(predictor.spared, bar.print if group.is_main else lambda line: None)
@@ -124,10 +127,19 @@ def _run(
             "group": group,
         }
         if args.corrupt is None:
-            measured = evaluate(predictor, pairset, protocol, keep=_writer(args, pairset), **shared)
+            measured = evaluate(
+                predictor,
+                pairset,
+                protocol,
+                keep=_writer(args, pairset),
+                probe=reliability.probe(protocol) if reliability else None,
+                boundaries=True,
+                **shared,
+            )
         else:
             measured = _measure_corrupted(args, predictor, pairset, protocol, circumstances, shared)
     counts = sum(group.gather(missing.counts), Counter())
+    reliability = reliability.gathered(group) if reliability else None
     if not group.is_main:
         return 0
     for camera, count in counts.items():
@@ -139,9 +151,24 @@ def _run(
     def again(pairs: PairSet, keep: Keep) -> Tally:
         return evaluate(predictor, pairs, protocol, batch_size=args.batch_size, tta=args.tta, keep=keep)
 
-    report = score.write_report(args, pairset, measured, circumstances, again)
+    more = {"calibration": reliability.to_dict(predictor.temperature)} if reliability else {}
+    if reliability:
+        _draw_reliability(args, pairset, more["calibration"])
+    report = score.write_report(args, pairset, measured, circumstances, again, more)
     _print_standing(predictor, report)
     return 0
+
+
+def _draw_reliability(args: Namespace, pairset: PairSet, calibration: Mapping[str, Any]) -> None:
+    from efnet.core.files import write_text
+    from efnet.reporting.score_charts import chart_file, reliability_chart
+    from efnet.reporting.tables import percent
+
+    bins = [
+        (each["confidence"] or 0.0, each["accuracy"] or 0.0, each["pixels"]) for each in calibration["bins"]
+    ]
+    name = f"{pairset.dataset} {pairset.split}, {len(pairset)} pairs: ECE {percent(calibration['ece'])} %"
+    write_text(args.reliability, chart_file(reliability_chart(bins, name)))
 
 
 def _check_options(args: Namespace) -> InferenceOptions:
@@ -151,6 +178,9 @@ def _check_options(args: Namespace) -> InferenceOptions:
     if args.size is not None and args.tile is not None:
         raise InputError("--tile cuts images at their own resolution; leave out --size")
     check_folder_writable("--save-predictions", args.save_predictions)
+    check_file_writable("--reliability", args.reliability)
+    if args.reliability and Path(args.reliability).suffix.lower() != ".svg":
+        raise InputError(f"--reliability {args.reliability}: give a file name that ends in .svg")
     if args.corrupt is not None:
         _check_corrupt_options(args)
     for key, default in _CORRUPT_DEFAULTS.items():
@@ -166,8 +196,9 @@ def _check_corrupt_options(args: Namespace) -> None:
 
     choose(split_words(args.corrupt))
     _severities(args)
-    if args.save_predictions:
-        raise InputError("--save-predictions does not go with --corrupt; evaluate once without it")
+    for option in ("save_predictions", "reliability", "worst"):
+        if args[option]:
+            raise InputError(f"{option_name(option)} does not go with --corrupt; evaluate once without it")
     check_minima(args, corrupt_seed=0, limit=1)
     for option in ("plot", "journal"):
         check_file_writable(f"--{option}", args[option])
@@ -228,6 +259,7 @@ def _write(
 ) -> None:
     """Print the table of corruptions and write the files."""
     from efnet.evaluation import report as reports
+    from efnet.evaluation.intervals import add_evidence
 
     def sheet() -> Image:
         from efnet.data.sample import read_sample
@@ -237,6 +269,8 @@ def _write(
         return draw_corruptions(sample, robustness.corruptions, robustness.severities, robustness.seed)
 
     report = reports.build_robustness_report(robustness, circumstances)
+    names = [entry.pair.name for entry in robustness.clean.pairs]
+    add_evidence(report, robustness.clean, score.read_resampling(args, names))
     if args.plot:
         title = f"{Path(args.checkpoint).name}, {pairset.dataset} {pairset.split}, {len(pairset)} pairs"
         reports.plot_robustness(args.plot, report, title)

@@ -194,6 +194,7 @@ def journal_settings(predictor: Predictor) -> dict[str, Any]:
         "precision": predictor.precision,
         "input_size": predictor.size,
         "thermal_scale": predictor.thermal_scale,
+        **({} if predictor.temperature == 1.0 else {"temperature": predictor.temperature}),
     }
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from efnet.evaluation.metrics import Keep, Tally
     from efnet.evaluation.protocols import Protocol
     from efnet.evaluation.report import Report
+    from efnet.evaluation.resampling import Resampling
 
 
 _SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -51,7 +52,34 @@ def add_output_arguments(parser: ArgumentParser) -> None:
         markdown="write a Markdown table to this file",
         sheet="write pictures of a few pairs to this PNG: RGB, thermal, prediction, truth, errors",
         sheet_rows=(6, "pairs on the sheet"),
+        worst=(
+            int | None,
+            "--sheet: in place of a selection, so many pairs of the lowest own mIoU, worst first",
+        ),
+        confusion="draw the confusion matrix to this SVG",
     )
+    add_resampling_arguments(parser)
+
+
+def add_resampling_arguments(parser: ArgumentParser) -> None:
+    """Declare how intervals are computed."""
+    add_options(
+        parser,
+        groups="images that belong together, such as a drive's, are resampled together: a file of lines "
+        r"name,group, or a regular expression that matches the group in a name, such as '^(\d{3})'",
+        resamples=(10_000, "bootstrap resamples, and label swaps of a test"),
+        level=(0.95, "of the intervals"),
+        resample_seed=(0, "of resampling"),
+    )
+
+
+def read_resampling(args: Namespace, names: Sequence[str]) -> Resampling:
+    """Return how to resample the images of these names."""
+    from efnet.evaluation.resampling import Resampling, read_groups
+
+    check_minima(args, resample_seed=0)
+    groups = None if args.groups is None else read_groups(args.groups, names)
+    return Resampling(args.level, args.resamples, args.resample_seed, groups)
 
 
 def open_scored_split(args: Namespace) -> tuple[PairSet, Protocol]:
@@ -62,12 +90,17 @@ def open_scored_split(args: Namespace) -> tuple[PairSet, Protocol]:
     protocol = get_protocol(args.protocol) if args.protocol else None
     if args.sheet and Path(args.sheet).suffix.lower() not in _SHEET_SUFFIXES:
         raise InputError(f"--sheet {args.sheet}: give a file name that ends in {', '.join(_SHEET_SUFFIXES)}")
-    for option in ("json", "markdown", "sheet"):
+    if args.confusion and Path(args.confusion).suffix.lower() != ".svg":
+        raise InputError(f"--confusion {args.confusion}: give a file name that ends in .svg")
+    for option in ("json", "markdown", "sheet", "confusion"):
         check_file_writable(f"--{option}", args[option])
-    check_minima(args, sheet_rows=1)
+    check_minima(args, sheet_rows=1, worst=1)
+    if args.worst is not None and not args.sheet:
+        raise InputError("--worst chooses the pairs of the sheet; give --sheet FILE.png too")
     pairset = open_split(args.dataset, Path(args.root), args.split)
     protocol = protocol or get_protocol(pairset.protocol)
     protocol.check(pairset.classes)
+    read_resampling(args, [pair.name for pair in pairset.pairs])  # refuse wrong groups before the long run
     return pairset, protocol
 
 
@@ -77,22 +110,27 @@ def write_report(
     tally: Tally,
     circumstances: Mapping[str, Any],
     again: Callable[[PairSet, Keep], object],
+    more: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Print the table, write the requested files, and return the report.
+    """Print the table, write the requested files, and return the report, to which `more` is added.
 
     `again` predicts (or reads) the few pairs of the sheet again and calls a function with each prediction,
     because keeping all predictions would take memory for the whole split.
     """
     from efnet.data.sample import read_sample
     from efnet.evaluation import report as reports
-    from efnet.evaluation.sheet import SheetRow, choose_rows, draw_sheet
+    from efnet.evaluation.intervals import add_evidence
+    from efnet.evaluation.sheet import SheetRow, choose_rows, draw_sheet, worst_rows
     from efnet.reporting.tables import percent
 
-    report = reports.build_report(tally, circumstances)
+    plan = read_resampling(args, [entry.pair.name for entry in tally.pairs])
+    report = add_evidence({**reports.build_report(tally, circumstances), **(more or {})}, tally, plan)
     summary = reports.headline(report)
 
     def sheet() -> Image:
         places = choose_rows(tally, args.sheet_rows)
+        if args.worst is not None:
+            places = worst_rows(tally, args.worst)
         if not places:
             raise InputError("no pair has a pixel that counts under this protocol; there is nothing to show")
         chosen = replace(pairset, pairs=tuple(tally.pairs[place].pair for place in places))
@@ -106,7 +144,7 @@ def write_report(
         title = f"{pairset.dataset} {pairset.split}, protocol {tally.protocol.name}: {summary}"
         return draw_sheet(drawn, pairset.classes, tally.protocol, title)
 
-    lines = [summary, *reports.protocol_lines(report)]
+    lines = [summary, *reports.evidence_lines(report), *reports.protocol_lines(report)]
     write_outputs(args, report, reports.console_table(report), lines, reports.markdown, sheet)
     return report
 
@@ -130,7 +168,14 @@ def write_outputs(
         write_text(args.markdown, markdown(report))
     if args.sheet:
         write_image(args.sheet, sheet())
-    written = [path for path in (args.json, args.markdown, args.sheet, args.get("plot")) if path]
+    if args.confusion:
+        from efnet.reporting.score_charts import chart_file, confusion_chart
+
+        title = f"{report['protocol']['dataset']} {report['protocol']['split']}, {report['images']} pairs"
+        names = list(report["iou"])
+        write_text(args.confusion, chart_file(confusion_chart(report["confusion"], names, title)))
+    options = ("json", "markdown", "sheet", "confusion", "reliability", "plot")
+    written = [path for option in options if (path := args.get(option))]
     if written:
         print(f"wrote {', '.join(written)}", file=sys.stderr)
 
@@ -155,7 +200,7 @@ def run(args: Namespace) -> int:
     pairset, protocol = open_scored_split(args)
     folder = Path(args.predictions)
     with progress_bar("score") as advance:
-        tally, notes = score_predictions(folder, pairset, protocol, progress=advance)
+        tally, notes = score_predictions(folder, pairset, protocol, progress=advance, boundaries=True)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     about = {"dataset": pairset.dataset, "split": pairset.split, "predictions": args.predictions}

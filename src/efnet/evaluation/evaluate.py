@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,6 +27,9 @@ from efnet.inference.preprocess import Preparation, Prepared
 
 Missing = Callable[[Pair, Mapping[Camera, str]], None]
 """Called with a pair whose images show nothing, and why, by camera."""
+
+Probe = Callable[[Pair, NDArray[np.float32], LabelMap], None]
+"""Called with a pair, its probabilities (K, h, w) and its truth (h, w), at the scored size."""
 
 
 class Work:
@@ -47,10 +51,10 @@ class Work:
         """Gather what all processes counted, in the order of the split; every process must call this."""
         if self.group.size == 1:
             return tally
-        own = zip(self.indices, (entry.counts for entry in tally.pairs), strict=True)
+        own = zip(self.indices, ((entry.counts, entry.boundary) for entry in tally.pairs), strict=True)
         counts = dict(entry for part in self.group.gather(list(own)) for entry in part)
-        pairs = [PairCounts(pairset.pairs[index], counts[index]) for index in sorted(counts)]
-        return Tally(tally.classes, tally.protocol, pairs)
+        pairs = [PairCounts(pairset.pairs[index], *counts[index]) for index in sorted(counts)]
+        return replace(tally, pairs=pairs)
 
 
 def evaluate(
@@ -64,6 +68,8 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     keep: Keep | None = None,
     missing: Missing | None = None,
+    probe: Probe | None = None,
+    boundaries: bool = False,
     group: Group | None = None,
 ) -> Tally:
     """Predict every pair of a split and count it under a protocol.
@@ -85,6 +91,8 @@ def evaluate(
             batch, equally often in every process.
         keep: called with every prediction of this process.
         missing: called where images show nothing, unless the engine ignores that.
+        probe: called with the probabilities of every pair of this process.
+        boundaries: also count for boundary IoU.
         group: processes that share the work, batch by batch: all must call this, and each returns all
             matrices. A pair meets the same others in its batch as with one process, so its bits are the same.
 
@@ -113,7 +121,7 @@ def evaluate(
         )
     group = group or Group.alone()
     work = Work(len(pairset), batch_size, group)
-    tally = Tally(pairset.classes, protocol)
+    tally = Tally(pairset.classes, protocol, boundaries=boundaries)
     was_training = engine.model.training
     engine.model.eval()
     fault: InputError | None = None
@@ -121,13 +129,18 @@ def evaluate(
     try:
         for numbers, batch in zip(work.batches, _batches(items, engine, work, workers), strict=True):
             sizes = [tally.scored_size(label.shape) for _, label in batch]
-            predictions = engine.run([prepared for prepared, _ in batch], sizes=sizes, tta=tta)
+            predictions = engine.run(
+                [prepared for prepared, _ in batch], probe is not None, sizes=sizes, tta=tta
+            )
             for place, (prepared, label) in enumerate(batch):
                 pair, prediction = pairset.pairs[numbers[place]], predictions[place].index
                 truth = resize_nearest(label, sizes[place])
                 tally.add(pair, truth, prediction)
                 if keep:
                     keep(pair, prediction, truth)
+                shares = predictions[place].probabilities
+                if probe and shares is not None:
+                    probe(pair, shares, truth)
                 if missing and prepared.missing:
                     missing(pair, prepared.missing)
             calls += 1

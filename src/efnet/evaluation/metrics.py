@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
 from efnet.data.pairs import Condition, Pair
+from efnet.evaluation.boundary import boundary_counts
 from efnet.evaluation.protocols import Protocol
 
 Counts = NDArray[np.int64]
@@ -173,10 +174,11 @@ Keep = Callable[[Pair, LabelMap, LabelMap], None]
 
 @dataclass(frozen=True)
 class PairCounts:
-    """The matrix int64 (K, K) of one pair."""
+    """The matrix int64 (K, K) of one pair, and on request its counts for boundary IoU."""
 
     pair: Pair
     counts: Counts
+    boundary: Counts | None = None  # (3, K), see `boundary.boundary_counts`
 
 
 @dataclass
@@ -186,6 +188,7 @@ class Tally:
     classes: ClassSet
     protocol: Protocol
     pairs: list[PairCounts] = field(default_factory=list)
+    boundaries: bool = False  # also count for boundary IoU
 
     def __post_init__(self) -> None:
         self.protocol.check(self.classes)
@@ -201,13 +204,15 @@ class Tally:
         range; the message names the pair.
         """
         size = self.scored_size(truth.shape)
+        truth, prediction = resize_nearest(truth, size), resize_nearest(prediction, size)
         try:
-            counts = confusion_matrix(
-                resize_nearest(truth, size), resize_nearest(prediction, size), len(self.classes)
-            )
+            counts = confusion_matrix(truth, prediction, len(self.classes))
         except InputError as error:
             raise InputError(f"pair {pair.name}: {error}") from error
-        self.pairs.append(PairCounts(pair, counts))
+        edges = None
+        if self.boundaries:
+            edges = boundary_counts(truth, prediction, len(self.classes), self.protocol)
+        self.pairs.append(PairCounts(pair, counts, edges))
         return self.pairs[-1]
 
     def matrix(self, condition: Condition | None = None) -> ConfusionMatrix:

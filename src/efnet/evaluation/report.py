@@ -78,12 +78,55 @@ def protocol_lines(report: Report) -> list[str]:
 
 
 def headline(report: Report) -> str:
-    """The figures in one line, the trivial one beside them."""
+    """The figures in one line, with the interval of mIoU if it is known, and the trivial figure."""
     trivial = report["trivial"]
     return (
-        f"mIoU {percent(report['miou'])}, mAcc {percent(report['macc'])} (percent); predicting "
-        f"{trivial['prediction']} everywhere: mIoU {percent(trivial['miou'])}"
+        f"mIoU {percent(report['miou'])}{_bracketed(report)}, mAcc {percent(report['macc'])} (percent); "
+        f"predicting {trivial['prediction']} everywhere: mIoU {percent(trivial['miou'])}"
     )
+
+
+def _bracketed(report: Report) -> str:
+    """The interval of mIoU in brackets; empty if the report has none."""
+    bounds = report.get("interval", {}).get("miou")
+    return "" if bounds is None else f" [{percent(bounds[0])}, {percent(bounds[1])}]"
+
+
+_FEW = 5  # units with a class: one resample in e^5 = 148 or more has none of them
+
+
+def evidence_lines(report: Report) -> list[str]:
+    """Lines about the intervals, boundary IoU and calibration, as far as the report has them."""
+    lines = []
+    if "interval" in report:
+        plan = report["interval"]
+        units = f"{plan['units']} {plan['unit']}s"
+        caution = "images of a group stay together"
+        if plan["unit"] == "image":
+            caution = "it takes images as independent, which frames of one drive are not"
+        lines.append(
+            f"[..]: {100 * plan['level']:g} % interval, {plan['method']} over {units}, {plan['resamples']} "
+            f"resamples, seed {plan['seed']}; {caution}; it does not cover the training seed"
+        )
+        averaged = {name: count for name, count in plan["with"].items() if report["iou"][name] is not None}
+        rare = [f"{name} in {count}" for name, count in averaged.items() if count < _FEW]
+        if rare:
+            lines.append(
+                f"few {plan['unit']}s decide the interval: {', '.join(rare)} of {plan['units']}; a resample "
+                "without them counts 0 where the class is predicted"
+            )
+    if "boundary" in report:
+        lines.append(
+            f"boundary: IoU within {100 * report['boundary']['dilation']:g} % of the image's diagonal of the "
+            "outlines"
+        )
+    if "calibration" in report:
+        found = report["calibration"]
+        lines.append(
+            f"calibration: ECE {percent(found['ece'])} % ({len(found['bins'])} bins), "
+            f"NLL {found['nll']:.4f}, at temperature {found['temperature']:.4g}"
+        )
+    return lines
 
 
 def table_rows(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -97,7 +140,30 @@ def table_rows(report: Report) -> tuple[list[str], list[list[str]]]:
         for name in report["iou"]
     ]
     mean = ["mean", *(percent(figure[key]) for figure in figures for key in ("miou", "macc"))]
-    return heading, [*rows, mean]
+    rows.append(mean)
+    if "boundary" in report:
+        edges = report["boundary"]
+        heading.insert(3, "boundary IoU")
+        for row, value in zip(rows, (*edges["iou"].values(), edges["miou"]), strict=True):
+            row.insert(3, percent(value))
+    return heading, rows
+
+
+def interval_row(report: Report, heading: Sequence[str]) -> list[str]:
+    """The row of intervals below the means, in percent; empty if the report has none."""
+    if "interval" not in report:
+        return []
+    parts = {"": report, **{f"{part} ": report[part] for part in ("day", "night") if part in report}}
+    found = {
+        f"{prefix}{name}": part["interval"][key]
+        for prefix, part in parts.items()
+        for name, key in (("IoU", "miou"), ("acc", "macc"))
+    }
+    if "boundary" in report:
+        found["boundary IoU"] = report["boundary"]["interval"]["miou"]
+    cells = [found.get(name) for name in heading[1:]]
+    texts = ["-" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}" for bounds in cells]
+    return [f"{100 * report['interval']['level']:g} % interval", *texts]
 
 
 def markdown(report: Report) -> str:
@@ -105,9 +171,12 @@ def markdown(report: Report) -> str:
     heading, rows = table_rows(report)
     rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     rows[-1] = [f"**{cell}**" for cell in rows[-1]]
+    if bounds := interval_row(report, heading):
+        rows.append(bounds)
     protocol, circumstances = protocol_lines(report)
     below = f"{protocol[0].upper()}{protocol[1:]}. {circumstances}."
-    return "\n".join([f"{headline(report)}.", "", *markdown_table(heading, rows), "", below, ""])
+    more = [f"{line[0].upper()}{line[1:]}." for line in evidence_lines(report)]
+    return "\n".join([f"{headline(report)}.", "", *markdown_table(heading, rows), "", below, *more, ""])
 
 
 def console_table(report: Report) -> Table:
@@ -118,6 +187,8 @@ def console_table(report: Report) -> Table:
         table.add_row(*(escape(cell) for cell in row))
     table.add_section()
     table.add_row(*rows[-1], style="bold")
+    if bounds := interval_row(report, heading):
+        table.add_row(*bounds)
     return table
 
 

@@ -22,12 +22,14 @@ def score_predictions(
     protocol: Protocol,
     progress: Callable[[int, int], None] | None = None,
     keep: Keep | None = None,
+    boundaries: bool = False,
 ) -> tuple[Tally, list[str]]:
     """Compare a folder of label maps with the labels of a split.
 
     A file belongs to the pair whose name is its stem. It is an index map (grey or palette PNG) or a
     colour map in the data set's palette. Maps of another size than the protocol's are resized, nearest
-    pixel. `progress` is called with the number of pairs done and of all, `keep` with every prediction.
+    pixel. `progress` is called with the number of pairs done and of all, `keep` with every prediction;
+    `boundaries` also counts for boundary IoU.
 
     Returns:
         the counted pairs, and notes for the user: maps that were resized, files that belong to no pair.
@@ -38,7 +40,7 @@ def score_predictions(
             range, all named at once.
     """
     files, faults = _match(folder, pairset)
-    tally = Tally(pairset.classes, protocol)
+    tally = Tally(pairset.classes, protocol, boundaries=boundaries)
     resized: Counter[tuple[tuple[int, int], tuple[int, int]]] = Counter()
     for number, pair in enumerate(pairset.pairs, 1):
         path = files.get(pair.name)

@@ -60,6 +60,16 @@ def choose_rows(tally: Tally, count: int = 6) -> list[int]:
     return chosen
 
 
+def worst_rows(tally: Tally, count: int) -> list[int]:
+    """Return the places of up to `count` pairs in a tally, the lowest own mIoU first.
+
+    Pairs in which no averaged class occurs have none and are left out; equal figures go by place.
+    """
+    miou = tally.pair_miou()
+    rated = [place for place, value in enumerate(miou) if not np.isnan(value)]
+    return sorted(rated, key=lambda place: (miou[place], place))[:count]
+
+
 def _spread(ranked: list[int], count: int) -> list[int]:
     """`count` entries at even steps, the first and the last among them."""
     if count >= len(ranked):

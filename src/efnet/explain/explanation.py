@@ -96,6 +96,7 @@ class Explanation:
     clusterings: tuple[Clustering, ...]  # of the three DBTCs
     interaction: Interaction | None  # of MIF; None for other ways of fusion and for one modality
     logits: NDArray[np.float32]  # (K, h, w), before they are resized to the image
+    temperature: float = 1.0  # of the checkpoint: divides logits before they become probabilities
 
     @property
     def classes(self) -> ClassSet:
@@ -114,8 +115,8 @@ class Explanation:
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
-        """float32 (K, h, w), the softmax of the logits (eq. 8)."""
-        powers = np.exp(self.logits - self.logits.max(axis=0))
+        """float32 (K, h, w), the softmax of the logits (eq. 8), at the checkpoint's temperature."""
+        powers = np.exp((self.logits - self.logits.max(axis=0)) / self.temperature)
         return np.asarray(powers / powers.sum(axis=0), dtype=np.float32)
 
     @property
@@ -218,6 +219,7 @@ def explain_prepared(predictor: Predictor, prepared: Prepared) -> Explanation:
         clusterings=tuple(_clustering(dbtc, calls[f"dbtc{place}"]) for place, dbtc in enumerate(dbtcs)),
         interaction=interaction,
         logits=_array(calls["decoder"].output[0]),
+        temperature=predictor.temperature,
     )
 
 

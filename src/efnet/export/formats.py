@@ -57,7 +57,7 @@ class Deployed(nn.Module):
 
     Inputs `float` are rgb (B, 3, H, W) and thermal (B, 1, H, W) in [0, 1]; `uint8` are rgb (B, H, W, 3) and
     thermal (B, H, W), 0 to 255. Outputs are `logits` or `probabilities` (B, K, H, W), float32, or `classes`
-    (B, H, W), uint8.
+    (B, H, W), uint8. Probabilities are at the checkpoint's temperature; logits are as the network gives them.
     """
 
     def __init__(self, model: SegmentationModel, inputs: Inputs, outputs: Outputs) -> None:
@@ -75,7 +75,10 @@ class Deployed(nn.Module):
         logits: Tensor = self.model(rgb, thermal)
         if self.outputs == "classes":
             return logits.argmax(1).to(torch.uint8)
-        return logits.softmax(1) if self.outputs == "probabilities" else logits
+        if self.outputs == "probabilities":
+            calibrated = logits if self.model.temperature == 1.0 else logits / self.model.temperature
+            return calibrated.softmax(1)
+        return logits
 
     def example(self, size: tuple[int, int, int] = _TRACED) -> tuple[Tensor, ...]:
         """Return images of this batch, height and width, as the program takes them."""

@@ -29,6 +29,8 @@ TTA_SCALES = (0.75, 1.0, 1.25)
 TTA = f"scales {', '.join(f'{scale:g}' for scale in TTA_SCALES)}, each also mirrored; probabilities averaged"
 """Test-time augmentation in words, for reports."""
 
+_LEAST = 1e-30  # keeps logarithms of probabilities finite
+
 
 class Engine(Preparation):
     """A network or exported file with everything that decides what it makes of a pair.
@@ -63,6 +65,8 @@ class Engine(Preparation):
         self.device = pick_device(device) if isinstance(device, str) else device
         self.model = model
         self.classes = classes
+        # Divides logits before they become probabilities; never changes a label map.
+        self.temperature: float = getattr(model, "temperature", 1.0)
 
     @property
     def preparation(self) -> Preparation:
@@ -166,9 +170,17 @@ class Engine(Preparation):
             )
         shares = None
         if probabilities:
-            shares = (scores / scores.sum(dim=0) if tta else scores.softmax(dim=0)).cpu().numpy()
+            shares = self._shares(scores, tta).cpu().numpy()
         index = scores.argmax(dim=0).to(torch.uint8).cpu().numpy()
         return Prediction(index=index, classes=self.classes, probabilities=shares)
+
+    def _shares(self, scores: Tensor, tta: bool) -> Tensor:
+        """Probabilities (K, H, W) at the temperature, of logits, or with TTA of summed probabilities."""
+        if self.temperature == 1.0:
+            return scores / scores.sum(dim=0) if tta else scores.softmax(dim=0)
+        # Averaged probabilities have logits too, their logarithms: the order of the classes stays the same.
+        logits = scores.clamp_min(_LEAST).log() if tta else scores
+        return (logits / self.temperature).softmax(dim=0)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

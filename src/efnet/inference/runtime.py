@@ -20,7 +20,7 @@ from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, one_of
 from efnet.core.safe_parse import parse_json
 from efnet.inference.vetting import load_program
-from efnet.models.base import InputSpec
+from efnet.models.base import InputSpec, check_temperature
 from efnet.models.config import Modality, ModelConfig
 from efnet.models.registry import ARCHITECTURES
 
@@ -75,6 +75,9 @@ class ExportedModel(nn.Module):
             self.input = InputSpec.from_dict(about["input"])  # how images are brought to it
             self.inputs: str = about["inputs"]
             self.outputs: str = about["outputs"]  # `logits`, `probabilities` or `classes`
+            # A file that gives probabilities has divided by it already.
+            held = check_temperature(about.get("temperature", 1.0))
+            self.temperature = held if self.outputs == "logits" else 1.0
             fixed: list[int] | None = about["fixed_size"]
             self.fixed_size = None if fixed is None else (int(fixed[0]), int(fixed[1]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -130,6 +130,14 @@ class InputSpec:
         return spec
 
 
+def check_temperature(value: Any) -> float:
+    """Return a temperature that a file holds; raises ValueError for one that is not positive and finite."""
+    number = float(value)
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"a temperature of {value}")
+    return number
+
+
 class SegmentationModel(nn.Module, ModelHubMixin):
     """An RGB-thermal segmentation network with its classes and constants inside.
 
@@ -154,6 +162,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         self.classes = classes or ClassSet.generic(config.num_classes)
         self.input = InputSpec()  # how images are prepared for it; set by training
         self.training_summary: dict[str, Any] = {}  # data, recipe and choice of the checkpoint
+        self.temperature = 1.0  # divides logits before they become probabilities; set by `efnet temperature`
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self._build()
@@ -279,6 +288,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             "classes": self.classes.to_dict(),
             "input": asdict(self.input),
             "training": self.training_summary,
+            **({} if self.temperature == 1.0 else {"temperature": self.temperature}),
         }
 
     @classmethod
@@ -313,6 +323,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             if len(classes) != config.num_classes:
                 raise ValueError(f"{len(classes)} classes for a network of {config.num_classes}")
             spec, summary = InputSpec.from_dict(values["input"]), dict(values["training"])
+            temperature = check_temperature(values.get("temperature", 1.0))
         except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
             raise InputError(
                 f"{folder / CONFIG_FILE}: not a checkpoint's configuration ({error}); fetch it again"
@@ -325,7 +336,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
                 f"{config.least_parameters} weights or more; they are of different checkpoints"
             )
         model = cls(config, values["name"], classes)
-        model.input, model.training_summary = spec, summary
+        model.input, model.training_summary, model.temperature = spec, summary, temperature
         try:
             model.load_state_dict(state)
         except RuntimeError as error:

@@ -35,6 +35,17 @@ def load_checkpoint(
     user's login), fetched files stay in `cache_dir`, and with `local_files_only` nothing is fetched. Raises
     InputError if there is nothing, or it is not a checkpoint.
     """
+    options = {"revision": revision, "token": token, "local_files_only": local_files_only}
+    return read_network(find_checkpoint(path_or_hub_id, cache_dir=cache_dir, **options))
+
+
+def find_checkpoint(
+    path_or_hub_id: str | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Path:
+    """Return the folder that `load_checkpoint` reads, fetched first if it is a hub repository's."""
     name = os.path.expanduser(path_or_hub_id)  # noqa: PTH111 - unlike pathlib's, leaves ~nobody as it is
     if not name:
         raise InputError("`checkpoint` is empty; give a run folder")
@@ -45,15 +56,14 @@ def load_checkpoint(
         raise InputError(f"{folder}: a file; give the folder that holds {CONFIG_FILE}")
     if folder.is_dir():
         best = folder / BEST_FOLDER
-        return read_network(best if (best / CONFIG_FILE).is_file() else folder)
+        return best if (best / CONFIG_FILE).is_file() else folder
     if name == DEFAULT_WEIGHTS:
-        return read_network(SHIPPED_FOLDER)
+        return SHIPPED_FOLDER
     # `runs/x` beside an existing `runs` is a typing mistake, not a repository.
     if name.count("/") != 1 or folder.parent.is_dir() or name.startswith("."):
         raise InputError(f"{name}: no such folder; give a run folder or the name of a hub repository")
     cached = None if cache_dir is None else Path(cache_dir).expanduser()
-    options = {"revision": revision, "token": token, "local_files_only": local_files_only}
-    return read_network(fetch(name, cache_dir=cached, **options))
+    return fetch(name, cache_dir=cached, **options)
 
 
 def read_network(folder: Path) -> SegmentationModel:
