@@ -32,6 +32,8 @@ COMMANDS = {
     "data synthesize": ("data.Synthesize", "generate RGB-thermal street scenes"),
     "convert-weights": ("convert_weights", "make a checkpoint from a file of a paper's authors"),
     "models": ("models", "list the networks with their sizes"),
+    "card": ("card.Card", "write the model card of a run"),
+    "push": ("card.Push", "publish a run with its model card on the Hugging Face hub"),
     "experiment run": ("experiment.Run", "train and evaluate the rows of one of the paper's tables"),
     "experiment report": ("experiment.Report", "write a table from runs, beside the paper's figures"),
     "experiment list": ("experiment.List", "list the paper's tables and their configurations"),

@@ -51,7 +51,7 @@ def check_images(images: Tensor, channels: int, name: str) -> None:
         )
 
 
-_TRAINED = (
+TRAINING_FACTS = (
     ("source", "weights"),
     ("recipe", "recipe"),
     ("dataset", "data set"),
@@ -65,6 +65,7 @@ _TRAINED = (
     ("epochs", "of epochs"),
     ("seed", "seed"),
 )
+"""Keys of `training_summary`, with their labels in a model card."""
 
 
 _MODEL_CARD = """\
@@ -273,7 +274,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
             size=f"{size[0]}x{size[1]}" if size else "any size",
             classes=", ".join(self.classes.names),
         )
-        facts = [f"| {label} | {trained[key]} |" for key, label in _TRAINED if key in trained]
+        facts = [f"| {label} | {trained[key]} |" for key, label in TRAINING_FACTS if key in trained]
         if trained.get("selection_miou") is not None:
             facts.append(f"| mIoU on that split | {100 * trained['selection_miou']:.2f} |")
         return ModelCard(card + (_TRAINING_CARD.format(facts="\n".join(facts)) if facts else ""))
