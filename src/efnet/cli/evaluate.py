@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,18 +64,13 @@ def run(args: Namespace) -> int:
     """Evaluate; return 0."""
     options = _check_options(args)
     pairset, protocol = score.open_scored_split(args)
-    from efnet.data.false_color import PREFIX, is_palette
     from efnet.data.verify import verify
-    from efnet.evaluation.evaluate import check_classes
+    from efnet.evaluation.scoring import fit_split
 
     device, group = _place(args)
     predictor = options.load(args, device)
-    check_classes(predictor.classes, pairset)
     predictor.size = input_size(args.size, predictor.size)
-    if args.thermal_palette is None and is_palette(pairset.thermal_scale):
-        predictor.use_palette(str(pairset.thermal_scale).removeprefix(PREFIX))
-    pairset = replace(pairset, thermal_scale=predictor.thermal_scale, registered=predictor.homography is None)
-    verify(pairset, headers_only=True)  # report missing files before the long run
+    pairset = fit_split(predictor, pairset)
     try:
         return _run(args, options, predictor, pairset, protocol, group)
     except InputError:
@@ -96,20 +90,9 @@ def _run(
     from efnet.evaluation.calibration import Reliability
     from efnet.evaluation.evaluate import evaluate
     from efnet.evaluation.robustness import Robustness, spread
-    from efnet.inference.engine import TTA
+    from efnet.evaluation.scoring import describe
 
-    circumstances = {
-        "dataset": pairset.dataset,
-        "split": pairset.split,
-        "checkpoint": args.checkpoint,
-        "model": predictor.model.name,
-        "modality": predictor.modality,
-        "selected_on": predictor.model.training_summary.get("selected_on"),
-        "input_size": list(predictor.size) if predictor.size and predictor.tiling is None else None,
-        "tta": TTA if args.tta else None,
-        "precision": args.precision,
-        **options.settings(),
-    }
+    circumstances = describe(predictor, pairset, args.checkpoint, args.tta, options.settings())
     if args.limit is not None and args.limit < len(pairset):
         circumstances["limit"] = {"pairs": args.limit, "of": len(pairset)}
         pairset = spread(pairset, args.limit)

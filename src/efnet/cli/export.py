@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli import arguments
 from efnet.cli.arguments import add_options, check_minima, say_default
 from efnet.cli.options import check_file_writable, parse_size
-from efnet.core.errors import InputError
 
 DESCRIPTION = (
     "Write a checkpoint as ONNX, OpenVINO or a program of torch.export, for any batch, height and width or "
@@ -52,50 +46,26 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Export and compare; return 0."""
-    from efnet.export.export import check_options, export_model
-    from efnet.export.formats import Precision, check_installed
-    from efnet.inference.predictor import Predictor
-    from efnet.inference.runtime import is_exported
-    from efnet.models.base import MIN_SIZE, SegmentationModel
+    from efnet.export.checkpoints import export
+    from efnet.models.base import MIN_SIZE
 
     path = Path(args.out).expanduser()
     check_file_writable("--out", path)
-    size = None if args.size is None else parse_size(args.size, MIN_SIZE)
-    check_options(path, args.format, args.precision, size)
     check_minima(args, check_pairs=1)
-    if is_exported(args.checkpoint):
-        raise InputError(f"--checkpoint {args.checkpoint}: is an exported file; give the run it came from")
-    check_installed(args.format)
-    predictor = Predictor.from_pretrained(args.checkpoint, "cpu")
-    say_default(args.checkpoint, predictor)
-    predictor.size = size or predictor.size
-    with _quiet():
-        report = export_model(
-            cast(SegmentationModel, predictor.model),
-            path,
-            args.format,
-            inputs=args.inputs,
-            outputs=args.outputs,
-            precision=cast(Precision, args.precision),
-            size=size,
-            pairs=[predictor.prepare(pair.rgb, pair.thermal) for pair in arguments.find_check_pairs(args)],
-            on_step=lambda step: print(f"{step} ...", file=sys.__stderr__, flush=True),
-        )
-    print("\n".join(_lines(path, report)))
+    exported = export(
+        args.checkpoint,
+        out=path,
+        format=args.format,
+        size=None if args.size is None else parse_size(args.size, MIN_SIZE),
+        inputs=args.inputs,
+        outputs=args.outputs,
+        precision=args.precision,
+        pairs=[(pair.rgb, pair.thermal) for pair in arguments.find_check_pairs(args)],
+        on_step=lambda step: print(f"{step} ...", file=sys.__stderr__, flush=True),
+        on_loaded=lambda predictor: say_default(args.checkpoint, predictor),
+    )
+    print("\n".join(_lines(path, exported.report)))
     return 0
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' own output."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _lines(path: Path, report: dict[str, Any]) -> list[str]:

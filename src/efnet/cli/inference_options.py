@@ -105,12 +105,9 @@ class InferenceOptions:
 
     def settings(self) -> dict[str, Any]:
         """Return the options that affect results and are not at their defaults, for journals and reports."""
-        found: dict[str, Any] = {"missing": self.missing} if self.missing != self.default_missing else {}
-        if self.tiling is not None:
-            found["tile"] = [*self.tiling.size, self.tiling.overlap]
-        if self.homography is not None:
-            found["homography"] = self.homography.matrix.tolist()
-        return found
+        from efnet.inference.resume import preparation_settings
+
+        return preparation_settings(self, self.default_missing)
 
     def described(self) -> str:
         """Describe the preprocessing for the summary; empty without any."""

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from efnet import __version__
-from efnet.cli.options import option_name, plain_message
+from efnet.cli.options import option_name, plain_message, take_values
 from efnet.core.cpu_tuning import tune_process
 from efnet.core.errors import InputError
 
@@ -43,6 +43,10 @@ COMMANDS = {
     "demo": ("demo", "train, evaluate and predict on generated scenes, with a report"),
 }
 """Command: its module (and its class, where commands share a module), and a line of help."""
+
+
+IMPORT = "--import"
+"""Option of every command: a module or .py file that registers networks, imported first."""
 
 
 class Command(Protocol):
@@ -82,6 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         name, rest = _split_command(words)
+        sources, rest = take_values(rest, IMPORT)
+        if sources:
+            from efnet.models.custom import import_models
+
+            for source in sources:
+                import_models(source)
         return _run(name, rest)
     except InputError as error:
         print(f"efnet: error: {error.spelled(option_name)}", file=sys.stderr)
@@ -118,6 +128,8 @@ def _run(name: str, words: list[str]) -> int:
         exit_on_error=False,
     )
     command.add_arguments(parser)
+    note = f"{IMPORT} MODULE, before the others, imports a module or .py file that registers networks."
+    parser.epilog = f"{parser.epilog}. {note}" if parser.epilog else note
     parse = getattr(command, "parse", ArgumentParser.parse_args)
     try:
         args = parse(parser, words)
@@ -136,6 +148,7 @@ def _overview() -> str:
         f"efnet {__version__}: RGB-thermal semantic segmentation (arXiv 2501.10958)",
         "",
         "usage: efnet COMMAND [OPTIONS]     (efnet COMMAND --help for the options)",
+        f"       efnet COMMAND {IMPORT} MODULE ...   (with networks that a module or .py file registers)",
         "",
     ]
     return "\n".join([*lines, *(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())])

@@ -45,6 +45,21 @@ def _check_folder(option: str, path: str | os.PathLike[str], folder: Path) -> No
         raise InputError(f"{option} {path}: {there} cannot be written; choose another place")
 
 
+def take_values(words: list[str], option: str) -> tuple[list[str], list[str]]:
+    """Return the values of an option in the order of the words, and the other words."""
+    values: list[str] = []
+    others: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        if word == option:
+            values.append(next(remaining, ""))
+        elif word.startswith(f"{option}="):
+            values.append(word.partition("=")[2])
+        else:
+            others.append(word)
+    return values, others
+
+
 def plain_message(message: str) -> str:
     """Return a message of the option parser in one line, with options as users type them."""
     line = re.sub(r"\s+", " ", message).strip()

@@ -11,13 +11,14 @@ import jsonargparse
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli.arguments import add_options
+from efnet.cli.options import take_values
 from efnet.core.distributed import rank
 from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_yaml
-from efnet.models.config import NetworkOptions
-from efnet.training import Interrupted, TrainConfig, get_recipe, train
+from efnet.training import Interrupted, RunSummary, TrainConfig, get_recipe, train
 from efnet.training.config import flatten, from_parsed
 from efnet.training.logs import Reporter
+from efnet.training.options import SHORT, keep_settings
 from efnet.training.run_folder import RunFolder
 
 DESCRIPTION = (
@@ -26,56 +27,13 @@ DESCRIPTION = (
     "Ctrl-C saves; --resume goes on."
 )
 
-SHORT = {
-    "dataset": "data.dataset",
-    "root": "data.root",
-    "size": "data.size",
-    "batch-size": "data.batch_size",
-    "accumulate": "data.accumulate",
-    "workers": "data.workers",
-    "cache": "data.cache",
-    "thermal-scale": "data.thermal_scale",
-    "val-split": "data.val_split",
-    "train-split": "data.train_split",
-    "model": "network.name",
-    **{name: f"network.{name}" for name in NetworkOptions.names()},
-    "init": "network.init",
-    "lr": "optimizer.lr",
-    "weight-decay": "optimizer.weight_decay",
-    "epochs": "schedule.epochs",
-    "warmup-epochs": "schedule.warmup_epochs",
-    "teacher": "teach.teacher",
-    "unlabelled": "teach.unlabelled",
-    "protocol": "validation.protocol",
-    "val-every": "validation.every",
-    "devices": "parallel.devices",
-    "nodes": "parallel.nodes",
-    "strategy": "parallel.strategy",
-}
-"""Short option: its place in the configuration."""
-
-CHANGEABLE = (
-    "schedule.epochs",
-    "data.root",
-    "data.workers",
-    "data.cache",
-    "data.batch_size",
-    "data.accumulate",
-    "device",
-    "parallel",
-    "optimizer.max_skipped",
-    "validation.every",
-    "validation.samples",
-)
-"""Options that may change when a run is resumed. A batch keeps its size; only its passes may change."""
-
 
 def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     """Parse the options over the recipe, or over the run that is resumed, and make the configuration."""
     words = [_expand(word) for word in words]
     words = [_as_list(word, before) for word, before in zip(words, ["", *words], strict=False)]
-    files, words = _take(words, "--config")
-    out, named = (next(reversed(_take(words, option)[0]), None) for option in ("--out", "--recipe"))
+    files, words = take_values(words, "--config")
+    out, named = (next(reversed(take_values(words, option)[0]), None) for option in ("--out", "--recipe"))
     if "--resume" in words and out:
         folder = RunFolder(out)
         folder.require_resumable()
@@ -91,21 +49,6 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     # Files come first wherever the user put them, so that options override them.
     args: Namespace = parser.instantiate(parser.parse_args([*(f"--config={file}" for file in files), *words]))
     return args
-
-
-def _take(words: list[str], option: str) -> tuple[list[str], list[str]]:
-    """Return the values of an option in the order of the words, and the other words."""
-    values: list[str] = []
-    others: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        if word == option:
-            values.append(next(remaining, ""))
-        elif word.startswith(f"{option}="):
-            values.append(word.partition("=")[2])
-        else:
-            others.append(word)
-    return values, others
 
 
 def _read_config(name: str) -> dict[str, Any]:
@@ -147,7 +90,11 @@ def _as_list(word: str, before: str) -> str:
     option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
     if word.startswith("--") and not equals:
         return word
-    if option.removeprefix("--") not in ("data.size", "network.tau", "augment.scale", "data.thermal_scale"):
+    place = option.removeprefix("--")
+    if place == "track.trackers" and re.fullmatch(r"\w+(,\w+)*", value) and value != "null":
+        value = f"[{value}]"
+        return f"{option}={value}" if equals else value
+    if place not in ("data.size", "network.tau", "augment.scale", "data.thermal_scale"):
         return word
     separator = "x" if option == "--data.size" else ","
     number = r"-?\d[\d.e+-]*"
@@ -175,12 +122,7 @@ def run(args: Namespace) -> int:
     """Train, or continue a run; return 0."""
     config = from_parsed(args)
     if args.resume:
-        folder = RunFolder(args.out)
-        changes = folder.describe_changes(config, CHANGEABLE)
-        if changes:
-            raise InputError(
-                f"{folder.path}: a run goes on as it began ({changes}); start a new one for a change"
-            )
+        config = keep_settings(RunFolder(args.out), config)
     try:
         summary = train(config, args.out, resume=args.resume, reporter=Reporter(quiet=args.quiet))
     except Interrupted as interrupt:
@@ -188,9 +130,14 @@ def run(args: Namespace) -> int:
         raise Interrupted(str(interrupt).replace("with `resume`", remedy)) from None
     if rank():
         return 0
-    skipped = f", {summary.skipped} steps skipped" if summary.skipped else ""
-    print(
-        f"{summary.out}: best val mIoU {100 * summary.best_miou:.2f} in epoch {summary.best_epoch} of "
-        f"{summary.epochs}, {summary.seconds / 60:.1f} min{skipped}"
-    )
+    print(_describe(summary))
     return 0
+
+
+def _describe(summary: RunSummary) -> str:
+    skipped = f", {summary.skipped} steps skipped" if summary.skipped else ""
+    stopped = f", ended early: {summary.stopped}" if summary.stopped else ""
+    return (
+        f"{summary.out}: best val mIoU {100 * summary.best_miou:.2f} in epoch {summary.best_epoch} of "
+        f"{summary.epochs}, {summary.seconds / 60:.1f} min{skipped}{stopped}"
+    )

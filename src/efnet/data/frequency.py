@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from efnet.core.classes import IGNORE_INDEX
 from efnet.data.images import read_label
-from efnet.data.pairs import Pair, PairSet
+from efnet.data.items import read_item
+from efnet.data.pairs import ItemPair, Pair, PairSet
 from efnet.data.sample import threaded
 
 ClassWeighting = Literal["enet", "median"]  # rule by which frequencies become weights (`ClassFrequency`)
@@ -60,7 +61,11 @@ def count_classes(pairset: PairSet) -> ClassFrequency:
 
     def count(pair: Pair) -> NDArray[np.int64]:
         assert pair.label is not None
-        values = np.bincount(read_label(pair.label, classes).ravel(), minlength=IGNORE_INDEX + 1)
+        if isinstance(pair, ItemPair):
+            label = read_item(pair, classes, pairset.thermal_scale)[2]
+        else:
+            label = read_label(pair.label, classes)
+        values = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
         values[list(pairset.unscored)] = 0
         return values[: len(classes)]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from efnet.core.classes import ClassSet
 
@@ -30,6 +30,14 @@ class Pair:
     label: Path | None  # the label map; None for unlabelled pairs
     flip: bool = False  # mirror all three left to right after reading (MFNet's `_flip` entries)
     condition: Condition | None = None  # where the data set knows it
+
+
+@dataclass(frozen=True)
+class ItemPair(Pair):
+    """A pair that `efnet.data.items` reads from a Python object; its paths only name it in messages."""
+
+    items: Any = field(default=None, compare=False, repr=False)  # the object
+    number: int = 0  # of the item there
 
 
 @dataclass(frozen=True)

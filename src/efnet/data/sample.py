@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.data.images import read_label, read_rgb, read_rgbt, read_thermal
-from efnet.data.pairs import Pair, ThermalScale
+from efnet.data.items import read_item
+from efnet.data.pairs import ItemPair, Pair, ThermalScale
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -40,6 +41,8 @@ def read_sample(
     Raises:
         InputError: a file cannot be read, or the sizes differ.
     """
+    if isinstance(pair, ItemPair):
+        return Sample(pair.name, *read_item(pair, classes, scale))
     if pair.thermal is None:
         rgb, thermal = read_rgbt(pair.rgb, scale)
     else:

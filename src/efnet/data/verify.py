@@ -27,7 +27,8 @@ from efnet.data.images import (
     telemetry,
     thermal_values,
 )
-from efnet.data.pairs import Pair, PairSet, ThermalScale
+from efnet.data.items import read_item
+from efnet.data.pairs import ItemPair, Pair, PairSet, ThermalScale
 from efnet.data.sample import require_same_size, threaded
 
 _Result = TypeVar("_Result")
@@ -134,6 +135,10 @@ def inspect_pair(
 ) -> Inspection:
     """Inspect the files of one pair; faults are collected, not raised."""
     faults: list[str] = []
+    if isinstance(pair, ItemPair):
+        if not headers_only:
+            _attempt(faults, read_item, pair, classes, scale)
+        return Inspection(tuple(faults))
     rgb = _attempt(faults, read_header, pair.rgb)
     thermal = rgb if pair.thermal is None else _attempt(faults, read_header, pair.thermal)
     label = None if pair.label is None else _attempt(faults, read_header, pair.label)

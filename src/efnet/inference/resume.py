@@ -13,7 +13,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import nn
@@ -24,9 +24,13 @@ from efnet.core.journal import JournalWriter, read_journal
 from efnet.data.archive import tar_of
 from efnet.data.decode import page_of
 from efnet.inference.inputs import InputPair
-from efnet.inference.missing_cameras import Camera
+from efnet.inference.missing_cameras import Camera, MissingPolicy
 from efnet.inference.postprocess import output_paths
 from efnet.inference.stream import Shard
+
+if TYPE_CHECKING:
+    from efnet.alignment.homography import Homography
+    from efnet.inference.tiles import Tiling
 
 FILE_NAME = "predictions.jsonl"
 
@@ -218,4 +222,25 @@ def _stems(folder: Path, pairs: Iterable[InputPair], outputs: Sequence[str]) -> 
     for pair in pairs:
         for path in output_paths(folder, pair.name, outputs):
             found[path.parent].add(path.stem[:STEM_KEPT])
+    return found
+
+
+class _Settings(Protocol):
+    """The attributes of `Preparation` that `preparation_settings` looks at."""
+
+    @property
+    def tiling(self) -> Tiling | None: ...
+    @property
+    def homography(self) -> Homography | None: ...
+    @property
+    def missing(self) -> MissingPolicy: ...
+
+
+def preparation_settings(preparation: _Settings, default_missing: MissingPolicy) -> dict[str, Any]:
+    """Return what affects results and is not at its default, for journals and reports."""
+    found: dict[str, Any] = {"missing": preparation.missing} if preparation.missing != default_missing else {}
+    if preparation.tiling is not None:
+        found["tile"] = [*preparation.tiling.size, preparation.tiling.overlap]
+    if preparation.homography is not None:
+        found["homography"] = preparation.homography.matrix.tolist()
     return found

@@ -21,7 +21,7 @@ from efnet.core.errors import InputError, one_of
 from efnet.core.safe_parse import parse_json
 from efnet.inference.vetting import load_program
 from efnet.models.base import InputSpec, check_temperature
-from efnet.models.config import Modality, ModelConfig
+from efnet.models.config import BaselineConfig, Modality, ModelConfig
 from efnet.models.registry import ARCHITECTURES
 
 _REPORTER = "openvino_telemetry"
@@ -68,7 +68,9 @@ class ExportedModel(nn.Module):
         try:
             self.classes = ClassSet.from_dict(about["classes"])  # names and colours
             self.architecture: str = about["architecture"]
-            self.config: ModelConfig = ARCHITECTURES[self.architecture].config_type.from_dict(about["config"])
+            # A file runs without the module that registered a user's network.
+            custom = BaselineConfig if "module" in about else ARCHITECTURES[self.architecture].config_type
+            self.config: ModelConfig = custom.from_dict(about["config"])
             self.modality: Modality = self.config.modality  # which images it looks at
             self.name: str = about["name"]
             self.training_summary: dict[str, Any] = about["training"]

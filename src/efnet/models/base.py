@@ -152,6 +152,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
     architecture: ClassVar[str] = ""  # kind of network; a checkpoint names it
     options: ClassVar[tuple[str, ...]] = ("modality",)  # what `create_model` takes beside name and classes
     config_type: ClassVar[type[ModelConfig]]
+    module: ClassVar[str | None] = None  # that registers a user's network
     config: ModelConfig
 
     def __init__(self, config: ModelConfig, name: str = "custom", classes: ClassSet | None = None) -> None:
@@ -284,6 +285,7 @@ class SegmentationModel(nn.Module, ModelHubMixin):
         return {
             "efnet_version": __version__,
             "architecture": self.architecture,
+            **({} if self.module is None else {"module": self.module}),
             "name": self.name,
             "config": self.config.to_dict(),
             "classes": self.classes.to_dict(),

@@ -12,7 +12,7 @@ import torch
 from efnet.core.errors import InputError
 from efnet.core.shipped import DEFAULT_WEIGHTS, SHIPPED_FOLDER
 from efnet.models.base import CONFIG_FILE, SegmentationModel, fetch, read_config
-from efnet.models.registry import ARCHITECTURES
+from efnet.models.registry import ARCHITECTURES, find_network
 from efnet.models.weights import LoadReport, fill
 
 BEST_FOLDER = "best"
@@ -68,12 +68,19 @@ def find_checkpoint(
 
 def read_network(folder: Path) -> SegmentationModel:
     """Read a checkpoint folder of any network; raises InputError if it is damaged or the network unknown."""
-    architecture = read_config(folder).get("architecture")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+    values = read_config(folder)
+    architecture, module = values.get("architecture"), values.get("module")
+    network = find_network(architecture)
+    if network is None and module is not None:
+        raise InputError(
+            f"{folder / CONFIG_FILE}: a checkpoint of {architecture!r}, a network that module {module} "
+            f"registers; import that first (`import` {module})"
+        )
+    if network is None:
         raise InputError(
             f"{folder / CONFIG_FILE}: a checkpoint of {architecture!r}; known are {', '.join(ARCHITECTURES)}"
         )
-    return ARCHITECTURES[architecture].read(folder)
+    return network.read(folder)
 
 
 def copy_weights(network: SegmentationModel, given: SegmentationModel, source: str) -> LoadReport:

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 from efnet.core.errors import InputError
 from efnet.models.base import CONFIG_FILE, SegmentationModel, read_config
 from efnet.models.checkpoint import copy_weights, load_checkpoint
-from efnet.models.registry import ARCHITECTURES
+from efnet.models.registry import find_network
 from efnet.models.weights import LoadReport
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -81,8 +81,9 @@ def _find(network: SegmentationModel, source: str) -> Found | None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder of weights is a checkpoint of this package; others too have a `config.json`."""
-    architecture = read_config(folder).get("architecture") if (folder / CONFIG_FILE).is_file() else None
-    return isinstance(architecture, str) and architecture in ARCHITECTURES
+    values = read_config(folder) if (folder / CONFIG_FILE).is_file() else {}
+    # A network of a user whose module is not imported is ours too: reading it gives the remedy.
+    return "module" in values or find_network(values.get("architecture")) is not None
 
 
 def _fetch(name: str) -> Found | None:

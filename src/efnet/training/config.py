@@ -51,8 +51,9 @@ class DataConfig:
     """Split that chooses the best checkpoint; a test split here is reported as such."""
     size: tuple[int, int] = (480, 640)
     """Height and width of the training crops and of the images at validation."""
-    batch_size: int = 2
-    """Pairs per pass and process; a step has this many, times `accumulate`, times the number of processes."""
+    batch_size: int | Literal["auto"] = 2
+    """Pairs per pass and process; a step has this many, times `accumulate`, times the number of processes.
+    auto: the most that the memory holds, found before the run."""
     accumulate: int = 1
     """Passes per step and process: their gradients are summed, as of one large batch."""
     workers: int = 2
@@ -63,7 +64,9 @@ class DataConfig:
     """Keep decoded images in memory."""
 
     def __post_init__(self) -> None:
-        _require_least("data.", self, 1, "batch_size", "accumulate")
+        if self.batch_size != "auto":
+            _require_least("data.", self, 1, "batch_size")
+        _require_least("data.", self, 1, "accumulate")
         _require_least("data.", self, 0, "workers")
         size, scale = self.size, self.thermal_scale
         _require("data.size", "x".join(map(str, size)), min(size) >= 32, "at least 32x32")
@@ -71,6 +74,13 @@ class DataConfig:
         _require("data.thermal_scale", scale, ordered, "low, high with low < high")
         if isinstance(scale, str):
             check_scale(scale)
+
+    @property
+    def pass_size(self) -> int:
+        """Pairs per pass and process, once `auto` was replaced by what was found."""
+        if self.batch_size == "auto":
+            raise InputError("`batch_size` auto is found by a run of its own; give a number here")
+        return self.batch_size
 
 
 @dataclass(frozen=True)
@@ -241,9 +251,13 @@ class ValidationConfig:
     """Protocol; null: the data set's default."""
     samples: int = 4
     """Pairs shown in the picture sheet of a validation; 0: none."""
+    early_stopping: int | None = None
+    """The run ends after this many validations in succession without a better mIoU; null: never early."""
 
     def __post_init__(self) -> None:
         _require_least("validation.", self, 1, "every")
+        if self.early_stopping is not None:
+            _require_least("validation.", self, 1, "early_stopping")
         _require_least("validation.", self, 0, "samples")
 
 
@@ -265,6 +279,29 @@ class ParallelConfig:
         require_choice("parallel.strategy", self.strategy, ("ddp", "fsdp"))
 
 
+Tracker = Literal["tensorboard", "csv", "wandb", "mlflow"]
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Programs that follow the run beside the metrics files that every run has."""
+
+    trackers: tuple[Tracker, ...] | None = None
+    """Any of tensorboard, csv, wandb and mlflow; null: tensorboard if it is installed."""
+    project: str = "efnet"
+    """Project of Weights & Biases, experiment of MLflow."""
+    name: str | None = None
+    """Name of the run there; null: the name of its folder."""
+    address: str | None = None
+    """MLflow's tracking server or store; null: MLFLOW_TRACKING_URI, else mlflow.db in the run's folder."""
+
+    def __post_init__(self) -> None:
+        for tracker in self.trackers or ():
+            require_choice("track.trackers", tracker, get_args(Tracker))
+        repeated = len(set(self.trackers or ())) < len(self.trackers or ())
+        _require("track.trackers", self.trackers, not repeated, "each tracker once")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A whole recipe. The defaults are recipe `paper`: section III-B of the paper, its gaps filled."""
@@ -279,6 +316,7 @@ class TrainConfig:
     teach: TeachConfig = field(default_factory=TeachConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
     recipe: str = "paper"
     """Name of the recipe that the defaults came from."""
     seed: int = 0

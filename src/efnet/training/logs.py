@@ -1,4 +1,4 @@
-"""Logs of a run: rows in files, TensorBoard, and a progress bar on the terminal."""
+"""Logs of a run: rows in files, and progress on a terminal or in a notebook."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,23 +25,21 @@ from efnet.core.errors import InputError
 from efnet.core.files import write_text
 from efnet.core.safe_parse import parse_json
 from efnet.training.run_folder import RunFolder
-
-Row = dict[str, Any]
+from efnet.training.stopping import Row
+from efnet.training.tracking import Trackers
 
 
 class RunLog:
-    """Rows per epoch, as CSV, JSON lines and in TensorBoard if installed; a resumed run gives its rows."""
+    """Rows per epoch, as CSV and JSON lines and in the trackers; a resumed run gives its rows."""
 
     columns = ("epoch", "loss", "lr", "val_miou", "val_macc", "pairs_per_second", "seconds", "skipped")
 
-    def __init__(self, folder: RunFolder, rows: list[Row]) -> None:
+    def __init__(self, folder: RunFolder, rows: list[Row], trackers: Trackers) -> None:
         self.folder = folder
         self.rows = rows
-        self.board: Any = None  # TensorBoard's writer, if the extra `tensorboard` is installed
-        with contextlib.suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder.tensorboard))
+        self.trackers = trackers
+        for row in rows:  # files of the tracker `csv` begin anew
+            trackers.log(_figures(row), row["epoch"], only="csv")
 
     def add(self, row: Row) -> None:
         """Append a row to every log; files are written anew, without remains of an interrupted epoch."""
@@ -55,23 +50,14 @@ class RunLog:
         writer.writerows(self.rows)
         write_text(self.folder.metrics_csv, table.getvalue())
         write_text(self.folder.metrics_jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
-        if self.board is not None:
-            for tag in self.columns[1:]:
-                if row.get(tag) is not None:
-                    self.board.add_scalar(tag, row[tag], row["epoch"])
-            for name, value in (row.get("val_iou") or {}).items():
-                if value is not None:
-                    self.board.add_scalar(f"val_iou/{name}", value, row["epoch"])
+        self.trackers.log(_figures(row), row["epoch"])
 
-    def picture(self, sheet: Image.Image, epoch: int) -> None:
-        """Show a picture sheet in TensorBoard."""
-        if self.board is not None:
-            self.board.add_image("validation", np.asarray(sheet), epoch, dataformats="HWC")
 
-    def close(self) -> None:
-        """Flush the buffers."""
-        if self.board is not None:
-            self.board.close()
+def _figures(row: Row) -> dict[str, float]:
+    """The figures of an epoch by name, those of the classes as `val_iou/CLASS`."""
+    figures = {name: row[name] for name in RunLog.columns[1:] if row.get(name) is not None}
+    classes = (row.get("val_iou") or {}).items()
+    return figures | {f"val_iou/{name}": value for name, value in classes if value is not None}
 
 
 def read_rows(folder: RunFolder, epochs: int) -> list[Row]:

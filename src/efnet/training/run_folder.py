@@ -7,7 +7,7 @@ best/            checkpoint of the best validation (safetensors and JSON)
 last/state.pt    the state that `resume` starts from; state.previous.pt the one before (a finished run of
                  an experiment has neither)
 samples/         picture sheets of validations
-tensorboard/     the same for TensorBoard
+tensorboard/     the same for TensorBoard; csv/, wandb/, mlflow.db for other trackers
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from efnet.core.errors import InputError
 from efnet.core.files import write_json, write_text
 from efnet.core.safe_parse import parse_json
 from efnet.data.archive import file_bytes
+from efnet.data.items import PREFIX as ITEMS
 from efnet.data.pairs import PairSet
 from efnet.training.config import TrainConfig, flatten, to_values
 from efnet.training.state import previous
@@ -133,14 +134,20 @@ def environment() -> dict[str, str]:
     return versions
 
 
+_NOTE = "an object of Python: its items are not recorded, so config.yaml alone does not repeat the run"
+
+
 def fingerprint(**splits: PairSet) -> dict[str, Any]:
     """Identify the data of the splits.
 
     Returns for each keyword the split's name, its number of pairs, and the SHA-256 over the names and the
-    bytes of all its files.
+    bytes of all its files; of an object of Python only its class.
     """
-    facts = {}
+    facts: dict[str, Any] = {}
     for role, split in splits.items():
+        if split.dataset.startswith(ITEMS):
+            facts[role] = {"split": split.split, "pairs": len(split), "object": split.dataset, "note": _NOTE}
+            continue
         digest = hashlib.sha256()
         for pair in split.pairs:
             digest.update(pair.name.encode())
@@ -161,6 +168,28 @@ class RunSummary:
     best_epoch: int  # epoch of it, counted from 1
     seconds: float  # spent training and validating, over all resumptions
     skipped: int = 0  # steps skipped because loss or gradient was not finite
+    stopped: str | None = None  # why it ended before its last epoch; None: it did not
+
+    @property
+    def miou(self) -> float:
+        """Best validation mIoU, a fraction."""
+        return self.best_miou
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the best checkpoint, which `Predictor.from_pretrained` takes."""
+        return RunFolder(self.out).best
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Contents of `run.json`: versions, hashes of the data, what was loaded, the result."""
+        return RunFolder(self.out).read_facts()
+
+    @property
+    def history(self) -> tuple[dict[str, Any], ...]:
+        """A row per epoch, as in `metrics.jsonl`."""
+        text = RunFolder(self.out).metrics_jsonl.read_text(encoding="utf-8")
+        return tuple(parse_json(line) for line in text.splitlines())
 
 
 class Interrupted(KeyboardInterrupt):

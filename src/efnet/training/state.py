@@ -36,6 +36,8 @@ class Progress:
     skipped: int = 0  # steps skipped because loss or gradient was not finite, over the whole run
     skipped_in_epoch: int = 0  # those in the unfinished epoch
     skipped_in_row: int = 0  # those since the last step that was made
+    validated: int = 0  # last epoch that was validated, counted from 1; 0 before the first
+    stale: int = 0  # validations since the best one
 
 
 _MAGIC = b"efnet state 1\n"

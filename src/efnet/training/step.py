@@ -16,7 +16,9 @@ from torch import Tensor
 from efnet.core.classes import ClassSet
 from efnet.core.distributed import Group
 from efnet.core.errors import InputError
-from efnet.data.dataset import Item
+from efnet.data.dataset import Item, PairDataset
+from efnet.data.frequency import count_classes
+from efnet.data.pairs import PairSet
 from efnet.data.unlabelled import PREFIX
 from efnet.models.base import SegmentationModel
 from efnet.models.efnet import EFNet
@@ -213,7 +215,7 @@ class Learner:
 
     def _parts(self, batch: Item) -> Iterator[_Part]:
         """This process's part of the batch in passes of `batch_size`."""
-        size, device = self.config.data.batch_size, self.fabric.device
+        size, device = self.config.data.pass_size, self.fabric.device
         parts = [batch[key].split(size) for key in ("rgb", "thermal", "label", "index")]
         others = {key.removeprefix(PREFIX): batch[key].split(size) for key in batch if key.startswith(PREFIX)}
         alone = len(parts[2]) == 1 and self.group.size == 1
@@ -249,3 +251,25 @@ class Learner:
         if self.whole is not None:
             self.whole.spread(self.network, self.optimizer.optimizer, optimizer)
         return progress, fault
+
+
+def balance_classes(
+    config: TrainConfig, split: PairSet, dataset: PairDataset, learner: Learner
+) -> dict[str, Any]:
+    """Count the classes of the training split, if the recipe needs it, for loss weights and odds of crops.
+
+    Returns pixels and weights of each class for the run's facts, or nothing. Raises InputError if a label
+    cannot be read.
+    """
+    rule = config.loss.class_weights
+    if rule is None and not config.augment.rare_crop:
+        return {}
+    frequency, names = learner.group.once(lambda: count_classes(split)), split.classes.names
+    facts: dict[str, Any] = {"class_pixels": dict(zip(names, frequency.pixels.tolist(), strict=True))}
+    if config.augment.rare_crop:
+        dataset.class_odds = frequency.odds()
+    if rule is not None:
+        weights = frequency.weights(rule)
+        learner.objective = Objective(config.loss, split.unscored, torch.tensor(weights, dtype=torch.float32))
+        facts["class_weights"] = dict(zip(names, weights.round(4).tolist(), strict=True))
+    return facts

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
-from efnet.data.pairs import ThermalScale
+from efnet.data.pairs import PairSet, ThermalScale
+from efnet.data.unlabelled import open_unlabelled
 from efnet.models.base import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
 from efnet.models.edge import EFNetEdge
 from efnet.models.efnet import EFNet
 from efnet.models.layers import Tokens
 from efnet.ops.precision import at_least_float32
-from efnet.training.config import TeachConfig
+from efnet.training.config import TeachConfig, TrainConfig
 from efnet.training.loss import cross_entropy
 
 
@@ -155,3 +156,27 @@ class Teaching:
         logits = student(pairs["strong_rgb"], pairs["strong_thermal"])
         share = (label != IGNORE_INDEX).to(logits.dtype).mean()
         return self.config.unlabelled_weight * share * cross_entropy(logits, label)
+
+
+def open_teaching(
+    config: TrainConfig, split: PairSet, network: SegmentationModel
+) -> tuple[Teaching | None, PairSet | None]:
+    """Return what teaches the network beside labels, and the pairs without masks.
+
+    Raises InputError as `load_teacher` and `open_unlabelled` do, or if nothing can teach the pairs.
+    """
+    teach = config.teach
+    if teach.teacher is None and teach.unlabelled is None:
+        return None, None
+    scale = network.input.thermal_scale
+    own = None if teach.teacher is None else load_teacher(teach.teacher, split.classes, network, scale)
+    if teach.unlabelled is None:
+        return Teaching(teach, own, has_labels=False), None
+    unlabelled = open_unlabelled(teach.unlabelled, split)
+    has_labels = any(pair.label is not None for pair in unlabelled.pairs)
+    if own is None and not has_labels and config.ema.decay is None:
+        raise InputError(
+            f"{teach.unlabelled}: without `teacher` the pairs are taught by the average of the weights; give "
+            "`ema.decay`, such as 0.99, or a teacher"
+        )
+    return Teaching(teach, own, has_labels), unlabelled

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -21,16 +16,13 @@ from efnet.core.distributed import Group
 from efnet.core.errors import InputError
 from efnet.core.files import write_image
 from efnet.data.dataset import Item, PairDataset
-from efnet.data.frequency import count_classes
-from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
-from efnet.data.unlabelled import SemiDataset, open_unlabelled
-from efnet.data.verify import verify
+from efnet.data.unlabelled import SemiDataset
+from efnet.evaluation.report import Report
 from efnet.inference.resume import fingerprint as weights_fingerprint
-from efnet.models.base import InputSpec, SegmentationModel
+from efnet.models.base import InputSpec
 from efnet.training.config import TrainConfig
-from efnet.training.logs import Reporter, Row, RunLog, Steps, read_rows
-from efnet.training.loss import Objective
+from efnet.training.logs import Reporter, RunLog, Steps, read_rows
 from efnet.training.parallel import start_fabric
 from efnet.training.run_folder import (
     Interrupted,
@@ -41,153 +33,14 @@ from efnet.training.run_folder import (
     fingerprint,
 )
 from efnet.training.sampler import EpochSampler, make_loader
-from efnet.training.state import Progress, first_line
-from efnet.training.step import Learner, Outcome, build_network
-from efnet.training.teaching import Teaching, load_teacher
+from efnet.training.state import Progress
+from efnet.training.step import Learner, Outcome, balance_classes, build_network
+from efnet.training.stopping import Callbacks, EpochEnd, Row, Stopped, StopSignal, Validated, early_stop
+from efnet.training.teaching import open_teaching
+from efnet.training.tracking import Trackers
 from efnet.training.validation import Validator
 
-
-def train(
-    config: TrainConfig, out: str | Path, resume: bool = False, reporter: Reporter | None = None
-) -> RunSummary:
-    """Train a network and leave a run folder that describes itself.
-
-    Args:
-        config: the recipe.
-        out: folder of the run; new, unless `resume`.
-        resume: go on from the folder's last state.
-        reporter: shows the progress; by default on stderr.
-
-    Several processes, started by torchrun or srun or by the configuration, each call this. Only rank 0 writes
-    files and logs; where the run ends early the others exit with `SystemExit`.
-
-    Returns:
-        The summary, also in the folder's `run.json`.
-
-    Raises:
-        InputError: bad configuration or data (all faults at once), nothing to resume, or another process of
-            the run died.
-        Interrupted: after Ctrl-C or SIGTERM, the state saved.
-    """
-    folder = RunFolder(out)
-    reporter = reporter or Reporter()
-    if resume:
-        folder.require_resumable()
-    else:
-        folder.refuse_existing()
-    fabric = start_fabric(config)
-    group = Group(fabric.device)
-    if not group.is_main:
-        reporter = Reporter(quiet=True)
-    data = config.data
-    train_set, val_set = (
-        open_split(data.dataset, Path(data.root), name) for name in (data.train_split, data.val_split)
-    )
-    # The network first: a misspelt option shows before thousands of files are read.
-    trainer = Trainer(config, folder, (train_set, val_set), reporter, fabric)
-    for split in (train_set, val_set):
-        reporter.say(f"checking {len(split)} pairs of {split.dataset} {split.split}")
-        group.once(partial(verify, split))
-    if trainer.unlabelled is not None:
-        reporter.say(f"checking {len(trainer.unlabelled)} pairs without masks")
-        group.once(partial(verify, trainer.unlabelled, require_labels=False))
-    try:
-        trainer.begin(resume)
-        return trainer.run()
-    except RuntimeError as error:
-        if not group.lost(error):
-            raise
-        raise InputError(
-            f"another of the {group.size} processes died or did not answer for {config.parallel.timeout} s "
-            f"({first_line(error)}); its own message says why, if it had time for one. Go on with `resume` "
-            f"and `out` {folder.path}"
-        ) from error
-
-
-class StopSignal:
-    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second Ctrl-C interrupts at once.
-
-    A run checks it between steps, so that what it saves is whole; `announce` gets the message that the run
-    will stop. Outside the main thread, where Python delivers no signals, it does nothing.
-    """
-
-    def __init__(self, announce: Callable[[str], None]) -> None:
-        self.announce = announce
-        self.requested = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            stops = (signal.SIGINT, signal.SIGTERM)
-            self._before = {number: signal.signal(number, self._receive) for number in stops}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            if signal.getsignal(number) == self._receive:  # unless the end of a group has changed it
-                signal.signal(number, handler)
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt("interrupted at once; the last saved state stays")
-        if not self.requested:
-            self.requested = True
-            self.announce("stopping after this step (once more Ctrl-C: at once, without saving)")
-
-    def check(self) -> None:
-        """Raise Stopped if a signal was received."""
-        if self.requested:
-            raise Stopped
-
-
-class Stopped(Exception):  # noqa: N818  (not an error)
-    """The run was asked to stop and is between two steps."""
-
-
 _PAIRS_SHOWN = 16
-
-
-def balance_classes(
-    config: TrainConfig, split: PairSet, dataset: PairDataset, learner: Learner
-) -> dict[str, Any]:
-    """Count the classes of the training split, if the recipe needs it, for loss weights and odds of crops.
-
-    Returns pixels and weights of each class for the run's facts, or nothing. Raises InputError if a label
-    cannot be read.
-    """
-    rule = config.loss.class_weights
-    if rule is None and not config.augment.rare_crop:
-        return {}
-    frequency, names = learner.group.once(lambda: count_classes(split)), split.classes.names
-    facts: dict[str, Any] = {"class_pixels": dict(zip(names, frequency.pixels.tolist(), strict=True))}
-    if config.augment.rare_crop:
-        dataset.class_odds = frequency.odds()
-    if rule is not None:
-        weights = frequency.weights(rule)
-        learner.objective = Objective(config.loss, split.unscored, torch.tensor(weights, dtype=torch.float32))
-        facts["class_weights"] = dict(zip(names, weights.round(4).tolist(), strict=True))
-    return facts
-
-
-def _teaching(
-    config: TrainConfig, split: PairSet, network: SegmentationModel
-) -> tuple[Teaching | None, PairSet | None]:
-    """Return what teaches the network beside labels, and the pairs without masks; or raise `InputError`."""
-    teach = config.teach
-    if teach.teacher is None and teach.unlabelled is None:
-        return None, None
-    scale = network.input.thermal_scale
-    own = None if teach.teacher is None else load_teacher(teach.teacher, split.classes, network, scale)
-    if teach.unlabelled is None:
-        return Teaching(teach, own, has_labels=False), None
-    unlabelled = open_unlabelled(teach.unlabelled, split)
-    has_labels = any(pair.label is not None for pair in unlabelled.pairs)
-    if own is None and not has_labels and config.ema.decay is None:
-        raise InputError(
-            f"{teach.unlabelled}: without `teacher` the pairs are taught by the average of the weights; give "
-            "`ema.decay`, such as 0.99, or a teacher"
-        )
-    return Teaching(teach, own, has_labels), unlabelled
 
 
 class Trainer:
@@ -200,8 +53,12 @@ class Trainer:
         splits: tuple[PairSet, PairSet],  # to train on, and to choose the best checkpoint on
         reporter: Reporter,
         fabric: Fabric | None = None,  # what it runs on; None: as the recipe says
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.config = config
+        self.callbacks = callbacks or Callbacks()
+        self.facts: dict[str, Any] = {}  # for `run.json`, beside what is found here
+        self.stopped: str | None = None  # why the run ends before its last epoch
         self.folder = folder
         self.train_set, self.val_set = splits
         self.reporter = reporter
@@ -214,10 +71,10 @@ class Trainer:
         scale = data.thermal_scale or self.train_set.thermal_scale
         network, self.init_report = build_network(config.network, self.train_set.classes)
         network.input = InputSpec(data.size, scale)
-        global_batch = data.batch_size * data.accumulate * group.size
+        global_batch = data.pass_size * data.accumulate * group.size
         self.order = EpochSampler(len(self.train_set), global_batch, config.seed, group.rank, group.size)
         fresh = self.init_report.fresh if self.init_report else ()
-        teaching, self.unlabelled = _teaching(config, self.train_set, network)
+        teaching, self.unlabelled = open_teaching(config, self.train_set, network)
         batches = self.order.batches_per_epoch
         self.learner = Learner(config, network, fresh, self.train_set.unscored, batches, fabric, teaching)
         settings: dict[str, Any] = {"size": data.size, "augment": config.augment, "thermal_scale": scale}
@@ -258,23 +115,29 @@ class Trainer:
                 done = self.progress.epoch
                 self.reporter.say(f"{fault}; going on from the state before (epoch {done} done)")
             # A run that died after its last epoch still has to write its result.
-            if known.pop("result", None) and self.progress.epoch >= config.schedule.epochs:
+            result = known.pop("result", None)
+            if result and self.progress.epoch >= config.schedule.epochs:
                 raise InputError(
                     f"{self.folder.path}: all {config.schedule.epochs} epochs are done; give a larger "
                     "`epochs` to go on"
+                )
+            stopped = early_stop(config.validation, self.progress)
+            if result and stopped:
+                raise InputError(
+                    f"{self.folder.path}: ended early ({stopped}); give a larger `early_stopping` to go on"
                 )
         self.group.once(lambda: self.folder.write_config(config))
         balance = balance_classes(config, self.train_set, self.dataset, self.learner)
         parameters = sum(parameter.numel() for parameter in self.learner.network.parameters())
         facts = {"environment": environment(), "data": data, "parameters": parameters, **balance}
-        facts |= {"processes": self.group.size, "global_batch": self.order.batch_size}
+        facts |= {**self.facts, "processes": self.group.size, "global_batch": self.order.batch_size}
         init = str(self.init_report) if self.init_report else None
         self.group.once(lambda: self.folder.write_facts({"init": init, **known, **facts}))
         if not resume:
             self._save()  # from here on the run can be resumed, whatever happens
         shared, count = "", self.group.size
         if count > 1:
-            size, passes = config.data.batch_size, config.data.accumulate
+            size, passes = config.data.pass_size, config.data.accumulate
             shared = (
                 f", {count} processes ({config.parallel.strategy}); a step has {count * passes * size} "
                 f"pairs: {count} processes x {passes} passes x {size}"
@@ -289,8 +152,8 @@ class Trainer:
 
     def run(self) -> RunSummary:
         """Run the epochs that are left."""
-        if self.group.is_main:
-            self.log = RunLog(self.folder, read_rows(self.folder, self.progress.epoch))
+        self.group.once(self._open_log)
+        done = False
         try:
             with self.stop:
                 try:
@@ -300,8 +163,10 @@ class Trainer:
                             self.dataset.preload()
                         workers = self.config.data.workers
                         loader = make_loader(self.dataset, self.order, workers, self.group.device)
-                        while self.progress.epoch < self.config.schedule.epochs:
+                        self.stopped = early_stop(self.config.validation, self.progress)
+                        while self.progress.epoch < self.config.schedule.epochs and not self.stopped:
                             self._epoch(loader, steps)
+                        done = True
                 except Stopped:
                     self._save()  # a second SIGTERM, which torchrun adds to srun's, is still ignored
                     place = f"epoch {self.progress.epoch + 1} of {self.config.schedule.epochs}"
@@ -309,18 +174,26 @@ class Trainer:
                     self.group.end(Interrupted(message), 130)
         finally:
             if self.log is not None:
-                self.log.close()
+                self.log.trackers.finish(self.folder.best, done and self.folder.best.is_dir())
         progress = self.progress
+        if self.stopped and progress.epoch < self.config.schedule.epochs:
+            self.reporter.say(f"ended early: {self.stopped}")
         if progress.best_epoch == 0:
             raise InputError(
                 f"{self.config.data.root}: no class of split {self.config.data.val_split} counts under its "
                 "protocol, so no checkpoint could be chosen; give another `val_split`"
             )
         best = progress.best_miou, progress.best_epoch
-        summary = RunSummary(self.folder.path, progress.epoch, *best, progress.seconds, progress.skipped)
+        stopped = self.stopped if progress.epoch < self.config.schedule.epochs else None
+        spent = progress.seconds, progress.skipped
+        summary = RunSummary(self.folder.path, progress.epoch, *best, *spent, stopped)
         result = {key: value for key, value in dataclasses.asdict(summary).items() if key != "out"}
         self.group.once(lambda: self.folder.write_facts({**self.folder.read_facts(), "result": result}))
         return summary
+
+    def _open_log(self) -> None:
+        trackers = Trackers(self.config, self.folder, self.reporter.say)
+        self.log = RunLog(self.folder, read_rows(self.folder, self.progress.epoch), trackers)
 
     def _epoch(self, loader: DataLoader[Item | InputError], steps: Steps) -> None:
         """Pass over the training split once, then validate, log and save."""
@@ -338,12 +211,14 @@ class Trainer:
         }
         if row["epoch"] % self.config.validation.every == 0 or row["epoch"] == epochs:
             row |= self._validate(row["epoch"])
+        self._call_epoch_end(row)
         progress.seconds += time.monotonic() - started
         row["seconds"] = progress.seconds
         progress.epoch, progress.batch, progress.loss_sum = row["epoch"], 0, 0.0
         progress.skipped_in_epoch = 0
         self.group.once(lambda: self._write(row))
         self._save()
+        self.stopped = early_stop(self.config.validation, progress) or self.stopped
         score = f", val mIoU {100 * row['val_miou']:.2f}" if row.get("val_miou") is not None else ""
         skipped = f", {row['skipped']} steps skipped" if row["skipped"] else ""
         self.reporter.say(
@@ -351,6 +226,30 @@ class Trainer:
             f"{row['pairs_per_second']:.1f} pairs/s, {progress.seconds / 60:.1f} min"
         )
         self._agree()
+
+    def _call_epoch_end(self, row: Row) -> None:
+        """Call the callback; where it ends the run, that epoch is validated as the last one always is."""
+        callback = self.callbacks.on_epoch_end
+        if callback is not None:
+            end = EpochEnd(row["epoch"], self.config.schedule.epochs, dict(row), self.folder.path)
+            self._call("on_epoch_end", lambda: callback(end))
+        if self.stopped and "val_miou" not in row:
+            row |= self._validate(row["epoch"])
+
+    def _call(self, name: str, callback: Callable[[], bool | None]) -> None:
+        """Call a callback on rank 0; if it returns True the run ends after this epoch, in all processes."""
+        stops, error = False, None
+        if self.group.is_main:
+            try:
+                stops = callback() is True
+            except Exception as caught:
+                error = caught
+        asked, failed = self.group.sum([float(stops), float(error is not None)])
+        if failed:
+            self._save()
+            self.group.end(error or RuntimeError(name), 1)
+        if asked:
+            self.stopped = f"{name} asked for it in epoch {self.progress.epoch + 1}"
 
     def _write(self, row: Row) -> None:
         if self.log is not None:
@@ -423,14 +322,26 @@ class Trainer:
             network.training_summary = describe_training(self.config, len(self.train_set), epoch, report)
             self.group.once(lambda: network.write(self.folder.best))
             # After the files: a run that dies between the two will find this epoch best again.
-            self.progress.best_miou, self.progress.best_epoch = miou, epoch
+            self.progress.best_miou, self.progress.best_epoch, self.progress.stale = miou, epoch, 0
+        elif epoch > self.progress.validated:  # else it is repeated after an interruption
+            self.progress.stale += 1
+        self.progress.validated = epoch
+        self._call_validated(report, epoch)
         row: Row = {"val_miou": miou, "val_macc": report["macc"], "val_iou": report["iou"]}
         return row | {f"val_{part}": report[part]["miou"] for part in ("day", "night") if part in report}
 
+    def _call_validated(self, report: Report, epoch: int) -> None:
+        callback = self.callbacks.on_validation
+        if callback is not None:
+            is_best = self.progress.best_epoch == epoch
+            validated = Validated(epoch, report["miou"], report, is_best, self.folder.best)
+            self._call("on_validation", lambda: callback(validated))
+
     def _show(self, sheet: Image.Image | None, epoch: int) -> None:
         if sheet is not None and self.log is not None:
-            write_image(self.folder.samples / f"epoch_{epoch:04d}.jpg", sheet)
-            self.log.picture(sheet, epoch)
+            path = self.folder.samples / f"epoch_{epoch:04d}.jpg"
+            write_image(path, sheet)
+            self.log.trackers.picture(sheet, path, epoch)
 
     def _save(self) -> None:
         self.learner.save(self.folder.state, self.progress)

@@ -50,7 +50,7 @@ class Validator:
             Engine(network, pairs.classes, device, self.config.precision, self.config.data.size),
             self.dataset,
             self.protocol,
-            batch_size=self.config.data.batch_size,
+            batch_size=self.config.data.pass_size,
             # A cache lives in this process; workers would each fill their own.
             workers=0 if self.config.data.cache else self.config.data.workers,
             progress=lambda _done, _total: check(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.data.archive import ShardIndex, members_of, split_of_tar
+from efnet.data.items import PREFIX as ITEMS
 from efnet.data.layouts.folders import USUAL_SPLITS, Folders
 from efnet.data.layouts.listing import Layout, unknown_split
 from efnet.data.layouts.public import PUBLIC
@@ -29,6 +30,8 @@ def find_layout(dataset: str) -> Layout:
         return LAYOUTS[dataset]
     if dataset.endswith((".yaml", ".yml")):
         return Folders(Path(dataset))
+    if dataset.startswith(ITEMS):
+        raise InputError(f"dataset '{dataset}' is an object of Python; give it to efnet.train as `dataset`")
     remedy = f"give one of {', '.join(LAYOUTS)}, or the path of a dataset.yaml"
     raise InputError(f"unknown dataset '{dataset}'; {remedy}")
 

@@ -17,6 +17,7 @@ import torch
 from efnet import __version__
 from efnet.core.cpu_tuning import cpu_facts, process_settings
 from efnet.core.errors import InputError
+from efnet.core.memory import status_bytes
 from efnet.reporting.tables import Quantiles
 
 Work = Callable[[], object]
@@ -105,36 +106,12 @@ def cpu_bf16() -> bool | None:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16")) if facts else None
 
 
-def total_memory() -> int | None:
-    """Return the bytes of main memory; None where the system does not report them."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Return the bytes available on a device; None where the system does not report them."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    available = _kilobytes("/proc/meminfo", "MemAvailable:")
-    return total_memory() if available is None else available
-
-
 def resident_peak() -> int | None:
     """Return the most bytes that this process has had resident; None outside Linux.
 
     Not `ru_maxrss`: that begins with the peak of the process which started this one.
     """
-    return _kilobytes("/proc/self/status", "VmHWM:")
-
-
-def _kilobytes(path: str, name: str) -> int | None:
-    """Return an entry of a Linux status file in bytes."""
-    try:
-        return int(Path(path).read_text(encoding="utf-8").split(name)[1].split()[0]) * 1024
-    except (OSError, IndexError, ValueError):
-        return None
+    return status_bytes("/proc/self/status", "VmHWM:")
 
 
 def peak_so_far(device: torch.device) -> int | None:

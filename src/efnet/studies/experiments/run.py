@@ -223,7 +223,7 @@ def evaluate_run(config: TrainConfig, folder: RunFolder, progress: Progress) -> 
     training = {
         "recipe": config.recipe,
         "epochs": config.schedule.epochs,
-        "batch_size": config.data.batch_size * config.data.accumulate,
+        "batch_size": config.data.pass_size * config.data.accumulate,
         "init": config.network.init,
         "seed": config.seed,
     }
@@ -317,14 +317,14 @@ def _splits(config: TrainConfig) -> tuple[PairSet, PairSet]:
 def _pairs(config: TrainConfig) -> tuple[int, int]:
     """Return the pairs that an epoch trains on (whole batches only), and that a validation scores."""
     train, val = _splits(config)
-    batch = min(len(train), config.data.batch_size * config.data.accumulate)
+    batch = min(len(train), config.data.pass_size * config.data.accumulate)
     return len(train) // batch * batch, len(val)
 
 
 def _measure(config: TrainConfig, out: Path) -> Timing:
     """Train briefly on the first pairs."""
     train, val = _splits(config)
-    few = _STEPS * config.data.batch_size * config.data.accumulate
+    few = _STEPS * config.data.pass_size * config.data.accumulate
     short = replace(
         config,
         schedule=replace(config.schedule, epochs=_EPOCHS),
