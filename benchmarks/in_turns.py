@@ -40,7 +40,7 @@ _SWITCH = "EFNET_NATIVE"
 _ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "-1",
-}  # what `tune_process` sets, for any tree
+}  # as `tune_process` sets it
 
 _FIRST = """
 import time, torch

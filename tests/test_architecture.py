@@ -185,6 +185,13 @@ def test_the_package_stays_small() -> None:
     assert lines <= MAX_LINES
 
 
+def test_the_operations_stay_small() -> None:
+    """A reader of the paper shall be able to check that the clustering is exact."""
+    files = list((PACKAGE / "ops").rglob("*.py"))
+    assert len(files) <= 16
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= 3_000
+
+
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
 def test_files_named_in_the_pages_exist(page: str) -> None:
     """Also guards the guides for adding something, whose steps are file names."""

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from efnet.core.threads import share_out
 from efnet.ops.clustering import compiled
-from efnet.ops.clustering.compiled import kernels, share_out
+from efnet.ops.clustering.compiled import kernels
 from efnet.ops.clustering.distances import Points
 from efnet.ops.clustering.dpc_knn import dpc_knn
 

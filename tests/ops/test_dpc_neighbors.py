@@ -8,7 +8,7 @@ from dpc_transcription import distances
 from torch import Tensor
 
 from efnet.ops.clustering.distances import Points
-from efnet.ops.clustering.neighbors import Near, nearest_in_windows, nearest_of_all, spatial_tiles
+from efnet.ops.clustering.neighbors import Near, fewest, nearest_in_windows, nearest_of_all, spatial_tiles
 
 
 def inputs(tokens: int, channels: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -60,9 +60,22 @@ def test_claims_hold_in_windows(tokens: int, scale: float) -> None:
 def test_claims_hold_for_all(weight: float) -> None:
     features, positions = inputs(300, 16, 0.5)
     points = Points(features, positions if weight else None, weight)
-    some = torch.tensor([0, 5, 299, 300, 599])
-    for rows in (None, some):
-        near = nearest_of_all(points, 7, rows)
-        expected = torch.arange(600) if rows is None else rows
-        assert near.rows.equal(expected)
-        assert check(near, features, positions, weight, 5) > 0.99
+    near = nearest_of_all(points, 7)
+    assert near.rows.equal(torch.arange(600))
+    assert check(near, features, positions, weight, 5) > 0.99
+
+
+@pytest.mark.parametrize("shape", [(40, 1200), (0, 1200), (40, 1199), (5, 9), (3, 8), (3, 1)])
+@pytest.mark.parametrize("count", [1, 7, 8])
+def test_the_fewest_of_each_row(shape: tuple[int, int], count: int) -> None:
+    """In groups of columns (widths that 16 or 8 divides) and without; of equal numbers any may be taken."""
+    if count > shape[1]:
+        pytest.skip("more than there are")
+    values = torch.randint(0, 50, shape, generator=torch.Generator().manual_seed(0)).float()
+    values[:, ::7] = torch.inf
+    found = fewest(values, count)
+    ordered = values.sort(1).values
+    assert found.values.equal(ordered[:, :count])
+    assert values.gather(1, found.columns).equal(found.values)
+    assert all(len(row.unique()) == count for row in found.columns)
+    assert found.rest.equal(ordered[:, count] if shape[1] > count else torch.full(shape[:1], torch.inf))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from efnet.core.compat import onednn_pays
 from efnet.ops import linear as module
-from efnet.ops.linear import linear, onednn_pays
+from efnet.ops.linear import linear
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "mkl"])
@@ -66,6 +67,6 @@ def test_the_choice_is_made_once() -> None:
 def test_other_processors_keep_the_usual_product(
     maker: str | None, capability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "cpu_facts", lambda: {"vendor_id": maker})
+    monkeypatch.setattr("efnet.core.compat.cpu_facts", lambda: {"vendor_id": maker})
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert not onednn_pays.__wrapped__()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from efnet.core.cpu_tuning import cpu_facts
 
 
 def is_exporting() -> bool:
@@ -74,6 +77,20 @@ def has_onednn_linear() -> bool:
     """Whether oneDNN's matrix product can be called directly; else `torch.nn.functional.linear` is used."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@lru_cache(maxsize=1)
+def onednn_pays() -> bool:
+    """Whether oneDNN multiplies float32 matrices faster than MKL here: on AMD processors with AVX-512.
+
+    Decided by the processor, not by a measurement: a run that is repeated or resumed has to multiply as the
+    first one did, to the last bit.
+    """
+    return (
+        has_onednn_linear()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and cpu_facts().get("vendor_id") == "AuthenticAMD"
+    )
 
 
 def onednn_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

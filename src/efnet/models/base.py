@@ -20,12 +20,12 @@ from efnet import __version__
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.core.files import replacing, write_json, write_text
+from efnet.core.precision import at_least_float32
 from efnet.core.safe_parse import parse_json
 from efnet.data.false_color import check_scale
 from efnet.data.pairs import ThermalScale
 from efnet.models.config import Modality, ModelConfig
 from efnet.models.weights import LoadReport, read_state_dict
-from efnet.ops.precision import at_least_float32
 
 MIN_SIZE = 32  # smallest height and width: below it the last map would be less than one cell
 

@@ -7,11 +7,11 @@ from fractions import Fraction
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efnet.core.precision import at_least_float32, full_precision
 from efnet.models.config import Position
 from efnet.models.layers import TokenConv, Tokens
 from efnet.models.position import PixelCoordinateEncoding, make_position
 from efnet.ops.clustering.dpc_knn import Clusters, dpc_knn
-from efnet.ops.precision import at_least_float32, full_precision
 from efnet.ops.tokens import Size, merge_tokens
 
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.compat import is_exporting
+from efnet.core.precision import at_least_float32
 from efnet.models.config import Fusion
 from efnet.models.layers import Linear, layer_norm
-from efnet.ops.precision import at_least_float32
 from efnet.ops.tokens import Size, merge_windows, split_windows
 
 WINDOW = 8

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.compat import is_exporting
+from efnet.core.precision import at_least_float32
 from efnet.ops.linear import attention, linear
-from efnet.ops.precision import at_least_float32
 from efnet.ops.tokens import Size, TokenGrid, map_to_token, token_to_map
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.compat import is_exporting
+from efnet.core.precision import at_least_float32, full_precision
 from efnet.models.config import Position
-from efnet.ops.precision import at_least_float32, full_precision
 from efnet.ops.tokens import Size, TokenGrid, map_to_token
 
 

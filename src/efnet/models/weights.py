@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from efnet.core.errors import InputError
-from efnet.ops.precision import at_least_float32
+from efnet.core.precision import at_least_float32
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _MOST_WRAPPERS = 8  # a dictionary may be its own `state_dict`

@@ -8,16 +8,14 @@ float32, in another order.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efnet.core.compat import has_onednn_bfloat16, has_onednn_linear, onednn_linear
-from efnet.core.cpu_tuning import cpu_facts
-from efnet.ops.precision import full_precision
+from efnet.core.compat import has_onednn_bfloat16, onednn_linear, onednn_pays
+from efnet.core.precision import full_precision
 
 
 def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -81,20 +79,6 @@ def _onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()  # oneDNN's reference code, used for anything else, takes seconds
     return onednn_linear(features, weight, bias)
-
-
-@lru_cache(maxsize=1)
-def onednn_pays() -> bool:
-    """Whether oneDNN multiplies float32 matrices faster than MKL here: on AMD processors with AVX-512.
-
-    Decided by the processor, not by a measurement: a run that is repeated or resumed has to multiply as the
-    first one did, to the last bit.
-    """
-    return (
-        has_onednn_linear()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and cpu_facts().get("vendor_id") == "AuthenticAMD"
-    )
 
 
 _BLOCK_BYTES = 1 << 21  # size of the attention weights of the queries handled together, float32, one head

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efnet.core.classes import IGNORE_INDEX
-from efnet.ops.precision import at_least_float32
+from efnet.core.precision import at_least_float32
 from efnet.training.config import LossConfig
 
 

@@ -18,7 +18,7 @@ from efnet.models.checkpoint import load_checkpoint
 from efnet.models.edge import EFNetEdge
 from efnet.models.efnet import EFNet
 from efnet.models.layers import Tokens
-from efnet.ops.precision import at_least_float32
+from efnet.core.precision import at_least_float32
 from efnet.training.config import TeachConfig, TrainConfig
 from efnet.training.loss import cross_entropy
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
+from efnet.core.precision import at_least_float32
 from efnet.models.base import (
     CONFIG_FILE,
     IMAGENET_MEAN,
@@ -25,7 +26,6 @@ from efnet.models.base import (
 )
 from efnet.models.config import BaselineConfig, Modality
 from efnet.models.weights import LoadReport, describe_misfit, fill, read_state_dict
-from efnet.ops.precision import at_least_float32
 
 COUNTER = ".num_batches_tracked"  # older files lack this buffer, on which nothing depends
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efnet.core.precision import at_least_float32
 from efnet.models.baselines.base import GREY, HeadedBaseline, conv, conv_norm, enlarge_by
 from efnet.models.baselines.resnet import ResNet, load_resnets
-from efnet.ops.precision import at_least_float32
 
 WIDTH = 64
 GRAY = (0.299, 0.587, 0.114)  # weights of red, green and blue

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efnet.core.precision import at_least_float32
 from efnet.models.baselines.base import GREY, Baseline, conv
 from efnet.models.baselines.segformer import SegFormerDecoder, decoder_renames
 from efnet.models.layers import DropPath, Linear, layer_norm
 from efnet.ops.linear import attention
-from efnet.ops.precision import at_least_float32
 
 REACH = 7  # side of the depthwise convolutions and of the pooled queries
 LAYER_SCALE = 1e-6

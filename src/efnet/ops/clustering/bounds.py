@@ -3,7 +3,12 @@
 A scan compares each of R tokens with S others: the cells of a grid within a radius, or the nearest few. Every
 distance D of a row is within D * relative + error of the true one, and every token that a row is not compared
 with is at least `bound` away. Densities, separations and scores follow as lower and upper bounds; only tokens
-whose bounds leave the set of centres, or their own centre, open have to be measured in float64 (`exact`).
+whose bounds leave the set of centres, or their own centre, open have to be measured in float64 (`Exact`).
+
+A question in float64 (which are the k nearest tokens, which is the nearest denser token, the nearest centre)
+is asked of ever larger sets of candidates until an answer is proved: those the scan names, the best of all
+tokens, all tokens. Candidates are compared by plain differences, to which equal tokens are equally far: on
+that rests the order of ties.
 """
 
 from __future__ import annotations
@@ -16,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efnet.ops.clustering.distances import ROUNDED, Points
-from efnet.ops.clustering.neighbors import Eligible, Near, fewest
+from efnet.ops.clustering.distances import ROUNDED, Points, mean_square
+from efnet.ops.clustering.neighbors import Eligible, Near, Others, fewest
 from efnet.ops.clustering.tiling import Size, disk, shifted, stretch
 
 _BLOCK_BYTES = 1 << 21  # of differences
@@ -25,10 +30,12 @@ _ROWS = 4096  # tokens for which candidates are named together
 _RADII = (4, 6, 9)  # radii of disks to try on a regular grid, in cells
 _SAMPLE = 64  # tokens on which radii are tried
 _WIDER = (1.5, 4.0)  # wider disks, in radii, for the tokens that the grid's disk leaves open
-_SLACK = 1e-12  # covers the rounding of float64 scores
 
-_UNDERFLOW = 1e-300
-"""More than what rounding changes scores whose density is hardly a float64 number any more."""
+_SPARE = 2  # candidates beyond those asked for, against ties and rounding
+_ROWS_BYTES = 32 << 20  # of rows against all candidates
+
+SLACK, UNDERFLOW = 1e-12, 1e-300
+"""Relative and absolute error of float64 scores; the second covers densities that underflow."""
 
 
 class Nominees(NamedTuple):
@@ -82,13 +89,12 @@ class Scan:
 
 
 def fewest_of(
-    points: Points, rows: Tensor, columns: Tensor, distance: Tensor, count: int, bound: Tensor | None = None
+    points: Points, rows: Tensor, columns: Tensor, distance: Tensor, count: int, bound: Tensor
 ) -> Nominees:
     """The nearest few of columns (n, S) by float32 distances; `bound`: no other eligible token is nearer."""
     near = fewest(distance, min(count, distance.shape[1]))
     floor = (near.rest.double() * (1 - points.relative) - points.absolute).clamp_min(0)
-    floor = floor if bound is None else torch.minimum(floor, bound)
-    return Nominees(rows, columns.gather(1, near.columns), near.values.isinf(), floor)
+    return Nominees(rows, columns.gather(1, near.columns), near.values.isinf(), torch.minimum(floor, bound))
 
 
 def list_scan(points: Points, near: Near) -> Scan:
@@ -225,8 +231,11 @@ def separations(scan: Scan, squares: Bounds) -> Bounds:
 
 def scores(squares: Bounds, separation: Bounds, unit: float) -> Bounds:
     """Density times separation, of distances in some unit."""
-    low = (squares.high * -(unit**2)).exp() * (separation.low * unit) * (1 - _SLACK) - _UNDERFLOW * unit
-    high = (squares.low * -(unit**2)).exp() * (separation.high * unit) * (1 + _SLACK) + _UNDERFLOW * unit
+    low, high = (
+        (square * -(unit**2)).exp() * (apart * unit)
+        for square, apart in ((squares.high, separation.low), (squares.low, separation.high))
+    )
+    low, high = low * (1 - SLACK) - UNDERFLOW * unit, high * (1 + SLACK) + UNDERFLOW * unit
     return Bounds(low.nan_to_num(0.0, torch.inf).clamp_min(0), high.nan_to_num(torch.inf, torch.inf))
 
 
@@ -261,3 +270,114 @@ def nearest_centers(scan: Scan, centers: Tensor) -> tuple[Tensor, Tensor]:
 def _bounds(low: Tensor, high: Tensor) -> Bounds:
     """Bounds without NaN: what is not a number is unbounded."""
     return Bounds(low.double().nan_to_num(0.0, torch.inf), high.double().nan_to_num(torch.inf, torch.inf))
+
+
+Answer = Callable[[Nominees, Tensor], tuple[Tensor, Tensor]]
+"""Answers (n,) by nominees and their float64 distances (n, c), and whether they are proved (n,)."""
+
+
+class Exact:
+    """Answers questions about tokens of a batch, by candidates of growing number.
+
+    `points`: the tokens. `scan`: what has been compared. `k`: neighbours that questions ask for at most.
+    `among`: (B, S) the tokens that are eligible for an answer, all of them, and about which nothing is asked;
+    None: any.
+    """
+
+    def __init__(self, points: Points, scan: Scan, k: int, among: Tensor | None = None) -> None:
+        self.points = points
+        self.scan = scan
+        self.count = k + _SPARE
+        self.restricted = among is not None
+        self.among = points.numbers() if among is None else among
+        self._others: dict[int, Others] = {}
+
+    def ask(self, tokens: Tensor, eligible: Eligible, answer: Answer, out: Tensor) -> Tensor:
+        """Write the answer for each of `tokens` into `out`, (B * N,)."""
+        for stage in (*self.scan.nominations, self._of_sample, self._everything):
+            left = []
+            for nominees in stage(tokens, eligible, self.count):
+                # By plain differences in float64, of those that are present.
+                rows, columns, absent, _ = nominees
+                distance = self.points.apart_where(~absent, rows, columns, exact=True)
+                columns = columns.clamp_max(self.points.none - 1)
+                value, proved = answer(nominees._replace(columns=columns), distance)
+                out[rows] = torch.where(proved, value, out[rows])
+                left.append(rows[~proved])
+            tokens = torch.cat(left) if left else tokens
+            if not len(tokens):
+                break
+        return out
+
+    def _of_sample(self, tokens: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+        """The nearest few of all tokens."""
+        points = self.points
+        for sample in range(points.batch):
+            own = tokens[tokens // points.tokens == sample]
+            if not len(own):
+                continue
+            if sample not in self._others:
+                self._others[sample] = Others(points, self.among[sample])
+            step = max(1, _ROWS_BYTES // (4 * self.among.shape[1]))
+            asked = None if self.restricted else eligible
+            found = self._others[sample].nearest(own, count, step, False, asked)
+            for rows, (columns, floor, distance) in zip(torch.split(own, step), found, strict=True):
+                yield Nominees(rows, columns, distance.isinf(), floor.double())
+
+    def _everything(self, tokens: Tensor, eligible: Eligible, count: int) -> Iterator[Nominees]:
+        """All eligible tokens of the sample: what no error bound can tell apart."""
+        for rows in torch.split(tokens, max(1, _ROWS_BYTES // (8 * self.among.shape[1]))):
+            columns = self.among[rows // self.points.tokens]
+            floor = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=rows.device)
+            yield Nominees(rows, columns, ~eligible(rows, columns), floor)
+
+    def mean_squares(self, tokens: Tensor, k: int, squares: Bounds) -> None:
+        """Close the bounds of the mean squared distance (equation 2) of `tokens`, in place."""
+
+        def others(rows: Tensor, columns: Tensor) -> Tensor:
+            return columns != rows[:, None]
+
+        def answer(nominees: Nominees, distance: Tensor) -> tuple[Tensor, Tensor]:
+            nearest = distance.topk(min(k - 1, distance.shape[1]), 1, largest=False).values
+            proved = nearest[:, -1] <= nominees.floor if k > 1 else nominees.floor >= 0
+            return mean_square(nearest, k), proved
+
+        values = self.ask(tokens, others, answer, squares.low.clone())
+        squares.low[tokens] = values[tokens]
+        squares.high[tokens] = values[tokens]
+
+    def separations(self, tokens: Tensor, k: int, squares: Bounds) -> Tensor:
+        """Equation 3 for `tokens`, whose mean squares are exact, (n,); infinite where nothing is denser."""
+
+        def possibly_denser(rows: Tensor, columns: Tensor) -> Tensor:
+            own, least = squares.high[rows, None], squares.low[columns.clamp_max(len(squares.low) - 1)]
+            return (least < own) | ((least == own) & (columns < rows[:, None]))
+
+        def answer(nominees: Nominees, distance: Tensor) -> tuple[Tensor, Tensor]:
+            rows, index, _, floor = nominees
+            # What may be denser, and is nearer than all that certainly are, needs its own density.
+            certain = squares.high[index] < squares.low[rows, None]
+            limit = distance.masked_fill(~certain, torch.inf).amin(1, keepdim=True)
+            unclear = ~certain & (squares.high[index] != squares.low[index])
+            unclear &= distance.isfinite() & (distance <= limit)
+            self.mean_squares(torch.unique(index[unclear]), k, squares)
+            nearest = distance.masked_fill(~possibly_denser(rows, index), torch.inf).amin(1)
+            return nearest, nearest <= floor
+
+        return self.ask(tokens, possibly_denser, answer, torch.zeros_like(squares.low))[tokens]
+
+    def nearest_centers(self, tokens: Tensor, centers: Tensor) -> Tensor:
+        """The nearest centre of `tokens`, as token numbers (n,); of equally near ones the first.
+
+        `tokens`: (n,). `centers`: (B * N,) whether a token is a centre.
+        """
+
+        def is_center(rows: Tensor, columns: Tensor) -> Tensor:
+            return centers[columns.clamp_max(len(centers) - 1)]
+
+        def answer(nominees: Nominees, distance: Tensor) -> tuple[Tensor, Tensor]:
+            nearest = distance.amin(1)
+            first = nominees.columns.masked_fill(distance > nearest[:, None], len(centers)).amin(1)
+            return first, (nearest < nominees.floor) | nominees.floor.isinf()
+
+        return self.ask(tokens, is_center, answer, tokens.new_zeros(len(centers)))[tokens]

@@ -9,13 +9,10 @@ tokens, products are faster: then `cluster` returns None.
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 import os
 import pickle
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -25,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from efnet.ops.clustering.bounds import Bounds, select
+from efnet.core.threads import share_out
+from efnet.ops.clustering.bounds import SLACK, UNDERFLOW, Bounds, select
 from efnet.ops.clustering.distances import Points, exponential, mean_square
 from efnet.ops.clustering.tiling import Size, disk, stretch
 from efnet.ops.linear import linear
@@ -42,9 +40,6 @@ _SPARE = 6  # tokens kept beyond the neighbours where products have found them
 _WORTH = 1 / 8  # matrix products are faster if a larger share of tokens has to be measured
 _TOLERATED = 0.03  # share of tokens whose neighbours may lie beyond a disk on a regular grid
 _SMALLEST = 1e-150  # the square of anything smaller underflows
-
-_SLACK, _UNDERFLOW = 1e-12, 1e-300
-"""Relative and absolute error of rough scores, of which the second covers densities that underflow."""
 
 _FARTHEST = float(np.finfo(np.float64).max) / 2  # no distance is larger
 
@@ -273,8 +268,8 @@ def _centers(search: Search, near: Found, count: int, k: int) -> Numbers:
     apart = np.minimum(apart, _FARTHEST)
     # A rough score decides most tokens; the others get the one that is rounded alike everywhere.
     rough = np.exp(key) * apart
-    low = np.maximum(rough * (1 - _SLACK) - _UNDERFLOW, 0)
-    high = np.where(nearest < search.size, rough * (1 + _SLACK) + _UNDERFLOW, np.inf)
+    low = np.maximum(rough * (1 - SLACK) - UNDERFLOW, 0)
+    high = np.where(nearest < search.size, rough * (1 + SLACK) + UNDERFLOW, np.inf)
     # The densest token, than which none is denser, is always a centre.
     densest = int(key.argmax())
     low[densest] = high[densest] = np.inf
@@ -314,41 +309,3 @@ def _assign(search: Search, near: Found, centers: Numbers) -> Numbers:
     number = np.empty(search.size, np.int64)
     number[centers] = np.arange(len(centers))
     return number[nearest]
-
-
-@lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="efnet-loops")
-
-
-# In a fork, only the thread that called it goes on.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def share_out(task: Callable[[int, int], int], size: int, step: int) -> list[int]:
-    """Return what `task(first, last)` does for the parts of `range(size)`, `step` long, in no fixed order.
-
-    `task` releases the interpreter's lock; whichever thread is free takes the next part.
-    """
-    parts = itertools.count()
-    stopped = False
-
-    def work() -> int:
-        nonlocal stopped
-        done = 0
-        try:
-            while not stopped and (first := next(parts) * step) < size:
-                done += task(first, min(first + step, size))
-        except BaseException:
-            stopped = True
-            raise
-        return done
-
-    helpers = min(torch.get_num_threads(), -(-size // step)) - 1
-    if helpers <= 0:
-        return [work()]
-    started = [_pool(helpers).submit(work) for _ in range(helpers)]
-    own = work()
-    # A helper that has not begun is not needed any more, and may wait behind another caller's work.
-    return [own, *(helper.result() for helper in started if not helper.cancel())]

@@ -11,8 +11,8 @@ EFNet (arXiv 2501.10958) equations 1-3; TCFormer (arXiv 2204.08680) is the case 
 | CPU, float32, numba, k >= 2, positions in the   | compiled loops over cells, grid disks      | `compiled`  |
 | plane or at most 1,536 tokens without any, and  | or one matrix product, then a sort;        |             |
 | a sample shows that few need comparing          | exact in float64                           |             |
-| regular grid, and a disk of 4, 6 or 9 cells     | float32 differences in the disk; bounds;   | `bounds`,   |
-| holds the neighbours of 97 % of the tokens      | float64 for what the bounds leave open     | `exact`     |
+| regular grid, and a disk of 4, 6 or 9 cells     | float32 differences in the disk; bounds;   | `bounds`    |
+| holds the neighbours of 97 % of the tokens      | float64 for what the bounds leave open     |             |
 | positions in the plane, and windows save work   | float32 products in windows, then as above | `neighbors` |
 | anything else                                   | float32 products with all, then as above   | `neighbors` |
 """
@@ -20,22 +20,22 @@ EFNet (arXiv 2501.10958) equations 1-3; TCFormer (arXiv 2204.08680) is the case 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from efnet.core.compat import is_exporting, is_recording
-from efnet.ops.clustering import bounds, compiled, exact, traceable
-from efnet.ops.clustering.bounds import Bounds, Scan, grid_scan, list_scan
+from efnet.core.precision import exact_products, full_precision
+from efnet.ops.clustering import bounds, compiled, traceable
+from efnet.ops.clustering.bounds import Bounds, Exact, Scan, grid_scan, list_scan
 from efnet.ops.clustering.distances import Points
 from efnet.ops.clustering.neighbors import nearest
-from efnet.ops.precision import exact_products, full_precision
+from efnet.ops.clustering.tiling import Size
 
 _SPARE = 3  # tokens kept beyond the neighbours: one of them is often a centre
 _TOLERATED = 0.03  # share of tokens whose neighbours may lie beyond a disk before windows are cheaper
-
-Grid = tuple[int, int]
 
 
 class Clusters(NamedTuple):
@@ -96,31 +96,29 @@ def dpc_knn(
         return Clusters(*traceable.cluster(*arguments))
     if torch.compiler.is_compiling():
         return Clusters(*_operator(*arguments))
-    if features.is_meta:
-        return Clusters(*_shapes(*arguments))
-    return _cluster(*arguments)
+    return Clusters(*(_shapes if features.is_meta else _cluster)(*arguments))
 
 
 def _cluster(
     features: Tensor, num_clusters: int, k: int, positions: Tensor | None,
-    spatial_weight: float, grid: Grid | None,
-) -> Clusters:  # fmt: skip
+    spatial_weight: float, grid: Sequence[int] | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    size = None if grid is None else (grid[0], grid[1])
     # Under autocast or with TF32, products would be rounded beyond their proven bound.
     with full_precision(features.device), exact_products():
         if is_recording(features):
-            found = traceable.cluster(features, num_clusters, k, positions, spatial_weight, fixed=True)
-            return Clusters(*found)
+            return traceable.cluster(features, num_clusters, k, positions, spatial_weight, fixed=True)
         points = Points(features, None if spatial_weight == 0 else positions, spatial_weight)
         k = min(k, points.tokens)
-        by_loops = compiled.cluster(points, num_clusters, k, grid)
+        by_loops = compiled.cluster(points, num_clusters, k, size)
         if by_loops is not None:
-            return Clusters(*by_loops)
-        scan, squares = _neighbors(points, k, grid)
+            return by_loops
+        scan, squares = _neighbors(points, k, size)
         centers = _centers(points, scan, squares, num_clusters, k)
-        return Clusters(_assign(points, scan, centers), centers)
+        return _assign(points, scan, centers), centers
 
 
-def _neighbors(points: Points, k: int, grid: Grid | None) -> tuple[Scan, Bounds]:
+def _neighbors(points: Points, k: int, grid: Size | None) -> tuple[Scan, Bounds]:
     """Equation 2, by a scan that holds most tokens' neighbours."""
     disk = grid_scan(points, k, grid, _TOLERATED)
     if disk is not None:
@@ -139,9 +137,9 @@ def _centers(points: Points, scan: Scan, squares: Bounds, count: int, k: int) ->
     score = torch.where(chosen.flatten(), torch.inf, -1.0).double()
     unsure = open_.flatten().nonzero().squeeze(1)
     if len(unsure):
-        measured = exact.Exact(points, scan, k)
-        exact.mean_squares(measured, unsure, k, squares)
-        delta = exact.separations(measured, unsure, k, squares)
+        exact = Exact(points, scan, k)
+        exact.mean_squares(unsure, k, squares)
+        delta = exact.separations(unsure, k, squares)
         # The densest token, than which none is denser, is always a centre.
         score[unsure] = points.scores(squares.low[unsure], delta).masked_fill(delta.isinf(), torch.inf)
     order = score.view(points.batch, -1).argsort(dim=1, descending=True, stable=True)
@@ -156,28 +154,21 @@ def _assign(points: Points, scan: Scan, centers: Tensor) -> Tensor:
     found, certain = bounds.nearest_centers(scan, is_center)
     unsure = (~certain & ~is_center).nonzero().squeeze(1)
     if len(unsure):
-        measured = exact.Exact(points, scan, 1, among=ids)
-        found[unsure] = exact.nearest_centers(measured, unsure, is_center)
+        found[unsure] = Exact(points, scan, 1, among=ids).nearest_centers(unsure, is_center)
     found[ids.flatten()] = ids.flatten()
     number = found.new_zeros(points.none + 1)
     number[ids.flatten()] = torch.arange(centers.shape[1], device=ids.device).repeat(points.batch)
     return number[found].view(points.batch, -1)
 
 
-@torch.library.custom_op(
+# For `torch.compile`, whose graphs cannot hold what depends on the data.
+_operator = torch.library.custom_op(
     "efnet::dpc_knn",
+    _cluster,
     mutates_args=(),
     schema="(Tensor features, int num_clusters, int k, Tensor? positions, float spatial_weight, int[]? grid)"
     " -> (Tensor, Tensor)",
 )
-def _operator(
-    features: Tensor, num_clusters: int, k: int, positions: Tensor | None,
-    spatial_weight: float, grid: list[int] | None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One opaque operator for `torch.compile`, whose graphs cannot hold what depends on the data."""
-    size = None if grid is None else (grid[0], grid[1])
-    clusters = _cluster(features, num_clusters, k, positions, spatial_weight, size)
-    return clusters.assignment, clusters.centers
 
 
 @_operator.register_fake
@@ -193,8 +184,17 @@ def _check(
     features: Tensor, num_clusters: int, k: int, positions: Tensor | None,
     spatial_weight: float, grid: tuple[int, int] | None,
 ) -> None:  # fmt: skip
-    if not torch.compiler.is_compiling():  # then they are symbols
-        _check_types(features, num_clusters, k, positions)
+    symbols = torch.compiler.is_compiling()
+    for name, tensor in () if symbols else (("features", features), ("positions", positions)):
+        if tensor is None and name == "positions":
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
+    for name, number in () if symbols else (("num_clusters", num_clusters), ("k", k)):
+        if not isinstance(number, int | torch.SymInt):
+            raise TypeError(f"{name} must be a whole number, got {number!r}")
     if features.ndim != 3 or 0 in features.shape:
         raise ValueError(f"features must be (B, N, C) and not empty, got {tuple(features.shape)}")
     if not 1 <= num_clusters <= features.shape[1]:
@@ -211,16 +211,3 @@ def _check(
         )
     if grid is not None and grid[0] * grid[1] != features.shape[1]:
         raise ValueError(f"a grid of {grid} has not N = {features.shape[1]} cells")
-
-
-def _check_types(features: Tensor, num_clusters: int, k: int, positions: Tensor | None) -> None:
-    for name, tensor in (("features", features), ("positions", positions)):
-        if tensor is None and name == "positions":
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-        if not tensor.is_floating_point():
-            raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
-    for name, number in (("num_clusters", num_clusters), ("k", k)):
-        if not isinstance(number, int | torch.SymInt):
-            raise TypeError(f"{name} must be a whole number, got {number!r}")

@@ -391,9 +391,7 @@ def nearest_on_grid(
                 apart = np.float64(rough[n, i - step])
                 if apart < few[0, count] and is_eligible(key, own_key[i], i, i - step):
                     insert(few_tokens, few, 0, i - step, apart)
-        for slot in range(count):
-            tokens[i, slot] = few_tokens[0, slot]
-            distance[i, slot] = few[0, slot]
+        tokens[i] = few_tokens[0, :count]  # their distances are measured below
         floor[i] = min(bound, few[0, count] * (1 - relative) - UNDERFLOW * (1 + weight))
     _measure(values, places, weight, rows, first, last, tokens, distance)
     return 0
@@ -422,9 +420,7 @@ def nearest_by_products(
             if rough[i, j] < limit and is_eligible(key, own_key[i], i, j):
                 insert(few_tokens, few, 0, j, np.float64(rough[i, j]))
                 limit = np.float32(few[0, count])
-        for slot in range(count):
-            tokens[i, slot] = few_tokens[0, slot]
-            distance[i, slot] = math.sqrt(max(0.0, few[0, slot]))
+        tokens[i] = few_tokens[0, :count]  # their distances are measured below
         floor[i] = math.sqrt(max(0.0, few[0, count] - error[i])) * (1 - ROUNDED)
     _measure(values, places, weight, rows, first, last, tokens, distance)
     return 0

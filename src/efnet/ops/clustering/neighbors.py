@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from efnet.ops.clustering.distances import ROUNDED, Points
@@ -77,17 +76,9 @@ class Near(NamedTuple):
 
 
 def nearest(points: Points, k: int, count: int) -> Near:
-    """The nearest few of each token: those of its window where they are proved enough, else of all."""
+    """The nearest few of each token: of those in its window, where windows prove most, or of all."""
     tiles = _suitable_tiles(points, k, count)
-    if tiles is None:
-        return nearest_of_all(points, count)
-    near = nearest_in_windows(points, tiles, count)
-    unproved = near.unproved(points, k)
-    left = near.rows[unproved].sort().values
-    if not len(left):
-        return near
-    parts = zip(near, nearest_of_all(points, count, left), strict=True)
-    return Near(*(torch.cat([part[~unproved], whole]) for part, whole in parts))
+    return nearest_of_all(points, count) if tiles is None else nearest_in_windows(points, tiles, count)
 
 
 def _suitable_tiles(points: Points, k: int, count: int) -> Tiles | None:
@@ -170,26 +161,17 @@ def _squares(points: Points, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.stack([linear(own, points.table.index_select(0, few)) for own, few in tiles])
 
 
-def nearest_of_all(points: Points, count: int, rows: Tensor | None = None) -> Near:
-    """The nearest few of tokens among all of their sample.
-
-    `points`: the tokens of the batch. `count`: how many; what a sample lacks is none. `rows`: (n,) the tokens
-    asked about, ascending; None: all.
-    """
+def nearest_of_all(points: Points, count: int) -> Near:
+    """The nearest few of all tokens among all of their sample; `count`: how many, none for what it lacks."""
     few = min(count, points.tokens - 1)
-    parts = []
-    for tokens in points.numbers().unbind(0):
-        own = tokens if rows is None else rows[(rows >= tokens[0]) & (rows <= tokens[-1])]
-        if few == 0:
-            parts.append((own[:, None][:, :0], torch.full(own.shape, torch.inf, device=own.device)))
-        elif len(own):
-            step = points.step(_ROW_BYTES, 4 * len(tokens))
-            found = Others(points, tokens).nearest(own, few, step, repeated=rows is None)
-            columns, floors, _ = (torch.cat(part) for part in zip(*found, strict=True))
-            parts.append((columns, floors))
-    columns, floor = (torch.cat(part) for part in zip(*parts, strict=True))
-    columns = F.pad(columns, (0, count - few), value=points.none)
-    return Near.measured(points, points.numbers().flatten() if rows is None else rows, columns, floor)
+    columns = points.numbers().new_full((points.none, count), points.none)
+    floor = torch.full((points.none,), torch.inf, device=points.device)
+    step = points.step(_ROW_BYTES, 4 * points.tokens)
+    for tokens in points.numbers() if few else ():
+        found = Others(points, tokens).nearest(tokens, few, step, repeated=True)
+        for rows, (near, least, _) in zip(torch.split(tokens, step), found, strict=True):
+            columns[rows, :few], floor[rows] = near, least
+    return Near.measured(points, points.numbers().flatten(), columns, floor)
 
 
 class Others:
@@ -206,42 +188,31 @@ class Others:
         self.table = points.table[first : first + len(columns)] if self.complete else points.table[columns]
         self.norm = self.table[:, -2].amax().sqrt()
 
-    def distances(self, rows: Tensor, repeated: bool = False) -> tuple[Tensor, Tensor]:
-        """Distances (m, S) of tokens (m,), infinite to themselves and to none, and their error (m,).
-
-        Without positions they are squares, and the error is the tokens' norms, as `floor` expects.
-
-        `rows`: the tokens. `repeated`: m is the same for every image of this size; oneDNN keeps a kernel for
-        each m.
-        """
-        points = self.points
-        partners = points.partners(rows)
-        distance = linear(partners, self.table) if repeated else partners @ self.table.T
-        if self.complete:
-            distance.scatter_(1, (rows % points.tokens)[:, None], torch.inf)
-        own = points.table[rows, -2].sqrt()
-        if points.places is None:
-            return distance, own
-        error = points.product_error(own + self.norm, distance.amin(1))
-        distance.clamp_min_(0).sqrt_()
-        points.add_spatial(distance, self.columns, rows[:, None])
-        return distance, error
-
     def nearest(
         self, rows: Tensor, count: int, step: int, repeated: bool, eligible: Eligible | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Columns (m, count), floors (m,) and distances (m, count) of `rows`, `step` of them at a time."""
+        """Columns (m, count), floors (m,) and distances (m, count) of `rows`, `step` of them at a time.
+
+        A token and none are infinitely far. Without positions distances are squares. `repeated`: all parts
+        have the same size for every image of this size; oneDNN keeps a kernel for each size.
+        """
+        points = self.points
         for part in torch.split(rows, step):
-            distance, error = self.distances(part, repeated or len(part) == step)
+            partners = points.partners(part)
+            same = repeated or len(part) == step
+            distance = linear(partners, self.table) if same else partners @ self.table.T
+            if self.complete:
+                distance.scatter_(1, (part % points.tokens)[:, None], torch.inf)
+            norms = points.table[part, -2].sqrt() + self.norm
+            if points.places is not None:
+                error = points.product_error(norms, distance.amin(1))
+                distance.clamp_min_(0).sqrt_()
+                points.add_spatial(distance, self.columns, part[:, None])
             if eligible is not None:
                 distance.masked_fill_(~eligible(part, self.columns[None]), torch.inf)
             near = fewest(distance, min(count, len(self.columns)))
-            yield self.columns[near.columns], self._floor(near, error), near.values
-
-    def _floor(self, near: Few, error: Tensor) -> Tensor:
-        """(m,) float32, tokens not among the few `near` are at least that far; `error` from `distances`."""
-        if self.points.places is not None:
-            return (near.rest * (1 - ROUNDED) - error).clamp_min(0)
-        error = self.points.product_error(error + self.norm, near.rest)
-        floor = near.rest.clamp_min(0).sqrt() * (1 - ROUNDED) - error
-        return floor.nan_to_num(torch.inf, torch.inf).clamp_min(0)
+            rest = near.rest
+            if points.places is None:
+                error, rest = points.product_error(norms, rest), rest.clamp_min(0).sqrt()
+            floor = (rest * (1 - ROUNDED) - error).nan_to_num(torch.inf, torch.inf).clamp_min(0)
+            yield self.columns[near.columns], floor, near.values

@@ -72,16 +72,18 @@ def stretch(positions: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     row = torch.arange(height, device=y.device)[:, None, None]
     column = torch.arange(width, device=y.device)[:, None]
     short = 2 * (y - origin - row * down - column * right).square().sum(-1).sqrt().amax()
-    a, b, c = (down * down).sum(-1), (down * right).sum(-1), (right * right).sum(-1)
-    if height == 1:
-        least = c
-    elif width == 1:
-        least = a
+    if height == 1 or width == 1:
+        least = (right if height == 1 else down).square().sum(-1)
     else:
-        # Of [[a, b], [b, c]]; rounding takes no more than 2^-40 of the larger eigenvalue.
-        middle, spread = (a + c) / 2, (((a - c) / 2).square() + b.square()).sqrt()
-        least = middle - spread - (middle + spread) * 2.0**-40
+        least = least_stretch(down, right, 2.0**-40)
     return least.amin().clamp_min(0).sqrt(), short
+
+
+def least_stretch(down: Tensor, right: Tensor, rounding: float) -> Tensor:
+    """Square of the smallest singular value of columns (..., 2), less `rounding` of the largest one."""
+    a, b, c = (down * down).sum(-1), (down * right).sum(-1), (right * right).sum(-1)
+    middle, spread = (a + c) / 2, (((a - c) / 2).square() + b.square()).sqrt()
+    return middle - spread - (middle + spread) * rounding  # an eigenvalue of [[a, b], [b, c]]
 
 
 FAR = 2.0**60

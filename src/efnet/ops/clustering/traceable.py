@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from efnet.core.compat import while_loop
-from efnet.ops.clustering.tiling import HUGE, NEAR_TILES, tile
+from efnet.ops.clustering.tiling import HUGE, NEAR_TILES, least_stretch, tile
 from efnet.ops.tokens import sample_offsets
 
 _LARGEST, _UNIT = 2.0**40, 2.0**90
@@ -30,7 +30,6 @@ _LARGEST, _UNIT = 2.0**40, 2.0**90
 
 _ROWS = 128  # rows compared with all tokens of their sample in one turn of the loop
 _FIXED_ROWS = 2048  # the same where the number of turns is fixed
-_AXES = 4  # up to so many coordinates are compared by differences, which are exact but take a pass each
 _CELLS, _HALO = 8, 4  # side of a tile on a grid, and how far its window goes beyond it on each side, in cells
 _TILE = 64  # tokens of a tile off the grid
 _BAND = 8  # tiles of a band, where the number of tokens is a symbol
@@ -77,11 +76,7 @@ def _distances(rows: Tensor, columns: Tensor, row_places: Tensor | None, places:
     """(m, n) distances of equation 1 between rows (m, C + 2) and columns (n, C + 2) of tables."""
     # Rounding may leave a zero negative.
     distance = (_partner(rows) @ columns.T).abs().sqrt()
-    if row_places is None or places is None:
-        return distance
-    if places.shape[1] > _AXES:
-        return distance + (_partner(_augmented(row_places)) @ _augmented(places).T).abs().sqrt()
-    return distance + _spatial(row_places, places)
+    return distance if row_places is None or places is None else distance + _spatial(row_places, places)
 
 
 def _spatial(rows: Tensor, columns: Tensor) -> Tensor:
@@ -199,10 +194,7 @@ def window_on_grid(table: Table, grid: tuple[int, int]) -> Window:
 
 def _beyond(down: Tensor, right: Tensor) -> Tensor:
     """(CELLS, CELLS) cells outside the window of a tile's cell are at least so far from it."""
-    a, b, c = down.square().sum(), (down * right).sum(), right.square().sum()
-    # The singular values are the roots of the eigenvalues of [[a, b], [b, c]].
-    middle, spread = (a + c) / 2, (((a - c) / 2).square() + b.square()).sqrt()
-    least = (middle - spread - (middle + spread) * 2.0**-20).clamp_min(0).sqrt()
+    least = least_stretch(down, right, 2.0**-20).clamp_min(0).sqrt()
     cell = torch.arange(_CELLS, device=down.device)
     gap = torch.minimum(cell, _CELLS - 1 - cell) + _HALO + 1
     return torch.minimum(gap[:, None], gap).float() * least * _SAFE

@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from efnet.ops.precision import exact_products
+from efnet.core.precision import exact_products
 
 
 def switch() -> str:
