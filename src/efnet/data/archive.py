@@ -290,8 +290,13 @@ def tar_of(path: Path) -> Path | None:
     return next((part for part in path.parents if part.suffix == ".tar" and part.is_file()), None)
 
 
+def file_of(path: Path) -> Path:
+    """Return the file of which a path means a page or channels (`stack.tif/2`); else the path itself."""
+    return next((part for part in (path, *path.parents[:2]) if part.is_file()), path)
+
+
 def file_bytes(path: Path) -> bytes:
-    """Return the bytes of a file, which may lie in a tar.
+    """Return the bytes of a file, which may lie in a tar; all of it, where a part is meant.
 
     Raises:
         InputError: the tar lacks it, or its bytes are not those that were packed.
@@ -299,7 +304,7 @@ def file_bytes(path: Path) -> bytes:
     """
     tar = tar_of(path)
     if tar is None:
-        return path.read_bytes()
+        return file_of(path).read_bytes()
     member = members_of(tar).get(path.relative_to(tar).as_posix())
     if member is None:
         raise InputError(f"{path}: there is no such file in the tar; pack the data set again")

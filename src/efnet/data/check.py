@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from efnet.alignment.edges import Shift, estimate_shift, misalignment
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
+from efnet.data.archive import file_of, tar_of
 from efnet.data.images import PathLike
 from efnet.data.layouts import layout_at
 from efnet.data.layouts.listing import Layout
@@ -233,7 +234,8 @@ def overlaps(pairsets: Sequence[PairSet]) -> list[str]:
 def _unlisted(layout: Layout, root: Path, pairsets: Sequence[PairSet]) -> list[str]:
     """Describe images in the data set's folders that belong to no pair."""
     pairs = (pair for pairset in pairsets for pair in pairset.pairs)
-    used = {path for pair in pairs for path in (pair.rgb, pair.thermal, pair.label) if path is not None}
+    paths = {path for pair in pairs for path in (pair.rgb, pair.thermal, pair.label) if path is not None}
+    used = {path if tar_of(path) else file_of(path) for path in paths}
     found = []
     for folder in layout.image_folders(root):
         spare = sorted(set(images_below(folder)) - used)

@@ -18,7 +18,14 @@ from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.core.files import replacing, write_image, write_json, write_text
 from efnet.core.journal import read_manifest
-from efnet.data.images import open_image, read_label, read_rgb, split_channels, thermal_values
+from efnet.data.images import (
+    open_image,
+    read_label,
+    read_raw_thermal,
+    read_rgb,
+    split_channels,
+    thermal_values,
+)
 from efnet.data.layouts import public
 from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.layouts.listing import ImageFolder, TripleFolders, read_list
@@ -53,7 +60,14 @@ def to_folders(root: Path, out: Path, *, overwrite: bool = False, progress: Prog
     _require_images(source, "four-channel images")
 
     def split(path: Path, rgb_path: Path, thermal_path: Path) -> None:
-        rgb, thermal = split_channels(path)
+        if description is None or description.channels is None:
+            rgb, thermal = split_channels(path)
+        else:
+            colors, heat = (bands.of(path) for bands in description.channels)
+            rgb, thermal = read_rgb(colors), read_raw_thermal(heat)
+            if thermal.dtype not in (np.uint8, np.uint16):
+                fault = f"its thermal channel has {thermal.dtype} numbers, which a PNG cannot hold"
+                raise InputError(f"{path}: {fault}; use the data set as it is, with 'channels'")
         write_image(rgb_path, Image.fromarray(rgb))
         write_image(thermal_path, Image.fromarray(thermal))
 

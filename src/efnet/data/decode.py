@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from efnet.core.errors import InputError
 from efnet.data.archive import file_bytes, tar_of
+from efnet.data.bands import NUMPY_MAGIC, NumpyFile, bands_of
 from efnet.data.radiometric import find_radiometry
 from efnet.data.raster import ImageError, ImageHeader, Raster, require_size, upright
 from efnet.data.tiff import TiffPage, full_pages, is_tiff
@@ -35,8 +36,9 @@ _DECODING_ERRORS = (
 
 def read_header(path: PathLike) -> ImageHeader:
     """Read an image's size and kind without decoding it; errors as `open_image`."""
-    with _reader(Path(path), str(path)) as reader:
-        return reader.header()
+    file, bands = bands_of(Path(path))
+    with _reader(file, str(path)) as reader:
+        return reader.header() if bands is None else bands.header(reader.header(), str(path))
 
 
 def open_image(
@@ -50,7 +52,8 @@ def open_image(
 
     Args:
         source: a file, which may lie in a tar (`efnet.data.archive`), or the bytes of one. A path that goes
-            on below a TIFF, `stack.tif/2`, is a page of it, counted from 1.
+            on below a TIFF, `stack.tif/2`, is a page of it, counted from 1; `stack.tif/bands=4` are channels
+            of any file (`efnet.data.bands`).
         name: of the source in messages; None: its path.
         formats: Pillow's names of the formats that are tried; None: all.
         max_pixels: limit, compared with the header before any pixel is decoded; None: Pillow's own.
@@ -58,10 +61,10 @@ def open_image(
     Raises:
         ImageError: missing, empty, damaged, animated, of several pages, of another format, or too large.
     """
-    source = source if isinstance(source, bytes) else Path(source)
     name = name or ("image" if isinstance(source, bytes) else str(source))
+    source, bands = (source, None) if isinstance(source, bytes) else bands_of(Path(source))
     with _reader(source, name, formats, max_pixels) as reader:
-        return reader.decode()
+        return reader.decode() if bands is None else bands.select(reader.decode())
 
 
 class _Reader(Protocol):
@@ -102,6 +105,9 @@ def _reader(
             elif re.match(rb"P[2356][\s#]", head):
                 yield _Pnm.parse(file, name, max_pixels)
                 return
+            elif head == NUMPY_MAGIC and formats is None:
+                yield NumpyFile.parse(file, name, max_pixels)
+                return
             file.seek(0)
             image = stack.enter_context(Image.open(file, formats=formats))
             if tiff is not None:
@@ -137,6 +143,11 @@ def count_pages(path: Path) -> int:
         if is_tiff(file.read(4)):
             return len(full_pages(file))
     return 1
+
+
+def page_at(path: Path | None, page: int) -> Path | None:
+    """Return the path of a page, if the file is a TIFF of several; else the path itself."""
+    return path / str(page) if path is not None and count_pages(path) > 1 else path
 
 
 def _unreadable(source: Path | bytes, name: str, error: BaseException) -> ImageError:

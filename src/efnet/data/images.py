@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from efnet.core.classes import IGNORE_INDEX, ClassSet, spread_colors
 from efnet.core.errors import InputError
+from efnet.data.bands import listed
 from efnet.data.decode import PathLike as PathLike
 from efnet.data.decode import open_image as open_image
 from efnet.data.decode import read_header as read_header
@@ -33,11 +34,11 @@ from efnet.data.raster import ImageHeader as ImageHeader
 from efnet.data.raster import Raster as Raster
 from efnet.data.raster import upright
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".npy")
 """File name endings of images."""
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
-"""Pillow's formats of `IMAGE_SUFFIXES`: the ones to allow where a source is not trusted."""
+"""Pillow's formats of `IMAGE_SUFFIXES`: the ones to allow where a source is not trusted (no .npy there)."""
 
 IGNORE_COLOR = (224, 224, 224)
 """The colour that `ClassSet.colorize` gives to ignored pixels; in a colour label it means ignored."""
@@ -87,7 +88,8 @@ def to_rgb(image: Raster) -> NDArray[np.uint8]:
         samples = np.repeat(samples[..., None], 3, axis=2)
     elif samples.shape[2] > 4 and not image.photo:
         raise InputError(
-            f"{image.name}: has {samples.shape[2]} channels; save the three of the colours alone"
+            f"{image.name}: has {samples.shape[2]} channels ({listed(image)}); save the three of the colours "
+            "alone, or give 'channels' in dataset.yaml"
         )
     samples = np.ascontiguousarray(samples[..., :3])
     white = 255 if image.palette is not None else image.white
@@ -157,8 +159,8 @@ def thermal_values(
         if raw.shape[2] == 4 and raw.dtype == np.uint8:
             colors = 3
         if colors not in (1, 3):
-            fault = f"has {raw.shape[2]} channels, and it is not known which is thermal"
-            raise InputError(f"{name}: {fault}; save the thermal image with one channel")
+            fault = f"has {raw.shape[2]} channels, and it is not known which is thermal ({listed(image)})"
+            raise InputError(f"{name}: {fault}; save it with one channel, or give 'channels' in dataset.yaml")
         raw = raw[..., 0] if colors == 1 else grey_of_three(raw[..., :3], name)
     if image.white_is_zero:
         if raw.dtype != np.uint8:
@@ -357,6 +359,9 @@ def _split(image: Raster) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.b
     """Split four channels, whatever the file declares the fourth to be: the numbers are those it stores."""
     if not image.header.four_channels:
         fault = f"not a four-channel RGB-thermal file (it is {image.header})"
+        if image.header.channels > 4:
+            remedy = f"its bands are {listed(image)}: give 'channels' in dataset.yaml, such as "
+            raise InputError(f"{image.name}: {fault}; {remedy}{{rgb: [1, 2, 3], thermal: 4}}")
         raise InputError(f"{image.name}: {fault}; give the thermal image as a file of its own")
     raw, missing = thermal_values(replace(image, samples=image.samples[..., 3]))
     return to_rgb(image), raw, missing

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from efnet.core.errors import InputError
 from efnet.core.files import replacing, write_text
-from efnet.data.archive import Shard, ShardIndex, file_bytes, scan_tar, split_of_tar
+from efnet.data.archive import Shard, ShardIndex, file_bytes, file_of, scan_tar, split_of_tar, tar_of
 from efnet.data.pairs import FLIP_SUFFIX, Pair, PairSet
 from efnet.data.verify import Progress, verify
 
@@ -115,6 +115,13 @@ def _files(pair: Pair) -> dict[str, Path]:
     name = pair.name.removesuffix(FLIP_SUFFIX) if pair.flip else pair.name
     # WebDataset takes the part before the first dot for the name of the sample.
     key = urllib.parse.quote(name, safe="").replace(".", "%2E")
+    part = next(
+        (path for path in (pair.rgb, pair.thermal) if path and not tar_of(path) and file_of(path) != path),
+        None,
+    )
+    if part is not None:
+        fault = "means a page or channels of a file, and shards hold whole files"
+        raise InputError(f"{part}: {fault}; write files of their own with efnet data convert --to folders")
     kinds = {"rgbt": pair.rgb} if pair.thermal is None else {"rgb": pair.rgb, "thermal": pair.thermal}
     if pair.label is not None:
         kinds["label"] = pair.label

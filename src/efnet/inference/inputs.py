@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.archive import members_of
-from efnet.data.decode import count_pages
+from efnet.data.decode import page_at
 from efnet.data.images import IMAGE_SUFFIXES
 from efnet.data.layouts import is_packed
 from efnet.data.layouts.patterns import (
@@ -93,7 +93,7 @@ def find_pairs(
             raise InputError(f"`page` {page}: give a number from 1")
         pairs = find_pairs(rgb, thermal, rgbt, exclude)
         return tuple(
-            replace(pair, rgb=_page(pair.rgb, page), thermal=_page(pair.thermal, page)) for pair in pairs
+            replace(pair, rgb=page_at(pair.rgb, page), thermal=page_at(pair.thermal, page)) for pair in pairs
         )
     if rgbt is not None and (rgb is not None or thermal is not None):
         raise InputError("`rgbt` already holds both images; leave out `rgb` and `thermal`")
@@ -109,11 +109,6 @@ def find_pairs(
         raise InputError("nothing to predict: give `rgb` and `thermal`, or `rgbt`")
     what, pattern = ("rgb", rgb) if rgb is not None else ("rgbt", rgbt or "")
     return tuple(InputPair(name, file, None) for name, file in _single(what, pattern, exclude).items())
-
-
-def _page(path: Path | None, page: int) -> Path | None:
-    """The path of a page, if the file is a TIFF of several."""
-    return path / str(page) if path is not None and count_pages(path) > 1 else path
 
 
 def _find_images(what: str, pattern: str, exclude: Path | None) -> Found:

@@ -21,8 +21,7 @@ from torch import nn
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.core.files import STEM_KEPT, leftovers
 from efnet.core.journal import JournalWriter, read_journal
-from efnet.data.archive import tar_of
-from efnet.data.decode import page_of
+from efnet.data.archive import file_of, tar_of
 from efnet.inference.inputs import InputPair
 from efnet.inference.missing_cameras import Camera, MissingPolicy
 from efnet.inference.postprocess import output_paths
@@ -196,7 +195,7 @@ def _stamps_of(pair: InputPair) -> list[Stamp]:
     """Stamps of a pair's files, to notice replaced ones; [] where they cannot be read."""
     try:
         # A tar that was replaced may hold other images under the same names.
-        states = [(tar_of(path) or page_of(path)[0]).stat() for path in pair.files]
+        states = [(tar_of(path) or file_of(path)).stat() for path in pair.files]
     except OSError:
         return []
     return [[state.st_size, state.st_mtime_ns] for state in states]

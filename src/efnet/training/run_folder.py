@@ -27,7 +27,7 @@ from efnet import __version__
 from efnet.core.errors import InputError
 from efnet.core.files import write_json, write_text
 from efnet.core.safe_parse import parse_json
-from efnet.data.archive import file_bytes
+from efnet.data.archive import file_bytes, file_of, tar_of
 from efnet.data.items import PREFIX as ITEMS
 from efnet.data.pairs import PairSet
 from efnet.training.config import TrainConfig, flatten, to_values
@@ -154,6 +154,8 @@ def fingerprint(**splits: PairSet) -> dict[str, Any]:
             for path in (pair.rgb, pair.thermal, pair.label):
                 if path is not None:
                     digest.update(file_bytes(path))
+                    if tar_of(path) is None and file_of(path) != path:
+                        digest.update(path.name.encode())  # the channels or the page of the file
         facts[role] = {"split": split.split, "pairs": len(split), "sha256": digest.hexdigest()}
     return facts
 

@@ -13,10 +13,12 @@ thermal_scale: auto                   # optional: or [low, high], the raw range 
 thermal_unit: centikelvin             # optional: or celsius, kelvin; then thermal_scale is in degrees Celsius
 thermal_palette: inferno              # optional, for thermal images in false colours: a name, auto, or a file
 conditions: {day: "*D", night: "*N"}  # optional: name patterns
-rgb: rgb                              # optional: names of the folders
+rgb: rgb                              # optional: names of the folders, or patterns: "rgb/original_{id}.jpg"
 thermal: thermal
 labels: labels
-rgbt: rgbt                            # four-channel files in place of rgb and thermal
+rgbt: rgbt                            # files of four or more channels in place of rgb and thermal
+channels: {rgb: [1, 2, 3], thermal: 5}              # optional: which channels of these, from 1; white: 1023
+page: 2                               # optional: which page of TIFFs of several, or {rgb: 1, thermal: 2}
 """
 
 from __future__ import annotations
@@ -24,13 +26,15 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from efnet.core.classes import ClassSet, spread_colors
 from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_yaml
+from efnet.data.bands import Bands
+from efnet.data.decode import page_at
 from efnet.data.false_color import palette_scale
 from efnet.data.layouts import listing
 from efnet.data.layouts.listing import ImageFolder, TripleFolders, find_file, read_list, split_off
@@ -40,7 +44,15 @@ from efnet.data.pairs import FLIP_SUFFIX, Condition, Pair, PairSet, ThermalScale
 FILE_NAME = "dataset.yaml"
 _FOLDER_KEYS = ("rgb", "thermal", "labels", "rgbt")
 _KEYS = (
-    *("names", "palette", "splits", "thermal_scale", "thermal_unit", "thermal_palette", "conditions"),
+    "names",
+    "palette",
+    "splits",
+    "thermal_scale",
+    "thermal_unit",
+    "thermal_palette",
+    "conditions",
+    "channels",
+    "page",
     *_FOLDER_KEYS,
 )
 _UNITS = {"celsius": (1.0, 0.0), "kelvin": (1.0, 273.15), "centikelvin": (100.0, 27315.0)}
@@ -57,6 +69,8 @@ class Description:
     conditions: dict[Condition, str] = field(default_factory=dict)  # day and night to a pattern of names
     # `rgb`, `thermal`, `labels`, `rgbt` to the folder's name
     folders: dict[str, str] = field(default_factory=lambda: {key: key for key in _FOLDER_KEYS})
+    channels: tuple[Bands, Bands] | None = None  # colour and thermal channels of `rgbt`; None: 1 to 3, and 4
+    pages: dict[str, int] = field(default_factory=dict)  # `rgb`, `thermal`, `labels` to the page of TIFFs
 
     @classmethod
     def read(cls, path: Path) -> Description:
@@ -87,7 +101,21 @@ class Description:
             thermal_scale=_thermal_scale(values, path),
             conditions=_conditions(values, path),
             folders={key: _string(values.get(key, key), key, path) for key in _FOLDER_KEYS},
+            channels=_channels(values.get("channels"), path),
+            pages=_pages(values.get("page"), path),
         )
+
+    def parts(self, pair: Pair) -> Pair:
+        """Return a pair with the pages and channels of its files that are meant."""
+        rgb, thermal, label = pair.rgb, pair.thermal, pair.label
+        if self.pages:
+            if thermal is None and self.pages.get("rgb") != self.pages.get("thermal"):
+                thermal = rgb  # colour and thermal are pages of one file
+            rgb = page_at(rgb, self.pages["rgb"]) or rgb
+            thermal, label = page_at(thermal, self.pages["thermal"]), page_at(label, self.pages["labels"])
+        if self.channels is not None and pair.thermal is None:
+            rgb, thermal = (bands.of(rgb) for bands in self.channels)
+        return replace(pair, rgb=rgb, thermal=thermal, label=label)
 
     def condition(self, name: str) -> Condition | None:
         """Return day or night, by the patterns; a mirrored copy has the condition of its original."""
@@ -107,6 +135,33 @@ def _classes(values: dict[str, Any], path: Path) -> ClassSet:
         return ClassSet.from_dict({"names": names, "palette": palette})
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: {error}; 'palette' has one [red, green, blue] per name") from error
+
+
+def _channels(value: Any, path: Path) -> tuple[Bands, Bands] | None:
+    """Colour and thermal channels."""
+    if value is None:
+        return None
+    fault = f"{path}: 'channels' is such as {{rgb: [1, 2, 3], thermal: 4}}, counted from 1, not {value!r}"
+    if not isinstance(value, dict) or not {"rgb", "thermal"} <= set(value) <= {"rgb", "thermal", "white"}:
+        raise InputError(fault)
+    colors, heat, white = value["rgb"], value["thermal"], value.get("white")
+    colors = colors if isinstance(colors, list) else [colors]
+    numbers = [*colors, heat, *([] if white is None else [white])]
+    if len(colors) not in (1, 3) or any(type(number) is not int or number < 1 for number in numbers):
+        raise InputError(fault)
+    return Bands(tuple(colors), white), Bands((heat,))
+
+
+def _pages(value: Any, path: Path) -> dict[str, int]:
+    """The page of each kind of file; none without the key."""
+    if value is None:
+        return {}
+    given = value if isinstance(value, dict) else dict.fromkeys(("rgb", "thermal", "labels"), value)
+    wrong = set(given) - {"rgb", "thermal", "labels"}
+    if wrong or any(type(page) is not int or page < 1 for page in given.values()):
+        fault = f"'page' is a number from 1, or such as {{rgb: 1, thermal: 2}}, not {value!r}"
+        raise InputError(f"{path}: {fault}")
+    return {"rgb": 1, "thermal": 1, "labels": 1} | given
 
 
 def _thermal_scale(values: dict[str, Any], path: Path) -> ThermalScale:
@@ -184,7 +239,8 @@ class Folders:
         known = self._known(root, description)
         if split not in known:
             raise listing.unknown_split(split, known, root)
-        pairs, scale = self._pairs(root, description, split), description.thermal_scale
+        pairs = tuple(map(description.parts, self._pairs(root, description, split)))
+        scale = description.thermal_scale
         return PairSet(self.name, root, split, pairs, description.classes, "native", thermal_scale=scale)
 
     def image_folders(self, root: Path) -> tuple[Path, ...]:
