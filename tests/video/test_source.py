@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from video_helpers import HEIGHT, WIDTH, blobs, moving, read_video, write_video
 
 from efnet.core.errors import InputError
@@ -58,16 +59,107 @@ def test_containers(tmp_path, name, codec, pixels):
     assert [frame.image.shape for frame in frames] == [(HEIGHT, WIDTH, 3)] * 3
 
 
-def test_a_codec_without_a_decoder_is_named(tmp_path):
-    path = write_video(tmp_path / "a.avi", [blobs(0)] * 2, codec="rawvideo", source="gray", pixels="gray")
+def raw_avi(path, frames, code):
+    """An AVI of numbers of 16 bits with the code of its codec, which FFmpeg does not know."""
+    write_video(path, frames, 9, codec="rawvideo", source="gray16le", pixels="gray16le")
     content = bytearray(path.read_bytes())
     for place in (content.find(b"strf") + 24, content.find(b"vids") + 4):
-        content[place : place + 4] = b"Y16 "
+        content[place : place + 4] = code
     path.write_bytes(content)
-    with pytest.raises(
-        InputError, match=r"a\.avi: FFmpeg has no decoder for its codec; export it in another"
-    ):
+    return path
+
+
+@pytest.mark.parametrize("code", [b"Y16 ", b"Y14\0"])
+@pytest.mark.parametrize("width", [WIDTH, WIDTH - 1])
+def test_an_avi_of_16_bits_keeps_14_bit_thermal(tmp_path, code, width):
+    image = blobs(3, width=width).astype(np.uint16) * 60 + 1000
+    images = [image + number for number in range(4)]
+    path = raw_avi(tmp_path / "a.avi", images, code)
+    with Source(str(path), "thermal") as source:
+        frames = list(source)
+        assert (source.size, source.damaged) == ((HEIGHT, width), 0)
+    for frame, expected in zip(frames, images, strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+    assert [round(frame.time * 9) for frame in frames] == [0, 1, 2, 3]
+
+
+def test_a_cut_off_frame_of_16_bits_counts_as_damaged(tmp_path):
+    path = raw_avi(tmp_path / "a.avi", [blobs(3).astype(np.uint16)] * 3, b"Y16 ")
+    content = bytearray(path.read_bytes())
+    place = content.find(b"strf") + 16
+    content[place : place + 4] = (2 * HEIGHT + 1).to_bytes(4, "little")  # taller than its frames
+    path.write_bytes(content)
+    with Source(str(path), "thermal") as source:
+        assert not list(source)
+        assert source.damaged == 3
+
+
+def test_codecs_without_a_decoder_are_named(tmp_path):
+    images = [blobs(0).astype(np.uint16)] * 2
+    path = raw_avi(tmp_path / "a.avi", images, b"QQ16")
+    with pytest.raises(InputError, match=r"a\.avi: FFmpeg has no decoder for its codec 'QQ16'; export it"):
         Source(str(path), "thermal")
+    path = write_video(tmp_path / "b.mp4", [np.dstack([blobs(0)] * 3)] * 2)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"zzzC"))
+    with pytest.raises(InputError, match=r"b\.mp4: FFmpeg has no decoder for its codec 'zzz1'; export it"):
+        Source(str(path), "rgb")
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
+def test_ffv1_keeps_every_bit_in_each_container(tmp_path, suffix):
+    images = moving(blobs(4).astype(np.uint16) * 257, 3)
+    path = write_video(tmp_path / f"a{suffix}", images, codec="ffv1", source="gray16le", pixels="gray16le")
+    for frame, expected in zip(frames_of(path, "thermal"), images, strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+
+
+@pytest.mark.parametrize("degrees", [-90, 90, 180, 0])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_videos_are_turned_upright(tmp_path, degrees, suffix):
+    """Phones store a quarter turn beside the video: -90 degrees is a quarter clockwise."""
+    image = blobs(5, 3)
+    path = tmp_path / f"a{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.options = {"crf": "4"}
+        stream.set_display_rotation(degrees)
+        for frame in [av.VideoFrame.from_ndarray(image, format="rgb24")] * 2:
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    expected = np.rot90(image, {-90: 3, 90: 1, 180: 2, 0: 0}[degrees])
+    with Source(str(path), "rgb") as source:
+        frames = list(source)
+        assert source.size == expected.shape[:2]
+    assert len(frames) == 2
+    assert np.abs(frames[0].image.astype(int) - expected).mean() < 6
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path):
+    video, path = moving(np.dstack([blobs(1)] * 3), 3), tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        container.mux(cover.encode(picture.reformat(format="yuvj420p")))
+        container.mux(cover.encode())
+        for image in video:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    with Source(str(path), "rgb") as source:
+        assert source.size == (HEIGHT, WIDTH)
+        assert len(list(source)) == 3
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_variable_frame_rate_keeps_its_times(tmp_path, suffix):
+    times = [0.0, 0.04, 0.2, 0.21, 1.0]
+    images = moving(np.dstack([blobs(1)] * 3), len(times))
+    path = write_video(tmp_path / f"a{suffix}", images, times=times)
+    assert [frame.time for frame in frames_of(path, "rgb")] == pytest.approx(times, abs=2e-3)
 
 
 class TestThermal:

@@ -154,3 +154,18 @@ def test_a_live_stream_drops_what_comes_too_fast():
     assert reader.dropped > 0
     assert len(times) + reader.dropped > 100
     assert times == sorted(times)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["0113_1714", "1230_1202"])
+def test_real_pairs_with_the_weights_that_come_with_the_package(samples, tmp_path, capsys, name):
+    """Whole recordings of two cameras: every colour frame finds its thermal frame."""
+    given = [samples / "video" / camera / f"{name}.mp4" for camera in ("visible", "infrared")]
+    if not all(path.is_file() for path in given):
+        pytest.skip("no real pairs of videos")
+    out, maps = tmp_path / "out.mp4", tmp_path / "maps"
+    words = ["predict", "--rgb", str(given[0]), "--thermal", str(given[1]), "--out", str(out), "--maps", str(maps)]
+    assert main(words) == 0
+    times, _ = read_video(given[0])
+    assert len(read_video(out)[0]) == len(times) == len(list(maps.iterdir()))
+    assert "damaged" not in capsys.readouterr().out

@@ -238,7 +238,7 @@ def _match(rgb: str, thermal: str, exclude: Path | None) -> tuple[InputPair, ...
         return (InputPair(rgb_found[0][0].stem, rgb_found[0][1], thermal_found[0][1]),)
     faults: list[str] = []
     if len(rgb_found) > 1 and {file for _, file in rgb_found} == {file for _, file in thermal_found}:
-        # One folder of both cameras: the tags of names tell them apart.
+        # One folder of both cameras: tags of names separate them.
         thermal_found = [(path, file) for path, file in rgb_found if is_tagged(path, "thermal")]
         others = (*thermal_found, *(entry for entry in rgb_found if is_tagged(entry[0], "labels")))
         rgb_found = [entry for entry in rgb_found if entry not in others]

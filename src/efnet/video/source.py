@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import struct
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,6 +23,7 @@ from efnet.inference.missing_cameras import Camera
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -52,9 +56,10 @@ class Source:
     """A video opened for reading; iterate it once, and close it.
 
     It is a file, a URL that FFmpeg opens, or a Video4Linux device. Thermal video may be grey in 8 to 16 bits,
-    or colour whose channels are equal; with `colors` its frames are colour, (H, W, 3). `size` is (H, W),
-    `rate` the frames per second of the container or 25, `live` true for a stream without an end, and
-    `damaged` the number of packets that could not be decoded.
+    or colour whose channels are equal; with `colors` its frames are colour, (H, W, 3). Videos are turned
+    upright by their metadata; cover pictures are left out. `size` is (H, W), `rate` the frames per second of
+    the container or 25, `live` true for a stream without an end, and `damaged` the number of packets that
+    could not be decoded.
 
     Raises:
         InputError: PyAV is not installed, nothing there, or no video in it.
@@ -67,19 +72,31 @@ class Source:
         self.damaged = 0
         self._colors = colors or camera == "rgb"
         self._container = _open(where)
-        stream = next(iter(self._container.streams.video), None)
+        stream = next((entry for entry in self._container.streams.video if not _is_cover(entry)), None)
         if stream is None:
             self._container.close()
             raise InputError(f"{where}: holds no video stream")
+        self._wide: tuple[int, int] | None = None  # (H, W) of frames that are plain numbers of 16 bits
         if stream.codec_context is None:
-            self._container.close()
-            fault = "FFmpeg has no decoder for its codec"
-            raise InputError(f"{where}: {fault}; export it in another, such as FFV1, which keeps 16 bits")
-        stream.thread_type = "AUTO"
+            codec, size = stored_codec(where)
+            if codec not in _WIDE_GREYS:
+                self._container.close()
+                fault = f"FFmpeg has no decoder for its codec{f' {codec!r}' if codec else ''}"
+                raise InputError(f"{where}: {fault}; export it in another, such as FFV1, which keeps 16 bits")
+            self._wide = self.size = size
+        else:
+            stream.thread_type = "AUTO"
+            self.size = (stream.codec_context.height, stream.codec_context.width)
         self._stream: VideoStream = stream
-        self.size = (stream.codec_context.height, stream.codec_context.width)
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-        self.live = not os.path.isfile(where) and self._seconds() is None  # noqa: PTH113 - it may be a URL
+        file = os.path.isfile(where)  # noqa: PTH113 - it may be a URL
+        self.live = not file and self._seconds() is None
+        self._frames = self._decoded()
+        if file:  # the first frame shows how the video is turned
+            first = next(self._frames, None)
+            if first is not None:
+                self._frames = itertools.chain([first], self._frames)
+                self.size = self.size[::-1] if _quarters(first) % 2 else self.size
 
     @property
     def expected(self) -> int | None:
@@ -93,7 +110,7 @@ class Source:
         """Yield frames in order of time; raise an `InputError` for thermal video in false colours."""
         first: float | None = None
         last = -1.0 / float(self.rate)
-        for frame in self._decoded():
+        for frame in self._frames:
             stamp = frame.time
             if stamp is not None and self.clock == "start":
                 first = stamp if first is None else first
@@ -125,22 +142,81 @@ class Source:
                 self.damaged += 1
                 return
             try:
-                yield from packet.decode()
-            except av.FFmpegError:
+                if self._wide is None:
+                    yield from packet.decode()
+                elif packet.size:
+                    yield _wide_frame(packet, self._wide)
+            except (av.FFmpegError, ValueError):
                 self.damaged += 1
 
     def _pixels(self, frame: VideoFrame) -> NDArray[Any]:
         name = frame.format.name
         if self.camera == "thermal" and name.startswith("gray") and not name.startswith("grayf"):
-            image: NDArray[Any] = frame.to_ndarray()
-            return image.astype(image.dtype.newbyteorder("="), copy=False)
+            image: NDArray[Any] = np.rot90(frame.to_ndarray(), _quarters(frame))
+            return np.ascontiguousarray(image.astype(image.dtype.newbyteorder("="), copy=False))
         colors = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+        colors = np.ascontiguousarray(np.rot90(colors, _quarters(frame)))
         return colors if self._colors else grey_of_three(colors, self.where)
 
     def _seconds(self) -> float | None:
         if self._stream.duration is not None and self._stream.time_base is not None:
             return float(self._stream.duration * self._stream.time_base)
         return None if self._container.duration is None else self._container.duration / 1e6
+
+
+_WIDE_GREYS = ("Y10", "Y12", "Y14", "Y16")
+"""Codes of AVI files that thermal cameras write: grey numbers of two bytes, the lower first."""
+
+
+def stored_codec(where: str) -> tuple[str, tuple[int, int]]:
+    """Return the code of a video's codec, and for an AVI its size (H, W); empty if neither is found."""
+    try:
+        with open(where, "rb") as file:
+            head = file.read(_SEARCHED)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _SEARCHED))
+            content = head + file.read(_SEARCHED)
+    except OSError:
+        return "", (0, 0)
+    place = head.find(b"strf", head.find(b"vids"))
+    if head.startswith(b"RIFF") and 0 < place < len(head) - 28:
+        width, height = struct.unpack_from("<2i", head, place + 12)
+        return _word(head[place + 24 : place + 28]), (abs(height), width)
+    # MP4 and MOV name it in the description of samples of a video track, Matroska as V_NAME.
+    match = re.search(rb"vide.*?stsd.{12}(.{4})|(V_[A-Z0-9_/]{3,30})", content, re.DOTALL)
+    return ("", (0, 0)) if match is None else (_word(match[1] or match[2]), (0, 0))
+
+
+_SEARCHED = 1 << 20
+
+
+def _word(code: bytes) -> str:
+    return code.decode("ascii", "replace").strip(" \0")
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    """Whether a stream is a picture that goes with the file, which players show in lists."""
+    return bool(stream.disposition & type(stream.disposition).attached_pic)
+
+
+def _quarters(frame: VideoFrame) -> int:
+    """Quarter turns, against the clock, that bring a frame upright: phones store them beside the video."""
+    return round(frame.rotation / 90) % 4
+
+
+def _wide_frame(packet: Packet, size: tuple[int, int]) -> VideoFrame:
+    """Return the frame of a packet of plain numbers; a ValueError if it has too few."""
+    from av.video.frame import VideoFrame
+
+    content = np.frombuffer(bytes(packet), dtype="<u2")
+    row = content.size // size[0] if content.size % size[0] == 0 else size[1]  # rows may be padded
+    if row < size[1]:
+        raise ValueError("is cut off")
+    pixels = content[: size[0] * row].reshape(size[0], row)[:, : size[1]]
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="gray16le")
+    frame.pts = packet.pts
+    if packet.time_base is not None:
+        frame.time_base = packet.time_base
+    return frame
 
 
 def _open(where: str) -> InputContainer:
