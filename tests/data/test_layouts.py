@@ -32,7 +32,8 @@ def names(dataset: str, root: Path, split: str) -> list[str]:
 
 
 def test_layout_names() -> None:
-    assert layout_names() == ("mfnet", "pst900", "fmb", "msrs", "folders")
+    described = ("cart", "sus", "semanticrt", "kaist")
+    assert layout_names() == ("mfnet", "pst900", "fmb", "msrs", *described, "folders")
 
 
 # --- MFNet ----------------------------------------------------------------------------------------------

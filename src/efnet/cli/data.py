@@ -174,6 +174,8 @@ def print_report(report: DatasetReport) -> None:
     if report.misalignment is not None:
         off = report.misalignment
         print(f"thermal is off by {off.x:+.1f}, {off.y:+.1f} pixels (x, y; median of {off.pairs} pairs)")
+    for note in report.notes:
+        print(f"note: {note}")
     for warning in report.warnings:
         print(f"warning: {warning}")
     for problem in report.problems:

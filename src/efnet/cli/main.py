@@ -27,6 +27,8 @@ COMMANDS = {
     "score": ("score", "score label maps that any program wrote"),
     "compare": ("compare", "compare networks on the same images, with intervals and tests"),
     "data check": ("data.Check", "look for faults in a data set and count what it holds"),
+    "data view": ("data_view.View", "write one page of a data set: pictures, classes, light, duplicates"),
+    "data info": ("data_view.Info", "show home page, licence and layout of a public data set"),
     "data convert": ("data.Convert", "bring a data set into another layout"),
     "data pack": ("data.Pack", "pack a data set into tar files"),
     "data synthesize": ("data.Synthesize", "generate RGB-thermal street scenes"),

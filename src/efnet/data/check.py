@@ -19,6 +19,7 @@ from efnet.core.errors import InputError
 from efnet.data.archive import file_of, tar_of
 from efnet.data.images import PathLike
 from efnet.data.layouts import layout_at
+from efnet.data.layouts.facts import fewer_or_more
 from efnet.data.layouts.listing import Layout
 from efnet.data.layouts.patterns import images_below
 from efnet.data.pairs import Pair, PairSet
@@ -127,6 +128,7 @@ class DatasetReport:
     splits: tuple[SplitReport, ...]  # in the layout's order
     warnings: tuple[str, ...] = ()  # oddities that are not faults, such as files on no list
     misalignment: Misalignment | None = None  # None: too few pairs with clear edges
+    notes: tuple[str, ...] = ()  # splits of public sets with another number of pairs than the official ones
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -142,6 +144,7 @@ class DatasetReport:
             "splits": {split.split: split.to_dict(self.classes) for split in self.splits},
             "problems": list(self.problems),
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
             "misalignment": None if self.misalignment is None else asdict(self.misalignment),
         }
 
@@ -180,7 +183,9 @@ def check(
     if off is not None and (line := off.warning()):
         warnings.append(line)
     warnings += _grouped(inspections)
-    return DatasetReport(layout.name, root, layout.class_set(root), reports, tuple(warnings), off)
+    return DatasetReport(
+        layout.name, root, layout.class_set(root), reports, tuple(warnings), off, _counts(pairsets)
+    )
 
 
 def _grouped(inspections: Sequence[Inspection]) -> list[str]:
@@ -229,6 +234,11 @@ def overlaps(pairsets: Sequence[PairSet]) -> list[str]:
             example = min(shared).name
             found.append(f"{one.split} and {other.split} share {len(shared)} images, such as {example}")
     return found
+
+
+def _counts(pairsets: Sequence[PairSet]) -> tuple[str, ...]:
+    """List the splits of public sets that have another number of pairs than their authors publish."""
+    return tuple(line for line in map(fewer_or_more, pairsets) if line is not None)
 
 
 def _unlisted(layout: Layout, root: Path, pairsets: Sequence[PairSet]) -> list[str]:

@@ -16,7 +16,16 @@ from efnet.data.layouts.listing import Layout, unknown_split
 from efnet.data.layouts.public import PUBLIC
 from efnet.data.pairs import PairSet
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (*PUBLIC, Folders())}  # layout by name
+_SETS = Path(__file__).parent / "sets"
+_DESCRIBED = (
+    "cart",
+    "sus",
+    "semanticrt",
+    "kaist",
+)  # public sets that a dataset.yaml of the package describes
+_ALL = (*PUBLIC, *(Folders(_SETS / f"{name}.yaml", name) for name in _DESCRIBED), Folders())
+
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}  # layout by name
 
 
 def layout_names() -> tuple[str, ...]:

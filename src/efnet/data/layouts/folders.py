@@ -220,7 +220,8 @@ class Folders:
 
     def describe(self, root: Path) -> Description:
         """Read the YAML file of the data set at `root`; errors as `Description.read`."""
-        listing.require_root(root)
+        if self.path is None:
+            listing.require_root(root)
         return Description.read(self.path or root / FILE_NAME)
 
     def class_set(self, root: Path) -> ClassSet:
@@ -233,6 +234,7 @@ class Folders:
 
     def open(self, root: Path, split: str) -> PairSet:
         """Return the pairs of `split`; an `InputError` if YAML, image folders or split are wrong."""
+        listing.require_root(root)
         description = self.describe(root)
         if not self._homes(root, description):
             raise _no_images(root, description)

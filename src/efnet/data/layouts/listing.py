@@ -10,7 +10,7 @@ import codecs
 import os
 import re
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -221,6 +221,9 @@ class TripleFolders:
     def listed_names(self, root: Path) -> dict[str, str]:
         """Return the name of the pair by each way to write one of its files in a list."""
         found: dict[str, str] = {}
+        alone = Counter(
+            file.name for folder in (self.rgb, self.thermal) if folder for file in folder.files.values()
+        )
         for folder in (self.rgb, self.thermal, self.labels):
             for name, file in (folder.files if folder is not None else {}).items():
                 for base in (root, folder.path if folder is not None else root):
@@ -228,6 +231,8 @@ class TripleFolders:
                         path = composed(file.relative_to(base).as_posix())
                         found.setdefault(path, name)
                         found.setdefault(path.removesuffix(file.suffix), name)
+                if alone[file.name] == 1:  # lists of files in sub-folders may leave these out
+                    found.setdefault(composed(file.name), name)
         return found
 
     def stems(self) -> list[str]:

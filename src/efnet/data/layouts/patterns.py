@@ -23,7 +23,7 @@ ID, ANY = "{id}", "{any}"
 
 # DJI's names end in _V or _W and _T, FLIR's in _RGB and _PreviewData.
 _TAGS = {
-    "rgb": "rgb|vis|visible|vi|v|w|color|colour",
+    "rgb": "rgb|eo|vis|visible|vi|v|w|color|colour",
     "thermal": "thermal|therm|th|infrared|ir|lwir|tir|t|previewdata",
     "labels": "labels|label|masks|mask|gt|seg",
 }
