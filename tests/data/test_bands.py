@@ -134,7 +134,7 @@ def test_channels_decide_the_fingerprint_and_cannot_be_packed_but_converted(tmp_
     (root / "rgbt").mkdir()
     write_tiff(root / "rgbt/1.tif", stack(1, "uint8", "rgbt-"))
     first = fingerprint(train=open_split("folders", root, "trainval"))
-    with pytest.raises(InputError, match="convert --to folders"):
+    with pytest.raises(InputError, match="efnet data convert"):
         pack(open_split("folders", root, "trainval"), tmp_path / "shards")
     assert to_folders(root, tmp_path / "out") == 1
     assert (read_rgb(tmp_path / "out/rgb/1.png") == random_rgb(1)).all()

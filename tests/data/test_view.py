@@ -68,7 +68,7 @@ def test_the_page_holds_counts_shares_and_pictures(tmp_path: Path) -> None:
     for value, name in enumerate(view.classes.names):
         share = 100 * (labels == value).mean()
         assert f'{name}</th><td class="number">{share:.3f}</td><td class="number">2</td>' in page
-    assert page.count("data:image/jpeg") == 3 * 2  # f002 and f004 cannot be read
+    assert page.count("data:image/jpeg") == 3 * 3  # f002 and f004 cannot be read
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing is fetched
     assert "<script" not in page
 
@@ -140,15 +140,15 @@ def test_info_as_typed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_compares_the_number_of_pairs_with_the_official_one(tmp_path: Path) -> None:
     make_pairs(tmp_path / "test", ["a"], ("Visible", "Infrared", "Label"))
     assert any(
-        "test: 1 pairs, and the official split has 280" in line for line in check("fmb", tmp_path).warnings
+        "test: 1 pairs, and the official split has 280" in line for line in check("fmb", tmp_path).notes
     )
 
 
 PUBLIC = {
     "cart": ("labeled_rgbt_pairs/color/eo-1.png", "labeled_rgbt_pairs/thermal16/thermal-1.png",
              "labeled_rgbt_pairs/annotations/eo-1.png", {}, "trainval", "1", 12),
-    "sus": ("seperated_images/1_rgb.jpg", "seperated_images/1_th.jpg", "labels/1.png", {"train.txt": "1"}, "trainval",
-            "1", 6),
+    "sus": ("seperated_images/1_rgb.jpg", "seperated_images/1_th.jpg", "labels/1.png", {"train.txt": "1"},
+            "trainval", "1", 6),
     "semanticrt": ("rgb/1.jpg", "thermal/1.jpg", "labels/1.png", {"test.txt": "1"}, "test", "1", 13),
     "kaist": ("pseudo_KP/val_night/s_I1_visible.png", "pseudo_KP/val_night/s_I1_lwir.png",
               "labels/val_night/s_I1.png", {"filenames_KP/val_night_rgb.txt": "s_I1_visible.png",

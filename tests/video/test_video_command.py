@@ -164,7 +164,17 @@ def test_real_pairs_with_the_weights_that_come_with_the_package(samples, tmp_pat
     if not all(path.is_file() for path in given):
         pytest.skip("no real pairs of videos")
     out, maps = tmp_path / "out.mp4", tmp_path / "maps"
-    words = ["predict", "--rgb", str(given[0]), "--thermal", str(given[1]), "--out", str(out), "--maps", str(maps)]
+    words = [
+        "predict",
+        "--rgb",
+        str(given[0]),
+        "--thermal",
+        str(given[1]),
+        "--out",
+        str(out),
+        "--maps",
+        str(maps),
+    ]
     assert main(words) == 0
     times, _ = read_video(given[0])
     assert len(read_video(out)[0]) == len(times) == len(list(maps.iterdir()))

@@ -121,7 +121,7 @@ def _files(pair: Pair) -> dict[str, Path]:
     )
     if part is not None:
         fault = "means a page or channels of a file, and shards hold whole files"
-        raise InputError(f"{part}: {fault}; write files of their own with efnet data convert --to folders")
+        raise InputError(f"{part}: {fault}; write files of their own with efnet data convert")
     kinds = {"rgbt": pair.rgb} if pair.thermal is None else {"rgb": pair.rgb, "thermal": pair.thermal}
     if pair.label is not None:
         kinds["label"] = pair.label

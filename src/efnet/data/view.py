@@ -45,7 +45,7 @@ _DISJOINT = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the page needs of one pair."""
+    """One pair, as the page needs it."""
 
     pair: Pair
     split: str

@@ -240,8 +240,8 @@ def _match(rgb: str, thermal: str, exclude: Path | None) -> tuple[InputPair, ...
     if len(rgb_found) > 1 and {file for _, file in rgb_found} == {file for _, file in thermal_found}:
         # One folder of both cameras: tags of names separate them.
         thermal_found = [(path, file) for path, file in rgb_found if is_tagged(path, "thermal")]
-        others = (*thermal_found, *(entry for entry in rgb_found if is_tagged(entry[0], "labels")))
-        rgb_found = [entry for entry in rgb_found if entry not in others]
+        taken = (*thermal_found, *(entry for entry in rgb_found if is_tagged(entry[0], "labels")))
+        rgb_found = [entry for entry in rgb_found if entry not in taken]
         if not thermal_found or not rgb_found:
             raise InputError(
                 f"{rgb}: given for both cameras, but names do not show which (0001_rgb and 0001_ir would); "

@@ -83,10 +83,11 @@ class Source:
                 self._container.close()
                 fault = f"FFmpeg has no decoder for its codec{f' {codec!r}' if codec else ''}"
                 raise InputError(f"{where}: {fault}; export it in another, such as FFV1, which keeps 16 bits")
-            self._wide = self.size = size
+            self._wide = size
         else:
             stream.thread_type = "AUTO"
-            self.size = (stream.codec_context.height, stream.codec_context.width)
+            size = (stream.codec_context.height, stream.codec_context.width)
+        self.size: tuple[int, int] = size
         self._stream: VideoStream = stream
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         file = os.path.isfile(where)  # noqa: PTH113 - it may be a URL
@@ -96,7 +97,7 @@ class Source:
             first = next(self._frames, None)
             if first is not None:
                 self._frames = itertools.chain([first], self._frames)
-                self.size = self.size[::-1] if _quarters(first) % 2 else self.size
+                self.size = (size[1], size[0]) if _quarters(first) % 2 else size
 
     @property
     def expected(self) -> int | None:
@@ -203,7 +204,7 @@ def _quarters(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _wide_frame(packet: Packet, size: tuple[int, int]) -> VideoFrame:
+def _wide_frame(packet: Packet[Any], size: tuple[int, int]) -> VideoFrame:
     """Return the frame of a packet of plain numbers; a ValueError if it has too few."""
     from av.video.frame import VideoFrame
 

@@ -23,7 +23,11 @@ _DESCRIBED = (
     "semanticrt",
     "kaist",
 )  # public sets that a dataset.yaml of the package describes
-_ALL = (*PUBLIC, *(Folders(_SETS / f"{name}.yaml", name) for name in _DESCRIBED), Folders())
+_ALL: tuple[Layout, ...] = (
+    *PUBLIC,
+    *(Folders(_SETS / f"{name}.yaml", name) for name in _DESCRIBED),
+    Folders(),
+)
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}  # layout by name
 

@@ -1,4 +1,4 @@
-"""What the authors of the public data sets publish about them: home page, licence, size, splits, layout."""
+"""Facts that the authors of public data sets publish: home page, licence, size, splits, layout."""
 
 from __future__ import annotations
 

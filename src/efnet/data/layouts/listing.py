@@ -73,7 +73,7 @@ class ImageFolder:
         """List a folder or a pattern's files; an `InputError` if two have one name or it cannot be listed."""
         pattern = NamePattern.read(path) if is_pattern(path.name) or is_pattern(str(path)) else None
         if pattern is None:
-            found = ((_stem(file, path), file) for file in images_below(path))
+            found = iter([(_stem(file, path), file) for file in images_below(path)])
         else:
             path, found = pattern.folder, pattern.find()
         return cls(path, _by_name(found, path if pattern is None else pattern.text), pattern)
@@ -160,7 +160,7 @@ class TripleFolders:
         """List the folders, or the files of patterns; errors as `ImageFolder.read`.
 
         Where no names are the same, tags of cameras (`_rgb`, `_T`, `_mask`) are left out of them. One folder
-        may be given twice: its images are told apart by their tags.
+        may be given twice: the tags separate its images.
         """
         colors, masks = ImageFolder.read(rgb), ImageFolder.read(labels)
         if thermal is None:

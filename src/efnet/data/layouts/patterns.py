@@ -178,7 +178,7 @@ def suggest(one: str, other: str) -> tuple[str, str] | None:
     """
     names = [PurePosixPath(name) for name in (one, other)]
     stems = [name.stem for name in names]
-    blocks = difflib.SequenceMatcher(None, *stems, autojunk=False).get_matching_blocks()
+    blocks = difflib.SequenceMatcher(None, stems[0], stems[1], autojunk=False).get_matching_blocks()
     shared = [stems[0][block.a : block.a + block.size].strip("_-. ()[]") for block in blocks]
     shared = [text for text in shared if re.search(r"\d", text)]
     if not shared:
