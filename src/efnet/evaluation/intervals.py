@@ -65,6 +65,28 @@ def add_evidence(report: Report, tally: Tally, plan: Resampling) -> Report:
     return report
 
 
+def miou_interval(
+    runs: Sequence[Tally], plan: Resampling, other: Sequence[Tally] = ()
+) -> tuple[float, float] | None:
+    """Return the interval of the mean mIoU of several runs, or of its difference to those of another network.
+
+    None where the runs were not counted on the same images in the same order, or there is one unit alone.
+    """
+    first = runs[0]
+    names = _names(first.pairs)
+    units = plan.units(names)
+    if units.max() < 1 or any(_names(tally.pairs) != names for tally in (*runs, *other)):
+        return None
+    drawn = [
+        bootstrap(
+            Runs.of([region_sums(tally.pairs, tally.protocol) for tally in part]), units, first.protocol, plan
+        )[:, :1]
+        for part in (runs, other)
+        if part
+    ]
+    return interval(drawn[0] - drawn[1] if other else drawn[0], plan.level)[0]
+
+
 def _names(pairs: Sequence[PairCounts]) -> list[str]:
     return [entry.pair.name for entry in pairs]
 

@@ -177,15 +177,12 @@ def _introduction(network: SegmentationModel) -> str:
 
 def _usage(network: SegmentationModel, title: str) -> str:
     given = {"rgbt": '"rgb.png", "thermal.png"', "rgb": '"rgb.png"', "thermal": 'None, "thermal.png"'}
-    images = {"rgbt": "--rgb rgb.png --thermal thermal.png", "rgb": "--rgb rgb.png"}
     name = title if "/" in title else "this folder or repository"
     return (
         "```python\nimport efnet\n\n"
         f'predictor = efnet.Predictor.from_pretrained("{name}")\n'
         f"prediction = predictor({given[network.modality]}, probabilities=True)\n"
-        'prediction.color().save("classes.png")\n```\n\n'
-        f'    efnet predict --checkpoint "{name}" '
-        f"{images.get(network.modality, '--thermal thermal.png')} --out out"
+        'prediction.color().save("classes.png")\n```'
     )
 
 

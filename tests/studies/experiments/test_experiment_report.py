@@ -16,6 +16,9 @@ import efnet
 from efnet.cli.main import main
 from efnet.core.errors import InputError
 from efnet.core.files import write_json
+from efnet.evaluation.comparison import Contender, compare
+from efnet.evaluation.intervals import read_tally
+from efnet.evaluation.resampling import Resampling
 from efnet.reporting.tables import MeanDeviation
 from efnet.studies.experiments.paper_tables import get_table
 from efnet.studies.experiments.plan import Plan
@@ -34,6 +37,7 @@ def change(out: Path, run: str, **values: Any) -> None:
     path = out / run / "evaluation.json"
     report = json.loads(path.read_text())
     report["protocol"] |= values.pop("protocol", {})
+    report.pop("per_image", None)  # no images make a figure that is written by hand
     write_json(path, report | values)
 
 
@@ -82,13 +86,16 @@ def test_rows_and_classes(out: Path) -> None:
     text = markdown(collect(get_table("table4"), out))
     size = sum(p.numel() for p in efnet.create_model("efnet_tiny", 9, fusion="add").parameters()) / 1e6
     figures = cells(text, "fusion add")
-    assert figures[:5] == [
+    low, high = report["interval"]["miou"]
+    assert figures[:6] == [
         "fusion add",
         "0",
-        *(f"{100 * report[k]:.2f}" for k in ("miou", "macc")),
+        f"{100 * report['miou']:.2f}",
+        f"{100 * low:.2f} to {100 * high:.2f}",
+        f"{100 * report['macc']:.2f}",
         f"{size:.2f}",
     ]
-    assert cells(text, "fusion cat") == ["fusion cat", "-", "-", "-", "-", "-", "-"]
+    assert cells(text, "fusion cat") == ["fusion cat", "-", "-", "-", "-", "-", "-", "-"]
     assert "Missing: fusion cat: not run." in text
     classes = [line for line in text.splitlines() if line.startswith("| fusion add ")][1]
     assert f" {100 * report['iou']['unlabeled']:.2f} " in classes
@@ -105,7 +112,7 @@ def test_mean_and_deviation_over_seeds(out: Path) -> None:
     (out / "mfnet" / "seed_old").mkdir()
     result = collect(get_table("table4"), out)
     text = markdown(result)
-    assert cells(text, "fusion mif (full)")[1:3] == ["0, 1, 10", "53.00 ± 3.00"]
+    assert cells(text, "fusion mif (full)")[1:4] == ["0, 1, 10", "53.00 ± 3.00", "-"]
     assert "fusion mif (full): seed 2 not finished" in text
     row = to_dict(result)["rows"][2]
     assert row["miou"] == {"mean": pytest.approx(0.53), "deviation": pytest.approx(0.03)}
@@ -120,14 +127,14 @@ def test_the_paper_stands_beside_official_figures(out: Path) -> None:
     text = markdown(result)
     assert text.startswith("# Table IV: fusion methods on MFNet\n")
     row = cells(text, "fusion add")
-    assert row[2:5] == ["57.12", "56.7", "+0.42"]
-    assert row[8] == "29.46"
-    assert cells(text, "fusion cat")[3] == "54"
+    assert row[2:6] == ["57.12", "-", "56.7", "+0.42"]
+    assert row[9] == "29.46"
+    assert cells(text, "fusion cat")[4] == "54"
     assert "Initial weights: from tcformer_light.pth." in text
     assert to_dict(result)["rows"][1]["paper"]["miou"] == 56.7
     rising = markdown(collect(get_table("table6"), out))
     assert "Note: the paper gives the full model 57.7 here" in rising
-    assert cells(rising, "tau 0.3, 0.7, 1.0 (full)")[6] == "66.9"
+    assert cells(rising, "tau 0.3, 0.7, 1.0 (full)")[7] == "66.9"
 
 
 def test_a_table_of_several_networks_names_what_each_started_from(out: Path) -> None:
@@ -138,7 +145,7 @@ def test_a_table_of_several_networks_names_what_each_started_from(out: Path) -> 
     change(out, run, protocol={"model": "rtfnet152"}, training=training | {"init": "resnet152.pth"})
     text = markdown(collect(get_table("table1"), out))
     assert "Initial weights: rtfnet152 from resnet152.pth; efnet_tiny from tcformer_light.pth." in text
-    assert cells(text, "RTFNet")[3] == "53.2"
+    assert cells(text, "RTFNet")[4] == "53.2"
     assert "Note: the paper's figures of other networks are those of their own papers" in text
     assert "Missing: LASNet: not run." in text
     change(out, run, training=training | {"init": None})
@@ -215,9 +222,28 @@ def test_a_study_compares_with_its_first_row_seed_by_seed(out: Path) -> None:
     text = markdown(result)
     gain = np.array([-3.0, -1.0])
     expected = f"{gain.mean():.2f} ± {gain.std(ddof=1):.2f}"
-    assert cells(text, "average pooling for DBTC")[3] == expected
-    assert cells(text, "full network")[3] == ""
-    assert cells(text, "RGB alone")[3] == "-"
+    assert cells(text, "average pooling for DBTC")[4] == expected
+    assert cells(text, "full network")[4] == ""
+    assert cells(text, "RGB alone")[4] == "-"
     rows = {row["row"]: row for row in to_dict(result)["rows"]}
     assert rows["pool"]["to_first"]["mean"] == pytest.approx(-0.02)
     assert rows["pool"]["paper"] is None
+
+
+def test_a_study_has_intervals_of_differences(out: Path) -> None:
+    """Equal to those of a comparison of the same runs."""
+    for seed in (0, 1):
+        shutil.copytree(out / "mfnet" / "seed0", out / "study" / f"seed{seed}")
+        shutil.copytree(out / "mfnet_add" / "seed0", out / "study_pool" / f"seed{seed}")
+    result = collect(get_table("study"), out)
+    rows = {row["row"]: row for row in to_dict(result)["rows"]}
+    tallies = {
+        name: read_tally(json.loads((out / name / "seed0" / "evaluation.json").read_text()), name)
+        for name in ("study", "study_pool")
+    }
+    contenders = [Contender(name, (tally,), (name,)) for name, tally in tallies.items()]
+    found = compare(contenders, Resampling())["differences"][0]["all"]["miou"]["interval"]
+    assert rows["pool"]["to_first_interval"] == pytest.approx(found)
+    shown = " to ".join(f"{100 * end:+.2f}" for end in found)
+    assert cells(markdown(result), "average pooling for DBTC")[5] == shown
+    assert cells(markdown(result), "full network")[5] == ""

@@ -13,7 +13,10 @@ from typing import Any
 
 from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_json
+from efnet.evaluation.intervals import PER_IMAGE, miou_interval, read_tally
+from efnet.evaluation.metrics import Tally
 from efnet.evaluation.report import Report, protocol_lines
+from efnet.evaluation.resampling import Resampling
 from efnet.models.complexity import Complexity, measure
 from efnet.reporting.tables import MeanDeviation, markdown_table, percent
 from efnet.studies.experiments.paper_tables import ExperimentRow, ExperimentTable
@@ -51,6 +54,29 @@ class RowResult:
             if value is not None:
                 values.append(float(value))
         return MeanDeviation.of(values)
+
+    def tallies(self) -> dict[int, Tally]:
+        """Return the counts of single images by seed, of the runs whose evaluation kept them."""
+        return {
+            run.seed: read_tally(run.report, f"seed {run.seed} of {self.row.label}")
+            for run in self.runs
+            if PER_IMAGE in run.report
+        }
+
+    def interval(self, other: RowResult | None = None) -> tuple[float, float] | None:
+        """Return the interval over images of the mean mIoU, or of its difference to another row's.
+
+        The difference is over the seeds that both have. None where a run's counts are not kept.
+        """
+        own, theirs = self.tallies(), {} if other is None else other.tallies()
+        seeds = [run.seed for run in self.runs]
+        if other is not None:
+            seeds = [run.seed for run in other.runs if run.seed in seeds]
+        if not seeds or any(seed not in own or (other and seed not in theirs) for seed in seeds):
+            return None
+        return miou_interval(
+            [own[seed] for seed in seeds], Resampling(), [theirs[seed] for seed in seeds] if other else ()
+        )
 
     def minutes(self) -> MeanDeviation | None:
         """Return the measured time of training and validation; None where no run has it."""
@@ -237,14 +263,16 @@ def _figure_row(row: RowResult, paper: bool, first: RowResult | None) -> list[tu
     """Return the heading and the text of each cell."""
     miou, printed, size = row.spread("miou"), row.row.paper, row.complexity
     cells = [("", row.row.label), ("seeds", ", ".join(str(run.seed) for run in row.runs) or "-")]
-    cells += [("mIoU", _percent(miou))]
+    cells += [("mIoU", _percent(miou)), ("95 % interval", _bounds(row.interval()))]
     if paper:
         known = None if miou is None or printed.miou is None else 100 * miou.mean - printed.miou
         cells += [("paper", _plain(printed.miou)), ("difference", "-" if known is None else f"{known:+.2f}")]
     if first is not None:
         epochs = sorted({run.report["training"]["epochs"] for run in row.runs})
         minutes = row.minutes()
-        cells += [(f"to {first.row.label}", "" if row is first else _percent(row.gain(first)))]
+        same = row is first
+        cells += [(f"to {first.row.label}", "" if same else _percent(row.gain(first)))]
+        cells += [("interval of that", "" if same else _bounds(row.interval(first), "+"))]
         cells += [("epochs", " to ".join(dict.fromkeys(map(str, (*epochs[:1], *epochs[-1:])))) or "-")]
         cells += [("minutes", "-" if minutes is None else f"{minutes.mean:.1f}")]
     cells += [("mAcc", _percent(row.spread("macc"))), *([("paper", _plain(printed.macc))] if paper else [])]
@@ -286,7 +314,9 @@ def _circumstances(result: TableResult) -> list[str]:
     """Return the settings that affect the figures, once for every data set."""
     lines = [
         "mIoU and mAcc in percent, mean over seeds and, of several, their standard deviation (n - 1). The "
-        "checkpoint is the best on the validation split; multiply-adds are at the size that the network sees."
+        "checkpoint is the best on the validation split; multiply-adds are at the size that the network "
+        "sees. Intervals of 95 % are over resampled test images for the runs at hand: they do not cover "
+        "other seeds, and take frames of one drive as independent.",
     ]
     first = {run.report["protocol"]["dataset"]: run for run in reversed(result.runs)}
     for name, run in first.items():
@@ -327,6 +357,8 @@ def _row_values(row: RowResult, comparable: bool, first: RowResult | None) -> di
         "miou": _values(row.spread("miou")),
         "macc": _values(row.spread("macc")),
         "iou": {name: asdict(s) for name in report["iou"] if (s := row.spread("iou", name)) is not None},
+        "interval": row.interval(),
+        "to_first_interval": None if first is None or row is first else row.interval(first),
         "to_first": None if first is None else _values(row.gain(first)),
         "complexity": None if row.complexity is None else row.complexity.to_dict(),
         "paper": asdict(row.row.paper) if comparable else None,
@@ -348,6 +380,11 @@ def _values(spread: MeanDeviation | None) -> dict[str, Any] | None:
 
 def _percent(spread: MeanDeviation | None) -> str:
     return "-" if spread is None else spread.percent()
+
+
+def _bounds(found: tuple[float, float] | None, sign: str = "") -> str:
+    """Return both ends of an interval in percent."""
+    return "-" if found is None else " to ".join(f"{100 * end:{sign}.2f}" for end in found)
 
 
 def _plain(value: float | None) -> str:

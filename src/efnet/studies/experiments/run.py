@@ -21,8 +21,10 @@ from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
 from efnet.data.verify import verify
 from efnet.evaluation.evaluate import check_classes, evaluate
+from efnet.evaluation.intervals import add_evidence
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import Report, build_report
+from efnet.evaluation.resampling import Resampling
 from efnet.inference.predictor import Predictor
 from efnet.models.base import SegmentationModel
 from efnet.models.checkpoint import load_checkpoint
@@ -219,6 +221,7 @@ def evaluate_run(config: TrainConfig, folder: RunFolder, progress: Progress) -> 
         get_protocol(config.validation.protocol or pairs.protocol),
         workers=config.data.workers,
         progress=progress,
+        boundaries=True,
     )
     training = {
         "recipe": config.recipe,
@@ -228,6 +231,7 @@ def evaluate_run(config: TrainConfig, folder: RunFolder, progress: Progress) -> 
         "seed": config.seed,
     }
     report = build_report(tally, _circumstances(config, folder, model))
+    add_evidence(report, tally, Resampling())
     return {**report, "data": fingerprint(test=pairs), "training": training}
 
 
