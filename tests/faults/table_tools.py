@@ -16,6 +16,8 @@ EXPLAIN = "explain --checkpoint model --rgb rgb/a.png --thermal thermal/a.png --
 SERVE = "serve --checkpoint model --port 0 --device cpu"
 SPEED = "benchmark --model ./model --size 32x32 --runs 1 --warmup 0 --no-memory --device cpu"
 POINTS = " ".join(f"--point {x},{y},{x},{y}" for x, y in ((1, 1), (60, 2), (58, 44), (2, 40)))
+COMPARE = "compare maps model --dataset mfnet --root mfnet --workers 0 --device cpu --protocol native"
+TEMPERATURE = "temperature --checkpoint model --dataset mfnet --root mfnet --workers 0 --device cpu"
 MARKED = ("out/.efnet-conversion.json",)
 
 
@@ -300,6 +302,48 @@ CASES = [
     Case("a demo in a file", "demo --quick --out rgbt.png", ("rgbt.png", "is a file", "choose another")),
     Case("a demo among other files", "demo --quick --out maps", ("maps", "other files", "choose another")),
     Case("a list with a word too many", "experiment list all", ("all", "efnet experiment list --help")),
+    Case("comparing one network", "compare model", ("two networks or more", "efnet compare")),
+    Case("comparing without data", "compare model other", ("model", "no stored evaluation", "--root")),
+    Case("comparing a report that is none", "compare rgbt.png.json model", ("rgbt.png.json", "not a report")),
+    Case(
+        "comparing a report that is damaged",
+        "compare r.json model",
+        ("r.json", "evaluate again"),
+        holds("r.json", '{"miou": 1, "iou": {"a": 1}, "protocol": {}, "per_image": [{}]}'),
+    ),
+    Case("comparing by groups that are none", f"{COMPARE} --groups (", ("--groups (", "regular expression")),
+    Case("comparing with a size that is none", f"{COMPARE} --size 0", ("--size 0", "height x width")),
+    Case(
+        "comparing networks of other classes",
+        "compare model other --dataset mfnet --root mfnet --workers 0 --device cpu",
+        ("classes", "mfnet"),
+    ),
+    Case(
+        "a temperature of an exported file",
+        TEMPERATURE.replace("model", "x.onnx"),
+        ("x.onnx", "export that again"),
+    ),
+    Case(
+        "a temperature of weights of the package",
+        TEMPERATURE.replace("model", "efnet-edge-streets"),
+        ("not yours to change", "--out"),
+    ),
+    Case("a temperature for other classes", TEMPERATURE.replace("model", "other"), ("classes", "mfnet")),
+    Case("a temperature into a full folder", f"{TEMPERATURE} --out rgb", ("--out rgb", "choose another")),
+    Case("a card of no run", "card nowhere", ("nowhere", "no such folder")),
+    Case("a card of a licence that is none", "card model --licence MIT", ("--licence", "identifier")),
+    Case("a card with a report that is none", "card model --report rgbt.png", ("rgbt.png", "not a report")),
+    Case("publishing without a licence", "push model me/x", ("nothing was published", "--licence")),
+    Case(
+        "publishing without the data's licence",
+        "push model me/x --licence mit",
+        ("nothing was published", "--data-licence"),
+    ),
+    Case(
+        "publishing under a wrong name",
+        "push model x --licence mit --data-licence none",
+        ("x: give the repository", "owner/name"),
+    ),
     Case("converting weights of no network", "convert-weights yolo w.pth --out out", ("yolo", "mfnet")),
     Case(
         "converting weights that are not there", "convert-weights mfnet w.pth --out out", ("w.pth", "no such")

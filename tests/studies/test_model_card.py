@@ -250,7 +250,7 @@ def test_a_dry_run_sends_nothing(run: Path, report: Path, capsys: Any) -> None:
             "--licence MIT License: give an identifier",
         ),
         (["streets", *LICENCES], "streets: give the repository as owner/name"),
-        (["a/b/c", *LICENCES], "a/b/c: not the name of a repository"),
+        (["a/b/c", *LICENCES], "a/b/c: give the repository as owner/name"),
         (["me/x", *LICENCES, "--report", "missing.json"], "missing.json: not a report"),
     ],
 )

@@ -62,6 +62,7 @@ def run(args: Namespace) -> int:
     """Compare; return 0."""
     from efnet.core.files import write_json, write_text
     from efnet.evaluation import comparison as compared
+    from efnet.evaluation.resampling import Resampling, group_pattern
 
     check_minima(args, batch_size=1, workers=0)
     input_size(args.size, None)
@@ -69,6 +70,9 @@ def run(args: Namespace) -> int:
         check_file_writable(f"--{option}", args[option])
     check_folder_writable("--keep", args.keep)
     named = _read_names(args.runs)
+    Resampling(args.level, args.resamples, args.resample_seed)  # refuse wrong values before the long run
+    if args.groups is not None and not Path(args.groups).is_file():
+        group_pattern(args.groups)
     contenders = compared.align(_Reader(args).read(named))
     names = [entry.pair.name for entry in contenders[0].tallies[0].pairs]
     comparison = compared.compare(contenders, read_resampling(args, names))

@@ -83,13 +83,7 @@ def read_groups(text: str, names: Sequence[str]) -> dict[str, str]:
         found = _read_group_file(path)
         remedy = "add a line `name,group` for each"
     else:
-        try:
-            pattern = re.compile(text)
-        except re.error as error:
-            raise InputError(
-                f"`groups` {text}: neither a file nor a regular expression ({error}); give a file with lines "
-                r"name,group or an expression such as ^(\d{3})"
-            ) from error
+        pattern = group_pattern(text)
         matches = {name: pattern.search(name) for name in names}
         found = {
             name: (match[1] or "") if pattern.groups else match[0] for name, match in matches.items() if match
@@ -105,6 +99,17 @@ def read_groups(text: str, names: Sequence[str]) -> dict[str, str]:
     if len(set(groups.values())) < 2:
         raise InputError(f"`groups` {text}: all pairs are in one group; there is nothing to resample")
     return groups
+
+
+def group_pattern(text: str) -> re.Pattern[str]:
+    """Compile the expression that finds a group in a name; raises InputError for a wrong one."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError(
+            f"`groups` {text}: neither a file nor a regular expression ({error}); give a file with lines "
+            r"name,group or an expression such as ^(\d{3})"
+        ) from error
 
 
 def _read_group_file(path: Path) -> dict[str, str]:

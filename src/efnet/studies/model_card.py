@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, HfApi, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from efnet import __version__
 from efnet.core.errors import InputError
@@ -32,6 +30,8 @@ CARD_FILE = "README.md"
 UNSTATED = "not stated"
 PUBLISHED = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
 """Files of a repository."""
+
+_LONGEST_NAME = 96  # the hub's limit
 
 _EVALUATION = "evaluation.json"  # an experiment leaves it in a run folder
 
@@ -257,12 +257,10 @@ def _limits(published: Published) -> str:
 
 def check_repository(name: str) -> str:
     """Return the name of a hub repository; raises InputError unless it is owner/name."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise InputError(f"{name}: not the name of a repository ({error}); give owner/name") from error
-    if name.count("/") != 1:
-        raise InputError(f"{name}: give the repository as owner/name")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) or len(name) > _LONGEST_NAME:
+        raise InputError(
+            f"{name}: give the repository as owner/name, of letters, digits, hyphens, underscores and points"
+        )
     return name
 
 
