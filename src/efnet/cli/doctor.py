@@ -59,7 +59,8 @@ def examine() -> dict[str, Any]:
     """Return plain values: `versions`, `optional`, `machine`, `devices`, `folder`, `advice`."""
     import torch
 
-    from efnet.studies.benchmark.measure import describe, total_memory
+    from efnet.core.memory import total_memory
+    from efnet.studies.benchmark.measure import describe
 
     found: dict[str, Any] = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in REQUIRED}},

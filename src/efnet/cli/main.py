@@ -16,6 +16,8 @@ from efnet.core.errors import InputError
 
 COMMANDS = {
     "train": ("train", "train a network"),
+    "lr-find": ("lr_find", "suggest a learning rate from a short run"),
+    "tune": ("tune", "search for better options with Optuna"),
     "evaluate": ("evaluate", "score a checkpoint on a labelled split"),
     "predict": ("predict", "segment images without labels"),
     "pseudo-label": ("pseudo_label", "write a network's sure classes as labels, to train on"),

@@ -105,15 +105,20 @@ def _as_list(word: str, before: str) -> str:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    short = (f"--{option} for --{place}" for option, place in SHORT.items())
-    parser.epilog = f"Short options: {', '.join(short)}"
     add_options(
         parser,
         out=(str, "folder of the run"),
         resume=(False, "go on with the run in --out"),
         quiet=(False, "no progress"),
     )
+    add_config_arguments(parser)
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """Declare the options of a configuration, which other commands that train share; `parse` reads them."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    short = (f"--{option} for --{place}" for option, place in SHORT.items())
+    parser.epilog = f"Short options: {', '.join(short)}"
     parser.add_argument("--config", action="config", help="YAML file of options by their place")
     parser.add_class_arguments(TrainConfig)
 

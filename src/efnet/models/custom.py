@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from efnet.core.errors import InputError
@@ -85,7 +84,7 @@ class _Wrapped(SegmentationModel):
         expected = f"logits (B, {self.num_classes}, h, w)"
         if not isinstance(logits, Tensor):
             raise InputError(f"model {self.architecture}: returned a {type(logits).__name__}, not {expected}")
-        if logits.ndim != 4 or (not torch.jit.is_tracing() and logits.shape[1] != self.num_classes):
+        if logits.ndim != 4 or logits.shape[1] != self.num_classes:
             raise InputError(f"model {self.architecture}: returned {tuple(logits.shape)}, not {expected}")
         return logits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from efnet.core.distributed import Group
+from efnet.core.distributed import Group, world_size
 from efnet.core.errors import InputError
 from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
@@ -28,6 +28,22 @@ def open_splits(config: TrainConfig) -> Splits:
     """Open the two splits that a configuration names."""
     data, root = config.data, Path(config.data.root)
     return open_split(data.dataset, root, data.train_split), open_split(data.dataset, root, data.val_split)
+
+
+def prepare_trainer(config: TrainConfig, reporter: Reporter) -> Trainer:
+    """Return the trainer of a short trial that writes nothing, its data checked.
+
+    Raises InputError: several processes, or errors as of `train`.
+    """
+    if config.parallel.devices * config.parallel.nodes > 1 or world_size() > 1:
+        raise InputError("this is measured in one process; leave `parallel.devices` and torchrun out")
+    fabric, splits = start_fabric(config), open_splits(config)
+    config, _ = settle_batch_size(config, splits, fabric, reporter)
+    trainer = Trainer(config, RunFolder("."), splits, reporter, fabric)
+    verify(splits[0])
+    if trainer.unlabelled is not None:
+        verify(trainer.unlabelled, require_labels=False)
+    return trainer
 
 
 def train(

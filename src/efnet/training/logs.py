@@ -23,6 +23,7 @@ from rich.progress import (
 
 from efnet.core.errors import InputError
 from efnet.core.files import write_text
+from efnet.core.progress import NotebookBar, in_notebook
 from efnet.core.safe_parse import parse_json
 from efnet.training.run_folder import RunFolder
 from efnet.training.stopping import Row
@@ -74,10 +75,14 @@ def read_rows(folder: RunFolder, epochs: int) -> list[Row]:
 
 
 class Reporter:
-    """Progress on stderr: a live bar on a terminal, one line per epoch elsewhere."""
+    """Progress on stderr: a live bar on a terminal and in a notebook, one line per epoch elsewhere."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(file=sys.stderr, quiet=quiet, width=None if sys.stderr.isatty() else 140)
+        self.in_notebook = in_notebook() and not quiet
+        # Notebooks colour stderr as an error.
+        stream = sys.stdout if self.in_notebook else sys.stderr
+        width = None if sys.stderr.isatty() else 140
+        self.console = Console(file=stream, quiet=quiet, width=width, force_jupyter=False)
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -86,6 +91,9 @@ class Reporter:
     @contextlib.contextmanager
     def steps(self, total: int, done: int) -> Iterator[Steps]:
         """Show the bar of a run of `total` batches, `done` of which are finished."""
+        if self.in_notebook:
+            yield Steps(NotebookBar("training", total), TaskID(0), done)
+            return
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -104,7 +112,7 @@ class Reporter:
 class Steps:
     """The live bar of a run."""
 
-    def __init__(self, bar: Progress, task: TaskID, done: int) -> None:
+    def __init__(self, bar: Progress | NotebookBar, task: TaskID, done: int) -> None:
         self.bar = bar
         self.task = task
         self.done = done

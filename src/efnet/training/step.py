@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,9 @@ class Learner:
         self.config = config
         self.network = network
         self.teaching = teaching
-        self.steps_per_epoch = steps_per_epoch
+        self.schedule: Callable[[int], float] = lambda step: learning_rate(  # of a step, counted from 0
+            step, steps_per_epoch, config.optimizer.lr, config.schedule
+        )
         self.objective = Objective(config.loss, unscored)
         self.fabric = fabric or start_fabric(config)
         self.group = Group(self.fabric.device)  # the processes that train together
@@ -132,7 +134,7 @@ class Learner:
 
     def rate(self, step: int) -> float:
         """Return the base learning rate of a step, counted from 0."""
-        return learning_rate(step, self.steps_per_epoch, self.config.optimizer.lr, self.config.schedule)
+        return self.schedule(step)
 
     def step(self, batch: Item, number: int) -> Outcome:
         """Make step `number` of the optimizer, counted from 0, on this process's part of the batch.

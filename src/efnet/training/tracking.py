@@ -57,7 +57,8 @@ class Trackers:
         check_trackers(config.track)
         facts = folder.read_facts()
         known = dict(facts.get("trackers", {}))
-        for name in config.track.trackers or _usual():
+        chosen = _usual() if config.track.trackers is None else config.track.trackers
+        for name in chosen:
             try:
                 logger, identifier = _START[name](config.track, folder, known.get(name))
                 if name != "csv" and not (name == "mlflow" and name in known):  # neither can change values
@@ -138,14 +139,14 @@ Started = tuple[Any, Any]  # logger, and the identifier of the run there (None: 
 
 
 def _start_tensorboard(config: TrackConfig, folder: RunFolder, known: Any) -> Started:
-    from lightning_fabric.loggers import TensorBoardLogger
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     name = folder.tensorboard.name
     return TensorBoardLogger(folder.path, name=name, version="", default_hp_metric=False), None
 
 
 def _start_csv(config: TrackConfig, folder: RunFolder, known: Any) -> Started:
-    from lightning_fabric.loggers import CSVLogger
+    from lightning_fabric.loggers.csv_logs import CSVLogger
 
     warnings.filterwarnings("ignore", "Experiment logs directory")  # a resumed run logs its rows again
     return CSVLogger(folder.path, name="csv", version="", flush_logs_every_n_steps=1), None

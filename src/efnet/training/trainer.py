@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
@@ -241,7 +242,9 @@ class Trainer:
         stops, error = False, None
         if self.group.is_main:
             try:
-                stops = callback() is True
+                answer: object = callback()
+                # Not any truthy value: a callback may return something else, such as a figure.
+                stops = isinstance(answer, bool | np.bool_) and bool(answer)
             except Exception as caught:
                 error = caught
         asked, failed = self.group.sum([float(stops), float(error is not None)])

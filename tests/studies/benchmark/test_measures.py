@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from efnet.core.errors import InputError
+from efnet.core.memory import free_memory
 from efnet.models import create_model, dbtc
 from efnet.ops.clustering.dpc_knn import dpc_knn
 from efnet.reporting.tables import Quantiles
@@ -93,7 +94,7 @@ def test_cases_are_the_clusterings_of_the_network() -> None:
 
 def test_left_out_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(measure.GEMM_SIZES, "cpu", 16)
-    monkeypatch.setattr(scaling.measure, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(scaling, "free_memory", lambda device: 1000)
     (row,) = scaling.compare_clusterings(scaling.cases_of(SIZE, 1, "cpu")[2:3], 1, 0, memory=False)["rows"]
     assert list(row["seconds"]) == ["ours"]
     assert row["faster"] is None
@@ -193,7 +194,7 @@ def test_machine_is_described() -> None:
     assert found["threads"] == torch.get_num_threads()
     assert found["process"]["allocator"] in ("kept", "system")
     assert found["cpu"] in measure.summary(found)
-    assert (measure.free_memory(CPU) or math.inf) > 0
+    assert (free_memory(CPU) or math.inf) > 0
 
 
 def test_plot_is_drawn(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from efnet.core.memory import free_memory
 from efnet.core.progress import Progress, count_steps, no_progress
 from efnet.ops.clustering.dpc_knn import dpc_knn
 from efnet.studies.benchmark import measure
@@ -116,7 +117,7 @@ class _Race:
 
         Each contestant has a maker of its work and a task for `peak_of`; dense takes `estimate` bytes.
         """
-        free = measure.free_memory(self.device)
+        free = free_memory(self.device)
         fits = free is None or estimate < 0.9 * free
         works = {name: make() for name, (make, _) in contestants.items() if fits or name == "ours"}
         times = measure.interleave({**works, **self.gemms[0]}, self.device, self.runs, self.warmup, self.step)
