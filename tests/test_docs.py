@@ -32,7 +32,8 @@ def options_of(command: str) -> set[str]:
     parser = ArgumentParser()
     load_command(command).add_arguments(parser)
     options = {option for action in parser._actions for option in action.option_strings}
-    return options | {"--import"} | ({f"--{short}" for short in SHORT} if command == "train" else set())
+    trains = command in ("train", "lr-find", "tune")
+    return options | {"--import"} | ({f"--{short}" for short in SHORT} if trains else set())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
