@@ -82,7 +82,7 @@ def fit_split(predictor: Predictor, pairset: PairSet) -> PairSet:
     check_classes(predictor.classes, pairset)
     registered = predictor.homography is None
     is_own = predictor.thermal_scale == predictor.model.input.thermal_scale
-    if is_own and is_palette(pairset.thermal_scale):  # the files of the split, unless another palette was given
+    if is_own and is_palette(pairset.thermal_scale):  # unless another palette was given
         predictor.use_palette(str(pairset.thermal_scale).removeprefix(PREFIX))
     pairset = replace(pairset, thermal_scale=predictor.thermal_scale, registered=registered)
     verify(pairset, headers_only=True)  # report missing files before the long run

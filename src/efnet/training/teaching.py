@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
+from efnet.core.precision import at_least_float32
 from efnet.data.pairs import PairSet, ThermalScale
 from efnet.data.unlabelled import open_unlabelled
 from efnet.models.base import SegmentationModel
@@ -18,7 +19,6 @@ from efnet.models.checkpoint import load_checkpoint
 from efnet.models.edge import EFNetEdge
 from efnet.models.efnet import EFNet
 from efnet.models.layers import Tokens
-from efnet.core.precision import at_least_float32
 from efnet.training.config import TeachConfig, TrainConfig
 from efnet.training.loss import cross_entropy
 
