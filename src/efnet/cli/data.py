@@ -13,13 +13,17 @@ from rich.table import Table
 
 from efnet.cli.arguments import add_options, check_minima, split_words
 from efnet.cli.options import check_file_writable, check_folder_writable, parse_size
-from efnet.core.classes import IGNORE_INDEX
+from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
 from efnet.core.files import write_json
+from efnet.core.journal import read_journal
 from efnet.core.progress import progress_bar
+from efnet.data.annotations.label_maps import from_labels, read_class_map, to_labels
+from efnet.data.annotations.shapes import Shapes
 from efnet.data.check import DatasetReport, check
 from efnet.data.convert import to_folders, to_index, to_rgbt
 from efnet.data.layouts import find_layout, layout_names, open_split
+from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.pack import MEGABYTE, pack
 from efnet.scenes import SceneLayout, write_dataset
 
@@ -54,38 +58,95 @@ class Check:
 
 
 class Convert:
-    """`efnet data convert`: four-channel files to folders and back, colour labels to indices."""
+    """`efnet data convert`: other folders, label maps, and the files of annotation tools."""
 
     @staticmethod
     def add_arguments(parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument(
             "--to",
-            type=Literal["folders", "rgbt", "index"],
+            type=Literal["folders", "rgbt", "index", "coco", "cvat"],
             required=True,
             help="folders: four-channel files to rgb/ thermal/ labels/; rgbt: back to four-channel files; "
-            "index: a folder of colour labels to palette PNGs of class indices",
+            "index: a folder of colour labels, or --annotations, to palette PNGs of class indices; coco, "
+            "cvat: label maps or predictions to a file for annotation tools",
         )
         add_options(
             parser,
-            root=(Path, "the data set's folder; for index, the folder of labels"),
-            out=(Path, "the folder to write"),
-            dataset=("mfnet", f"for index, whose palette: {LAYOUTS}"),
-            overwrite=(False, "write into a folder that is not empty"),
+            root=(Path, "the data set's folder; for index, coco and cvat also a folder of label maps"),
+            out=(Path, "the folder to write; for coco and cvat, the file"),
+            dataset=f"whose classes: {LAYOUTS} (for index without --annotations: mfnet)",
+            annotations=(Path | None, "for index: file or folder of LabelMe, COCO, CVAT or Label Studio"),
+            class_map="for --annotations: name=class,sky=ignore,line=skip,*=background, or a YAML file",
+            images=(
+                Path | None,
+                "for coco and cvat: the images' folder, for their file names",
+            ),
+            shapes=(Literal["polygons", "masks"], "for coco and cvat: polygons, or masks, which are exact"),
+            tolerance=(1.0, "how far polygons may lie from the border, in pixels"),
+            min_pixels=(1, "for coco and cvat: leave out smaller areas"),
+            overwrite=(False, "write into a folder that is not empty, or replace the file"),
         )
 
     @staticmethod
     def run(args: Namespace) -> int:
         """Convert, and print how many files were written; return 0."""
+        if args.annotations is not None and args.to != "index":
+            raise InputError(f"--annotations are read with --to index, not --to {args.to}")
+        if args.class_map is not None and args.annotations is None:
+            raise InputError("--class-map renames classes of --annotations: give these too")
+        if args.images is not None and args.to not in ("coco", "cvat"):
+            raise InputError("--images names the images of --to coco and --to cvat")
         with progress_bar("converting") as progress:
-            if args.to == "index":
-                classes = find_layout(args.dataset).class_set(args.root)
+            if args.to in ("coco", "cvat"):
+                labels, images, shapes = _exported(args)
+                same = {"overwrite": args.overwrite, "progress": progress}
+                count = from_labels(labels, args.out, args.to, shapes, images, **same)
+                print(f"{count} images written to {args.out}")
+                return 0
+            if args.to == "index" and args.annotations is not None:
+                named = None if args.dataset is None else find_layout(args.dataset).class_set(args.root)
+                class_map = read_class_map(args.class_map or "")
+                same = {"overwrite": args.overwrite, "progress": progress}
+                result = to_labels(args.annotations, args.root, args.out, named, class_map, **same)
+                for note in result.notes:
+                    print(f"note: {note}", file=sys.stderr)
+                print(f"classes: {', '.join(result.classes.names)}")
+                written = result.count
+            elif args.to == "index":
+                classes = find_layout(args.dataset or "mfnet").class_set(args.root)
                 written = to_index(args.root, args.out, classes, overwrite=args.overwrite, progress=progress)
             else:
                 convert = to_folders if args.to == "folders" else to_rgbt
                 written = convert(args.root, args.out, overwrite=args.overwrite, progress=progress)
         print(f"{written} files written to {args.out}")
         return 0
+
+
+def _exported(args: Namespace) -> tuple[Path, Path | None, Shapes]:
+    """Return the folders of label maps and images that the options name, and how areas are written."""
+    from efnet.inference.resume import journals_in
+
+    check_minima(args, min_pixels=1)
+    labels, images, classes = args.root, args.images, None
+    if args.dataset is not None:
+        classes = find_layout(args.dataset).class_set(args.root)
+    if journals := journals_in(args.root):
+        head, _ = read_journal(journals[-1], lambda _: None)
+        labels = args.root / "index"
+        if classes is None and head is not None and "classes" in head:
+            classes = ClassSet.from_dict(head["classes"])
+    elif (args.root / FILE_NAME).is_file():
+        description = Description.read(args.root / FILE_NAME)
+        labels, colors = (args.root / description.folders[key] for key in ("labels", "rgb"))
+        images = images or (colors if colors.is_dir() else None)
+        classes = classes or description.classes
+    elif (args.root / "labels").is_dir():
+        labels = args.root / "labels"
+    if classes is None:
+        raise InputError(f"{args.root}: does not name its classes; name their data set with --dataset")
+    same = {"tolerance": args.tolerance, "min_pixels": args.min_pixels}
+    return labels, images, Shapes(classes, exact=args.shapes == "masks", **same)
 
 
 class Pack:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.core.files import replacing, write_image, write_json, write_text
 from efnet.core.journal import read_manifest
+from efnet.data.false_color import PREFIX, is_palette
 from efnet.data.images import (
     open_image,
     read_label,
@@ -76,7 +78,7 @@ def to_folders(root: Path, out: Path, *, overwrite: bool = False, progress: Prog
         for stem, path in source.files.items()
         for outputs in [(out / "rgb" / f"{stem}.png", out / "thermal" / f"{stem}.png")]
     }
-    with _Output(out, "folders", root, overwrite) as output:
+    with Output(out, "folders", root, overwrite) as output:
         _copy_lists(root, out, description, triple)
         _write_description(out, root, description, {"rgb": "rgb", "thermal": "thermal"})
         return output.run({**tasks, **_label_copies(triple.labels, out)}, progress)
@@ -116,7 +118,7 @@ def to_rgbt(root: Path, out: Path, *, overwrite: bool = False, progress: Progres
         for stem in sorted({*rgb.files, *thermal.files})
         for target in [out / "images" / f"{stem}.png"]
     }
-    with _Output(out, "rgbt", root, overwrite) as output:
+    with Output(out, "rgbt", root, overwrite) as output:
         _copy_lists(root, out, description, triple)
         if description is not None:
             _write_description(out, root, description, {"rgbt": "images"})
@@ -147,22 +149,22 @@ def to_index(
         (out / f"{stem}.png",): partial(index, path, out / f"{stem}.png")
         for stem, path in source.files.items()
     }
-    with _Output(out, "index", labels, overwrite) as output:
+    with Output(out, "index", labels, overwrite) as output:
         return output.run(tasks, progress)
 
 
-class _Output:
+class Output:
     """The output folder: refused if it holds something else, marked while it is incomplete."""
 
-    def __init__(self, out: Path, operation: str, source: Path, overwrite: bool) -> None:
+    def __init__(self, out: Path, operation: str, source: Path, overwrite: bool, **settings: object) -> None:
         self.out = out
         self.marker = out / _MARKER
         self.overwrite = overwrite
-        self.content = {"to": operation, "source": str(source.resolve())}
+        self.content = {"to": operation, "source": str(source.resolve()), **settings}
         if out.resolve() == source.resolve():
             raise InputError(f"{out}: is the folder that is read; choose another `out`")
 
-    def __enter__(self) -> _Output:
+    def __enter__(self) -> Output:
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: is a file; choose a folder as `out`")
         new = not self.overwrite and read_manifest(self.marker) != self.content
@@ -246,17 +248,25 @@ def _write_description(
     out: Path, root: Path, description: Description | None, folders: dict[str, str]
 ) -> None:
     """Write `dataset.yaml`; without one at the source, the data set is MFNet."""
-    values: dict[str, object]
     if description is None:
-        values = {**public.MFNET_CLASSES.to_dict(), "conditions": {"day": "*D", "night": "*N"}}
-        values["splits"] = {split: path.name for split, path in _lists(root, None).items()}
-    else:
-        scale, conditions = description.thermal_scale, dict(description.conditions)
-        values = {
-            **description.classes.to_dict(),
-            "conditions": conditions,
-            "splits": dict(description.splits),
-        }
-        values["thermal_scale"] = "auto" if isinstance(scale, str) else list(scale)
-    values = {key: value for key, value in (values | folders).items() if value not in ({}, None)}
+        splits = {split: path.name for split, path in _lists(root, None).items()}
+        description = Description(public.MFNET_CLASSES, splits, conditions={"day": "*D", "night": "*N"})
+    if isinstance(description.thermal_scale, str):  # colours of a palette were written as grey
+        description = replace(description, thermal_scale="auto")
+    write_description(out, description, folders)
+
+
+def write_description(out: Path, description: Description, folders: dict[str, str]) -> None:
+    """Write `dataset.yaml` to `out`, with the names of image folders that are given."""
+    scale = description.thermal_scale
+    values: dict[str, object] = {
+        **description.classes.to_dict(),
+        "conditions": dict(description.conditions),
+        "splits": dict(description.splits),
+        "thermal_scale": scale if isinstance(scale, str) else list(scale),
+        **folders,
+    }
+    if is_palette(scale):
+        values |= {"thermal_scale": "auto", "thermal_palette": str(scale).removeprefix(PREFIX)}
+    values = {key: value for key, value in values.items() if value != {}}
     write_text(out / FILE_NAME, yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
