@@ -16,6 +16,7 @@ from efnet.core.progress import progress_bar
 
 if TYPE_CHECKING:
     from efnet.studies.experiments.paper_tables import ExperimentTable
+    from efnet.studies.experiments.plan import Plan
 
 FRESH = "fresh"
 """In place of a file: the network starts from fresh weights."""
@@ -62,6 +63,11 @@ class Run:
             precision=PRECISION,
             workers=(2, "processes that read images"),
             quiet=(False, "no progress of the training"),
+            official=(
+                str | None,
+                "train nothing: score the authors' files in this folder, DATASET/NETWORK.pth or the one file "
+                "in DATASET/NETWORK/; rows without one are skipped",
+            ),
         )
 
     @staticmethod
@@ -88,6 +94,8 @@ class Run:
             size=None if args.size is None else parse_size(args.size),
             precision=check_precision(args.precision),
         )
+        if args.official is not None:
+            return score_official(table, args, plan)
         plan = dataclasses.replace(plan, init=read_init(args.init, list(plan.settled(chosen).init)))
         run_table(
             table,
@@ -146,9 +154,44 @@ class List:
         for table in list_tables():
             print(f"{table.name}  {table.heading}")
             for row in table.rows:
-                paper = "" if row.paper.miou is None else f"mIoU {row.paper.miou:4.1f} in the paper  "
+                paper = "" if row.paper.miou is None else f"mIoU {row.paper.miou:4.1f} printed  "
                 print(f"  {row.name:<9} {paper}{row.path}")
+                if row.remark:
+                    print(f"{'':<12}{row.remark}")
         return 0
+
+
+def score_official(table: ExperimentTable, args: Namespace, plan: Plan) -> int:
+    """Score the authors' files of a table's rows, print the report and write it to `--out`; return 0."""
+    from efnet.core.files import write_json, write_text
+    from efnet.studies.experiments.official import official_markdown, official_values, run_official
+    from efnet.training.logs import Reporter
+
+    training = {"init": [], "recipe": None, "model": None, "epochs": None, "minutes": None, "size": None}
+    training |= {"seeds": [0], "budget": "full"}
+    given = [f"--{name}" for name, default in training.items() if getattr(args, name) != default]
+    if given:
+        raise InputError(f"--official trains nothing; leave out {', '.join(given)}")
+    out = Path(args.out)
+    results = run_official(
+        table,
+        out,
+        Path(args.official),
+        plan,
+        read_roots(args.root, {plan.dataset(row) for row in table.rows}),
+        rows=args.rows or None,
+        device=args.device,
+        workers=args.workers,
+        reporter=Reporter(quiet=args.quiet),
+        bar=progress_bar,
+    )
+    text = official_markdown(table, results)
+    print(text, end="")
+    files = [out / f"{table.name}-official.md", out / f"{table.name}-official.json"]
+    write_text(files[0], text)
+    write_json(files[1], official_values(table, results))
+    print(f"wrote {files[0]}, {files[1]}", file=sys.stderr)
+    return 0
 
 
 def report_table(table: ExperimentTable, out: Path) -> int:

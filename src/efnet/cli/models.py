@@ -16,10 +16,11 @@ from efnet.core.classes import IGNORE_INDEX
 from efnet.core.errors import InputError
 from efnet.core.files import write_json
 from efnet.models.base import MIN_SIZE
+from efnet.models.baselines import BASELINES
 from efnet.models.complexity import measure
 from efnet.models.registry import list_models, model_options
 from efnet.studies.experiments.paper_tables import get_table
-from efnet.studies.leaderboard import published_table
+from efnet.studies.leaderboard import printed_sizes, published_table
 
 _WIDTH = 118
 """Columns that the tables need."""
@@ -123,8 +124,15 @@ def run(args: Namespace) -> int:
         f"paper, table I (480x640): {PAPER['parameters'] / 1e6:.1f} M parameters, "
         f"{PAPER['operations'] / 1e9:.1f} G operations (it does not say what counts as one)\n"
         "'to paper': ours less these; operations at one, and at two, per multiply-add of layers\n"
-        "authors' code: M parameters and GMAC at 480x640 with 9 classes, unused and auxiliary parts too\n"
     )
+    others = [name for name in values["models"] if name in AUTHORS]
+    if others:
+        console.print(_authors_table(values, others))
+        print(
+            "M parameters and GMAC with attention (mmsmcnet's always at 480x640); authors' code at 480x640 "
+            "with 9 classes,\nunused and auxiliary parts too; printed: as the source prints them, counted in "
+            "its own way\n"
+        )
     console.print(_ablation_table(args.model, values["ablations"]))
     print(
         "M parameters; 'to full': less the full model (mif, pce, mfad) of the same column; "
@@ -137,7 +145,7 @@ def run(args: Namespace) -> int:
 
 def _count(model: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
     """Count every preset and the ablations of `model`, beside the paper; `--json` writes the result."""
-    presets = {name: measure(name, num_classes, size).to_dict() for name in list_models()}
+    presets = {name: measure(name, num_classes, _size_of(name, size)).to_dict() for name in list_models()}
     full = presets[model]
     ablations = list_ablations()
     paper_full = next(row.paper for row in ablations if not row.options)
@@ -161,12 +169,27 @@ def _count(model: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any
         "size": size,
         "num_classes": num_classes,
         "models": {
-            name: counted | {"to_paper": _to_paper(counted), "authors": AUTHORS.get(name)}
+            name: counted
+            | {"to_paper": _to_paper(counted), "authors": AUTHORS.get(name), "printed": _printed(name)}
             for name, counted in presets.items()
         },
         "ablations": rows,
         "paper": {**PAPER, "full_parameters": paper_full},
     }
+
+
+def _size_of(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size to count a network at: the given one, or the only one that it takes."""
+    network = BASELINES.get(name)
+    return size if network is None or network.fixed_size is None else network.fixed_size
+
+
+def _printed(name: str) -> list[dict[str, Any]]:
+    """Return the sizes that papers print for a network: millions and 10^9, with the source."""
+    return [
+        {"parameters": row.parameters, "operations": row.operations, "source": row.source}
+        for row in printed_sizes(name)
+    ]
 
 
 def _is_paper(name: str) -> bool:
@@ -198,7 +221,7 @@ def _table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
 
 def _preset_table(values: dict[str, Any]) -> Table:
     height, width = values["size"]
-    comparisons = ("to paper\nat one", "to paper\nat two", "authors'\ncode", "its\nGMAC")
+    comparisons = ("to paper\nat one", "to paper\nat two")
     numbers = ("parameters", "to paper", *_OPERATIONS, *comparisons)
     table = _table(f"presets; multiply-adds at {height}x{width}, one pair", ("model",), numbers)
     for name, counted in values["models"].items():
@@ -211,13 +234,37 @@ def _preset_table(values: dict[str, Any]) -> Table:
             _difference(to_paper["parameters"]),
             *_operations(counted),
             *(_difference(None if value is None else value / 1e3, 1) for value in operations),
-            *_of_authors(counted["authors"]),
         )
     return table
 
 
-def _of_authors(counted: tuple[int, float] | None) -> tuple[str, str]:
-    return ("-", "-") if counted is None else (_millions(counted[0]), f"{counted[1]:.1f}")
+def _authors_table(values: dict[str, Any], names: list[str]) -> Table:
+    """Return the networks of other papers: sizes here, in the authors' code and as printed."""
+    numbers = ("here", "GMAC", "authors'\ncode", "its\nGMAC", "printed", "its G")
+    table = _table("networks of other papers", ("model",), numbers)
+    table.add_column("printed in")
+    for name in names:
+        counted = values["models"][name]
+        parameters, operations = AUTHORS[name]
+        printed = counted["printed"] or [{"parameters": None, "operations": None, "source": "-"}]
+        columns = [
+            [_plain(size["parameters"]) for size in printed],
+            [_plain(size["operations"]) for size in printed],
+            [", ".join(size["source"].split(", ")[:2]) for size in printed],
+        ]
+        table.add_row(
+            name,
+            _millions(counted["parameters"]),
+            _operations(counted)[1],
+            _millions(parameters),
+            f"{operations:.1f}",
+            *("\n".join(column) for column in columns),
+        )
+    return table
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
 
 
 def _ablation_table(model: str, rows: list[dict[str, Any]]) -> Table:

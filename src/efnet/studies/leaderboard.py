@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import yaml
 from rich.table import Table
 
-Seen = Literal["table", "authors", "told"]
-"""Origin of a row: the table that it names, its authors' publication, or second-hand (`told`)."""
+Seen = Literal["table", "authors", "others", "told"]
+"""Origin of a row: EFNet's table, its authors' publication, other authors' table, or second-hand (`told`)."""
 
 DATASETS = ("mfnet", "pst900", "fmb")
 """Data sets with a table."""
@@ -34,6 +34,7 @@ class PublishedResult:
     protocol: str | None  # None: not known
     source: str  # paper and table
     seen: Seen
+    network: str | None = None  # name of `create_model` that computes what the row's code does; None: none
     note: str | None = None
 
 
@@ -63,6 +64,18 @@ def published_table(dataset: str) -> PublishedTable:
         if result.seen not in get_args(Seen):
             raise ValueError(f"{result.method}: seen is {result.seen!r}")
     return PublishedTable(**values, results=results)
+
+
+def printed_sizes(network: str) -> list[PublishedResult]:
+    """Return rows that print parameters of a network of `create_model`; each pair of sizes once."""
+    rows = [row for dataset in DATASETS for row in published_table(dataset).results if row.network == network]
+    sizes: dict[tuple[float, float | None], PublishedResult] = {}
+    for row in rows:
+        if row.parameters is not None:
+            sizes.setdefault((row.parameters, row.operations), row)
+    # A row without operations adds nothing to one that has the same parameters with them.
+    full = {parameters for parameters, operations in sizes if operations is not None}
+    return [row for (size, operations), row in sizes.items() if operations is not None or size not in full]
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Baseline(SegmentationModel):
     thermal_pixels: ClassVar[Pixels] = IMAGENET
     blue_first: ClassVar[bool] = False
     input_size: ClassVar[tuple[int, int] | None] = None  # (H, W) to which the authors resize images
+    fixed_size: ClassVar[tuple[int, int] | None] = None  # (H, W) of the only images that the network takes
     revision: ClassVar[int] = 2  # of the network behind the name; 1 were our own readings of the papers
     renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Patterns of names in the authors' files and our names; the first that matches a name's start counts."""

@@ -181,7 +181,7 @@ class MMSMCNet(HeadedBaseline):
 
     architecture = "mmsmcnet"
     thermal_pixels = GREY
-    input_size = SIZE
+    input_size = fixed_size = SIZE
     load_encoder = load_mit
     auxiliary = tuple(f"cbl_{kind}{index}." for kind in "bS" for index in (1, 2, 3))
     unused = (

@@ -18,7 +18,7 @@ _FOLDER = resources.files("efnet.studies.experiments")
 
 @dataclass(frozen=True)
 class PaperFigures:
-    """Figures that the paper prints for a row; None: not printed."""
+    """Figures that the paper, or a row's own source, prints; None: not printed."""
 
     miou: float | None = None  # percent
     macc: float | None = None  # percent
@@ -34,6 +34,8 @@ class ExperimentRow:
     label: str  # name in reports
     config: str  # name of its configuration, which rows of other tables with the same network share
     paper: PaperFigures
+    beyond: bool = False  # not in the paper's table: `paper` holds what studies/published has of it
+    remark: str | None = None  # on the printed row
 
     @property
     def path(self) -> Path:
@@ -101,7 +103,14 @@ def list_tables() -> tuple[ExperimentTable, ...]:
             table.get("place"),
             table["title"],
             tuple(
-                ExperimentRow(key, row["label"], row["config"], PaperFigures(**row.get("paper", {})))
+                ExperimentRow(
+                    key,
+                    row["label"],
+                    row["config"],
+                    PaperFigures(**row.get("paper", {})),
+                    row.get("beyond", False),
+                    row.get("remark"),
+                )
                 for key, row in table["rows"].items()
             ),
             table.get("note"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,17 @@ def _introduction(result: TableResult, reason: str | None) -> list[str]:
             lines.append(f"Network: {plan.model} in place of efnet_light.")
         if result.table.note and reason is None:
             lines.append(f"Note: {result.table.note}.")
+        if reason is None:
+            lines += remarks(row.row for row in result.rows if row.runs)
     return lines
+
+
+def remarks(rows: Iterable[ExperimentRow]) -> list[str]:
+    """Return what a reader should know of the printed figures of these rows, a paragraph each."""
+    rows = list(rows)
+    beyond = ", ".join(row.label for row in rows if row.beyond)
+    lines = [f"{row.label}: {row.remark}." for row in rows if row.remark]
+    return [*lines, f"Not in the paper's table, printed by their own sources: {beyond}."] if beyond else lines
 
 
 def _weights(result: TableResult) -> str:
@@ -266,7 +277,7 @@ def _figure_row(row: RowResult, paper: bool, first: RowResult | None) -> list[tu
     cells += [("mIoU", _percent(miou)), ("95 % interval", _bounds(row.interval()))]
     if paper:
         known = None if miou is None or printed.miou is None else 100 * miou.mean - printed.miou
-        cells += [("paper", _plain(printed.miou)), ("difference", "-" if known is None else f"{known:+.2f}")]
+        cells += [("paper", plain(printed.miou)), ("difference", "-" if known is None else f"{known:+.2f}")]
     if first is not None:
         epochs = sorted({run.report["training"]["epochs"] for run in row.runs})
         minutes = row.minutes()
@@ -275,12 +286,12 @@ def _figure_row(row: RowResult, paper: bool, first: RowResult | None) -> list[tu
         cells += [("interval of that", "" if same else _bounds(row.interval(first), "+"))]
         cells += [("epochs", " to ".join(dict.fromkeys(map(str, (*epochs[:1], *epochs[-1:])))) or "-")]
         cells += [("minutes", "-" if minutes is None else f"{minutes.mean:.1f}")]
-    cells += [("mAcc", _percent(row.spread("macc"))), *([("paper", _plain(printed.macc))] if paper else [])]
+    cells += [("mAcc", _percent(row.spread("macc"))), *([("paper", plain(printed.macc))] if paper else [])]
     cells += [("M param.", "-" if size is None else f"{size.parameters / 1e6:.2f}")]
-    cells += [("paper", _plain(printed.parameters))] if paper else []
+    cells += [("paper", plain(printed.parameters))] if paper else []
     cells += [("GMAC of layers", "-" if size is None else _billions(size.layers))]
     cells += [("with attention", "-" if size is None else _billions(size.layers + size.attention))]
-    return cells + ([("paper's G op.", _plain(printed.operations))] if paper else [])
+    return cells + ([("paper's G op.", plain(printed.operations))] if paper else [])
 
 
 def _classes(result: TableResult) -> str:
@@ -387,7 +398,7 @@ def _bounds(found: tuple[float, float] | None, sign: str = "") -> str:
     return "-" if found is None else " to ".join(f"{100 * end:{sign}.2f}" for end in found)
 
 
-def _plain(value: float | None) -> str:
+def plain(value: float | None) -> str:
     """Return a figure as the paper prints it."""
     return "-" if value is None else f"{value:g}"
 

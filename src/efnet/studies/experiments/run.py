@@ -208,12 +208,30 @@ def _run(cell: Cell, name: str, reporter: Reporter, bar: Bar) -> None:
 def evaluate_run(config: TrainConfig, folder: RunFolder, progress: Progress) -> Report:
     """Score the best checkpoint of a run on the test split, by the run's protocol or the data set's.
 
-    Returns the report of `build_report` with `data`, the split's fingerprint, and `training`, the settings.
-    Raises InputError if the split is missing or one of its files is wrong.
+    Returns the report of `evaluate_model` with `training`, the settings. Raises InputError if the split is
+    missing or one of its files is wrong.
+    """
+    report = evaluate_model(load_checkpoint(folder.path), config, folder.path, progress)
+    training = {
+        "recipe": config.recipe,
+        "epochs": config.schedule.epochs,
+        "batch_size": config.data.pass_size * config.data.accumulate,
+        "init": config.network.init,
+        "seed": config.seed,
+    }
+    return {**report, "training": training}
+
+
+def evaluate_model(
+    model: SegmentationModel, config: TrainConfig, checkpoint: Path, progress: Progress
+) -> Report:
+    """Score a network on the test split of a configuration's data.
+
+    Returns the report of `build_report` with `data`, the split's fingerprint. Raises InputError as
+    `evaluate_run` does.
     """
     pairs = open_split(config.data.dataset, Path(config.data.root), "test")
     verify(pairs)
-    model = load_checkpoint(folder.path)
     check_classes(model.classes, pairs)
     tally = evaluate(
         Predictor(model, config.device, config.precision),
@@ -223,24 +241,17 @@ def evaluate_run(config: TrainConfig, folder: RunFolder, progress: Progress) -> 
         progress=progress,
         boundaries=True,
     )
-    training = {
-        "recipe": config.recipe,
-        "epochs": config.schedule.epochs,
-        "batch_size": config.data.pass_size * config.data.accumulate,
-        "init": config.network.init,
-        "seed": config.seed,
-    }
-    report = build_report(tally, _circumstances(config, folder, model))
+    report = build_report(tally, _circumstances(config, checkpoint, model))
     add_evidence(report, tally, Resampling())
-    return {**report, "data": fingerprint(test=pairs), "training": training}
+    return {**report, "data": fingerprint(test=pairs)}
 
 
-def _circumstances(config: TrainConfig, folder: RunFolder, model: SegmentationModel) -> dict[str, Any]:
+def _circumstances(config: TrainConfig, checkpoint: Path, model: SegmentationModel) -> dict[str, Any]:
     """Return the settings of a report, with the keys that `efnet evaluate` uses."""
     return {
         "dataset": config.data.dataset,
         "split": "test",
-        "checkpoint": str(folder.path),
+        "checkpoint": str(checkpoint),
         "model": model.name,
         "modality": model.modality,
         "selected_on": model.training_summary.get("selected_on"),
