@@ -18,6 +18,12 @@ VARIANTS = {
     "rgb alone": {"modality": "rgb"},
     "thermal alone": {"modality": "thermal"},
     "pooling": {"merging": "pool"},
+    "other readings": {
+        "distance": "balanced",
+        "density": "others",
+        "unit": "image",
+        "enlargement": "bilinear",
+    },
 }
 
 
@@ -58,6 +64,9 @@ def test_parameters_of_parts() -> None:
     assert 0 < whole - parameters(position="none") < 0.005
     assert 0.005 < parameters(position="pe") - parameters(position="none") < 0.02
     assert 0.50 < parameters(decoder="mlp") - whole < 0.54
+    assert parameters(decoder="deeplab") - whole == pytest.approx(3.77, abs=0.005)
+    for other in ({"distance": "balanced"}, {"density": "others"}, {"unit": "image"}):
+        assert parameters(**other, enlargement="bilinear") == whole
     decoder = sum(value.numel() for value in efnet.create_model("efnet_light", 9).decoder.parameters())
     assert decoder == 9 * (64 + 128 + 320 + 512)
 

@@ -36,7 +36,7 @@ class Run:
         parser.add_argument(
             "table",
             type=str,
-            help="table1 to table7, baseline, study, rivals or recipes (efnet experiment list)",
+            help="table1 to table7, baseline, study, readings, rivals or recipes (efnet experiment list)",
         )
         add_options(
             parser,

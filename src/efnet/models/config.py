@@ -19,6 +19,10 @@ Position = Literal["none", "pe", "pce"]
 Decoder = Literal["mfad", "mlp", "deeplab", "pyramid"]
 Modality = Literal["rgbt", "rgb", "thermal"]
 Merging = Literal["dbtc", "pool"]
+Distance = Literal["additive", "balanced"]
+Density = Literal["itself", "others"]
+Unit = Literal["pitch", "image"]
+Enlargement = Literal["token", "bilinear"]
 EdgeDecoder = Literal["pyramid", "mlp", "mfad"]
 Trunk = Literal["lite0", "lite1", "lite2"]
 
@@ -129,6 +133,14 @@ class NetworkOptions:
     """Which images the network uses: rgbt, rgb or thermal; with one there is nothing to fuse."""
     merging: Merging = "dbtc"
     """How tokens become fewer: dbtc, or pool for 2x2 average pooling (ours; ignores position and tau)."""
+    distance: Distance = "additive"
+    """Eq. 1: additive, semantic + (1 - tau) spatial; or balanced, tau semantic + (1 - tau) spatial."""
+    density: Density = "itself"
+    """Eq. 2, whether the token itself is one of its k neighbours: itself, or others for the k others."""
+    unit: Unit = "pitch"
+    """Unit of PCE's coordinates: pitch, of evenly spread clusters; or image, its longer side."""
+    enlargement: Enlargement = "token"
+    """Eq. 6: token, each cell reads its token; or bilinear, each stage's map is enlarged."""
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -231,6 +243,18 @@ class EFNetConfig(NetworkOptions, ModelConfig):
         super().__post_init__()
         object.__setattr__(self, "decoder", self.decoder or "mfad")
         require_choice("decoder", self.decoder, ("mfad", "mlp", "deeplab"))
+        # Without effect these would only seem to have been tried.
+        for name, default, other, needed in (
+            ("enlargement", "token", "decoder", "mfad"),
+            ("unit", "pitch", "position", "pce"),
+            *(
+                (name, getattr(EFNetConfig, name), "merging", "dbtc")
+                for name in ("distance", "density", "unit")
+            ),
+        ):
+            given, found = getattr(self, name), getattr(self, other)
+            if given != default and found != needed:
+                raise InputError(f"{name} {given} needs {other} {needed}, got {other} {found}")
         self.require_valid()
 
     @property
@@ -255,4 +279,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "decoder": get_args(Decoder),
     "modality": get_args(Modality),
     "merging": get_args(Merging),
+    "distance": get_args(Distance),
+    "density": get_args(Density),
+    "unit": get_args(Unit),
+    "enlargement": get_args(Enlargement),
 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
+from typing import TypedDict
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efnet.core.compat import is_exporting
 from efnet.core.precision import at_least_float32, full_precision
-from efnet.models.config import Position
+from efnet.models.config import Density, Distance, Position, Unit
 from efnet.models.layers import TokenConv, Tokens
 from efnet.models.position import PixelCoordinateEncoding, make_position
 from efnet.ops.clustering.dpc_knn import Clusters, dpc_knn
@@ -26,12 +30,20 @@ def kept(count: int, share: float) -> int:
     return (count * part.numerator + part.denominator - 1) // part.denominator
 
 
+class Readings(TypedDict):
+    """Readings of equations 1 and 2, as of `NetworkOptions`."""
+
+    distance: Distance
+    density: Density
+    unit: Unit
+
+
 class DBTC(nn.Module):
     """Cluster tokens by semantic and spatial distance and merge each cluster into one token.
 
     The density looks at `neighbors` tokens (k in eq. 2), and the share `keep` of the tokens remains. The
     spatial distance is measured on `position` (`none`: the semantic distance alone) and weighs 1 - tau (eq.
-    1).
+    1). `distance`, `density` and `unit` are other readings of the paper, as of `NetworkOptions`.
     """
 
     def __init__(
@@ -42,15 +54,20 @@ class DBTC(nn.Module):
         keep: float,
         position: Position = "none",
         tau: float = 1.0,
+        distance: Distance = "additive",
+        density: Density = "itself",
+        unit: Unit = "pitch",
     ) -> None:
         super().__init__()
         self.neighbors = neighbors
         self.keep = keep
         self.tau = tau
+        self.semantic = tau if distance == "balanced" else 1.0
+        self.density: Density = density
         self.conv = TokenConv(in_channels, out_channels, stride=2)
         self.norm = nn.LayerNorm(out_channels)
         self.score = nn.Linear(out_channels, 1)
-        self.position = make_position(position)
+        self.position = make_position(position, unit)
         if self.position is not None:
             self.score_position = nn.Linear(self.position.width, 1, bias=False)
 
@@ -92,11 +109,32 @@ class DBTC(nn.Module):
     def _cluster(self, tokens: Tokens, positions: Tensor | None, num_clusters: int) -> Clusters:
         # Positions linear in row and column, and tokens that are still the grid's cells: searched by windows.
         linear = isinstance(self.position, PixelCoordinateEncoding)
+        features = tokens.features.detach()
+        places = None if positions is None else positions.detach()
+        k = self.neighbors
+        if self.semantic != 1:
+            features = at_least_float32(features) * self.semantic
+        if self.density == "others":
+            # The mean over k others is that over k + 1 with the token itself, whose distance is zero, times
+            # (k + 1) / k. This scales all distances alike, so that order of scores and assignment stay.
+            factor = _others(features.shape[1], k)
+            features = at_least_float32(features) * factor
+            places = None if places is None else places * factor
+            k += 1
         return dpc_knn(
-            tokens.features.detach(),
+            features,
             num_clusters,
-            k=self.neighbors,
-            positions=None if positions is None else positions.detach(),
+            k=k,
+            positions=places,
             spatial_weight=0.0 if positions is None else 1 - self.tau,
             grid=tokens.grid.size if linear and tokens.grid.regular else None,
         )
+
+
+def _others(count: int, k: int) -> float | Tensor:
+    """Return sqrt((k + 1) / k) for the neighbours that `count` tokens have; a tensor in exported programs."""
+    found = torch.sym_min(count, k + 1)  # type: ignore[no-untyped-call]
+    if is_exporting():
+        several = torch.scalar_tensor(found)
+        return (several / (several - 1).clamp_min(1)).sqrt()
+    return math.sqrt(found / max(1, found - 1))

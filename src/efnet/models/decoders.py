@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.models.config import Decoder
+from efnet.models.config import Decoder, Enlargement
 from efnet.models.layers import ConvNorm, Tokens
 from efnet.ops.linear import squared_distance
 
@@ -18,11 +18,15 @@ class MFAD(nn.Module):
 
     Equations 6-8. Squared distances add over the parts of a concatenation, so each stage's part is computed
     once per token and then read by the cells: the concatenated map never exists.
+
+    Equation 6 may also be read as an `enlargement` of the stages' maps, bilinear in place of each cell's own
+    token. Then features are enlarged first, at the memory of the whole map.
     """
 
-    def __init__(self, widths: Sequence[int], num_classes: int) -> None:
+    def __init__(self, widths: Sequence[int], num_classes: int, enlargement: Enlargement = "token") -> None:
         super().__init__()
         self.widths = tuple(widths)
+        self.enlargement = enlargement
         self.class_tokens = nn.Parameter(torch.empty(num_classes, sum(widths)))
         self.reset_parameters()
 
@@ -34,7 +38,10 @@ class MFAD(nn.Module):
         """Four stages to logits (B, K, h, w), float32 (float64 for a network of that type)."""
         total = stages[0].features.new_zeros((), dtype=torch.float32)
         for stage, part in zip(stages, torch.split(self.class_tokens, list(self.widths), dim=1), strict=True):
-            total = total + _read(squared_distance(stage.features, part), stage)
+            if self.enlargement == "bilinear":
+                total = total + squared_distance(_enlarge(stage), part)
+            else:
+                total = total + _read(squared_distance(stage.features, part), stage)
         # At zero the slope of the square root is infinite.
         logits = -total.clamp_min(1e-6).sqrt()
         height, width = stages[0].grid.size
@@ -46,6 +53,12 @@ def _read(values: Tensor, stage: Tokens) -> Tensor:
     if stage.grid.regular:
         return values
     return values.gather(1, stage.assignment[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _enlarge(stage: Tokens) -> Tensor:
+    """(B, n, C) the stage's map, enlarged bilinearly to the initial grid."""
+    features = F.interpolate(stage.to_map(), stage.grid.size, mode="bilinear", align_corners=False)
+    return features.flatten(2).transpose(1, 2)
 
 
 class MLPDecoder(nn.Module):
@@ -68,36 +81,44 @@ class MLPDecoder(nn.Module):
         return logits
 
 
-class AtrousPyramid(nn.Module):
-    """Views of several reaches at once, and the mean of the whole map (DeepLabV3+, arXiv 1802.02611)."""
+def separable(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
+    """3x3 convolution per channel, then 1x1 over channels, each with batch normalisation and ReLU."""
+    depthwise = nn.Conv2d(
+        in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
+    )
+    norm = nn.BatchNorm2d(in_channels)
+    return nn.Sequential(depthwise, norm, nn.ReLU(), *ConvNorm(in_channels, out_channels, 1))
+
+
+class DeepLabDecoder(nn.Module):
+    """DeepLabV3+'s separable head (arXiv 1802.02611): a pyramid on the last stage, refined by the first.
+
+    Views of several reaches of the last stage, and the mean of its whole map, become one map of `width`
+    channels through a 3x3 bottleneck; `detail` channels of the first stage join it.
+    """
 
     rates = (6, 12, 18)
 
-    def __init__(self, in_channels: int, width: int) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList([ConvNorm(in_channels, width, 1)])
-        self.branches.extend(ConvNorm(in_channels, width, 3, dilation=rate) for rate in self.rates)
-        self.context = nn.Sequential(nn.Conv2d(in_channels, width, 1), nn.ReLU())
-        self.project = ConvNorm(width * (len(self.rates) + 2), width, 1)
-
-    def views(self, features: Tensor) -> Tensor:
-        """(B, in_channels, h, w) to (B, width, h, w)."""
-        context = self.context(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
-        projected: Tensor = self.project(
-            torch.cat([*(branch(features) for branch in self.branches), context], 1)
-        )
-        return projected
-
-
-class DeepLabDecoder(AtrousPyramid):
-    """DeepLabV3+'s head: an atrous pyramid on the last stage, refined by the first."""
-
     def __init__(self, widths: Sequence[int], num_classes: int, width: int = 256, detail: int = 48) -> None:
-        super().__init__(widths[-1], width)
+        super().__init__()
+        last = widths[-1]
+        self.branches = nn.ModuleList([ConvNorm(last, width, 1)])
+        self.branches.extend(separable(last, width, rate) for rate in self.rates)
+        # Without a normalisation: a batch of one pair has a single value per channel here.
+        self.context = nn.Sequential(nn.Conv2d(last, width, 1), nn.ReLU())
+        self.bottleneck = ConvNorm(width * (len(self.rates) + 2), width, 3)
         self.detail = ConvNorm(widths[0], detail, 1)
-        self.refine = nn.Sequential(ConvNorm(width + detail, width, 3), ConvNorm(width, width, 3))
+        self.refine = nn.Sequential(separable(width + detail, width), separable(width, width))
         self.dropout = nn.Dropout2d(0.1)
         self.classify = nn.Conv2d(width, num_classes, 1)
+
+    def views(self, features: Tensor) -> Tensor:
+        """(B, widths[-1], h, w) to (B, width, h, w)."""
+        context = self.context(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
+        joined: Tensor = self.bottleneck(
+            torch.cat([*(branch(features) for branch in self.branches), context], 1)
+        )
+        return joined
 
     def forward(self, stages: Sequence[Tokens]) -> Tensor:
         """Four stages to logits (B, K, h, w)."""
@@ -110,7 +131,12 @@ class DeepLabDecoder(AtrousPyramid):
         return logits
 
 
-def make_decoder(kind: Decoder | None, widths: Sequence[int], num_classes: int) -> nn.Module:
-    """Make the module of a configuration's `decoder`."""
-    decoder: type[nn.Module] = {"mlp": MLPDecoder, "deeplab": DeepLabDecoder}.get(kind or "", MFAD)
-    return decoder(widths, num_classes)
+def make_decoder(
+    kind: Decoder | None, widths: Sequence[int], num_classes: int, enlargement: Enlargement = "token"
+) -> nn.Module:
+    """Make the module of a configuration's `decoder`; `enlargement` is MFAD's."""
+    if kind == "mlp":
+        return MLPDecoder(widths, num_classes)
+    if kind == "deeplab":
+        return DeepLabDecoder(widths, num_classes)
+    return MFAD(widths, num_classes, enlargement)

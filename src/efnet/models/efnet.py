@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any, Self
 
 from torch import Tensor, nn
 
-from efnet.models.base import SegmentationModel
+from efnet.core.errors import InputError
+from efnet.models.base import CONFIG_FILE, SegmentationModel, read_config
 from efnet.models.config import EFNetConfig, NetworkOptions
-from efnet.models.dbtc import DBTC
+from efnet.models.dbtc import DBTC, Readings
 from efnet.models.decoders import MFAD, make_decoder
 from efnet.models.fusion import make_fusion
 from efnet.models.layers import Tokens, init_weights
@@ -16,6 +19,9 @@ from efnet.models.position import PixelCoordinateEncoding, PositionEmbedding
 from efnet.models.stages import GridStage, TokenStage
 from efnet.models.tcformer_weights import load_tcformer
 from efnet.models.weights import LoadReport
+
+_SEPARABLE = "separable DeepLabV3+"
+"""Recorded in checkpoints of `decoder` deeplab: those of earlier versions have another head."""
 
 
 class DownPath(nn.Module):
@@ -59,12 +65,17 @@ class EFNet(SegmentationModel):
         self.rgb = GridStage(backbone) if config.modality != "thermal" else None
         self.thermal = GridStage(backbone) if config.modality != "rgb" else None
         self.fusion = make_fusion(config.fusion, widths[0]) if config.modality == "rgbt" else None
+        readings: Readings = {
+            "distance": config.distance,
+            "density": config.density,
+            "unit": config.unit,
+        }
         self.token_stages = nn.ModuleList(
-            TokenStage(backbone, stage, config.position, config.tau[stage - 1], config.merging)
+            TokenStage(backbone, stage, config.position, config.tau[stage - 1], config.merging, readings)
             for stage in (1, 2, 3)
         )
         self.down = nn.ModuleList(DownPath(*widths[stage : stage + 2]) for stage in (0, 1))
-        self.decoder = make_decoder(config.decoder, widths, config.num_classes)
+        self.decoder = make_decoder(config.decoder, widths, config.num_classes, config.enlargement)
         # Layers as TCFormer's, then those that have an initialisation of their own.
         self.apply(init_weights)
         for module in self.modules():
@@ -72,6 +83,25 @@ class EFNet(SegmentationModel):
                 module.reset_parameters()
             elif isinstance(module, DBTC):
                 module.reset_position_score()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the contents of `config.json`."""
+        values = super().describe()
+        return values | {"head": _SEPARABLE} if self.config.decoder == "deeplab" else values
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read a checkpoint; raises InputError also for the dense DeepLab head of earlier versions."""
+        values = read_config(Path(folder))
+        config = values.get("config")
+        is_deeplab = isinstance(config, dict) and config.get("decoder") == "deeplab"
+        if is_deeplab and values.get("head") != _SEPARABLE:
+            raise InputError(
+                f"{Path(folder) / CONFIG_FILE}: a checkpoint with the dense DeepLab head of earlier "
+                "versions; `decoder` deeplab is now the separable head of DeepLabV3+: train it again, or use "
+                f"the version of efnet that wrote it ({values.get('efnet_version')})"
+            )
+        return super().read(folder)
 
     @property
     def checkpoint_activations(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efnet.core.compat import is_exporting
 from efnet.core.precision import at_least_float32, full_precision
-from efnet.models.config import Position
+from efnet.models.config import Position, Unit
 from efnet.ops.tokens import Size, TokenGrid, map_to_token
 
 
@@ -26,13 +26,15 @@ class PixelCoordinateEncoding(nn.Module):
 
     The pitch sqrt(h w / M) is the spacing of M clusters spread evenly over the grid, the unit that makes
     distances independent of resolution. The map starts as an isometry. It stays in the plane: distances
-    under a linear map A depend only on A^T A, so a wider one could express nothing more.
+    under a linear map A depend only on A^T A, so a wider one could express nothing more. With `unit` image
+    the coordinates are divided by the grid's longer side instead, so the place counts less by far.
     """
 
     width = 2
 
-    def __init__(self) -> None:
+    def __init__(self, unit: Unit = "pitch") -> None:
         super().__init__()
+        self.unit = unit
         self.map = nn.Linear(2, self.width, bias=False)
         self.reset_parameters()
 
@@ -46,13 +48,12 @@ class PixelCoordinateEncoding(nn.Module):
         cells = grid_coordinates(grid.size, weight.device, weight.dtype)
         coordinates = map_to_token(cells.expand(grid.assignment.shape[0], -1, -1, -1), grid)
         with full_precision(weight.device):
-            return F.linear(coordinates / pitch(grid.size, num_clusters), weight)
+            length = pitch(grid.size, num_clusters) if self.unit == "pitch" else longer_side(grid.size)
+            return F.linear(coordinates / length, weight)
 
-    @staticmethod
-    def image_unit(size: Size, num_clusters: int) -> float | Tensor:
+    def image_unit(self, size: Size, num_clusters: int) -> float | Tensor:
         """Factor to units of the image, in which a weight means the same at every stage and resolution."""
-        longer = torch.sym_max(*size)  # type: ignore[no-untyped-call]
-        return pitch(size, num_clusters) / (torch.scalar_tensor(longer) if is_exporting() else longer)
+        return 1.0 if self.unit == "image" else pitch(size, num_clusters) / longer_side(size)
 
 
 class PositionEmbedding(nn.Module):
@@ -88,6 +89,14 @@ def pitch(size: Size, num_clusters: int) -> float | Tensor:
     return math.sqrt(size[0] * size[1] / num_clusters)
 
 
-def make_position(kind: Position) -> PixelCoordinateEncoding | PositionEmbedding | None:
-    """Make the module of a configuration's `position`."""
-    return {"none": lambda: None, "pe": PositionEmbedding, "pce": PixelCoordinateEncoding}[kind]()
+def longer_side(size: Size) -> float | Tensor:
+    """Longer side of a grid, in cells; a tensor in a program for any size."""
+    longer = torch.sym_max(*size)  # type: ignore[no-untyped-call]
+    return torch.scalar_tensor(longer) if is_exporting() else longer
+
+
+def make_position(kind: Position, unit: Unit = "pitch") -> PixelCoordinateEncoding | PositionEmbedding | None:
+    """Make the module of a configuration's `position`; `unit` is that of PCE."""
+    if kind == "pce":
+        return PixelCoordinateEncoding(unit)
+    return PositionEmbedding() if kind == "pe" else None

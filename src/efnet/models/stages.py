@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from efnet.models.config import BackboneConfig, Merging, Position
-from efnet.models.dbtc import DBTC, halve
+from efnet.models.dbtc import DBTC, Readings, halve
 from efnet.models.layers import Block, PatchEmbedding, TokenConv, Tokens, layer_norm
 from efnet.ops.tokens import TokenGrid, cell_index, merge_tokens
 
@@ -99,11 +99,12 @@ class TokenStage(nn.Module):
         position: Position = "none",  # of the clustering, as of `NetworkOptions`
         tau: float = 1.0,  # of the clustering (eq. 1)
         merging: Merging = "dbtc",  # how the tokens become fewer
+        readings: Readings | None = None,  # of the clustering, where the paper's are not ours
     ) -> None:
         super().__init__()
         before, width = config.widths[stage - 1 : stage + 1]
         self.dbtc: DBTC | AveragePooling = (
-            DBTC(before, width, config.neighbors, config.keep, position, tau)
+            DBTC(before, width, config.neighbors, config.keep, position, tau, **(readings or {}))
             if merging == "dbtc"
             else AveragePooling(before, width)
         )

@@ -103,7 +103,7 @@ def test_figures_are_the_paper_s() -> None:
     }
     assert ours == PAPER
     studies = [table for table in list_tables() if table.place is None]
-    assert [table.name for table in studies] == ["study", "rivals", "recipes"]
+    assert [table.name for table in studies] == ["study", "readings", "rivals", "recipes"]
     assert all(row.paper == PaperFigures() for table in studies for row in table.rows)
 
 
@@ -159,6 +159,18 @@ def test_rows_of_the_study_differ_in_what_they_name_alone() -> None:
     assert {row.load().network.name for row in rows.values()} == {"efnet_light"}
 
 
+def test_rows_of_the_readings_differ_in_one_option() -> None:
+    rows = {row.name: row for row in get_table("readings").rows}
+    assert {name: row.network_options() for name, row in rows.items()} == {
+        "full": {},
+        "balanced": {"distance": "balanced"},
+        "others": {"density": "others"},
+        "image": {"unit": "image"},
+        "bilinear": {"enlargement": "bilinear"},
+    }
+    assert len({str({**to_values(row.load()), "network": None}) for row in rows.values()}) == 1
+
+
 def test_rows_of_the_rivals_differ_in_the_network_alone() -> None:
     rows = {row.name: row.load() for row in get_table("rivals").rows}
     study = {str({**to_values(config), "network": None}) for config in rows.values()}
@@ -196,7 +208,7 @@ def test_rows_of_one_network_share_a_configuration() -> None:
     assert full == [
         *[("table1", "efnet"), ("table4", "mif"), ("table5", "pce"), ("table6", "rising"), ("table7", "mfad")]
     ]
-    assert len({row.config for _, row in ROWS}) == len({str(to_values(row.load())) for _, row in ROWS}) == 99
+    assert len({row.config for _, row in ROWS}) == len({str(to_values(row.load())) for _, row in ROWS}) == 103
 
 
 def test_wrong_names_and_values() -> None:
