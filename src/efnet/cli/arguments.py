@@ -114,21 +114,76 @@ def add_check_arguments(parser: ArgumentParser) -> None:
     )
 
 
+CALIBRATIONS = ("calibrate_rgb", "calibrate_thermal", "calibrate_rgbt", "calibrate_dataset")
+"""Options that name images which measure the ranges of int8."""
+
+
+def add_calibration_arguments(parser: ArgumentParser) -> None:
+    """Declare the options that name the pairs for int8, and how many of them to use."""
+    add_options(
+        parser,
+        calibrate_rgb="int8: measure ranges of activations on these colour images",
+        calibrate_thermal="and these thermal images",
+        calibrate_rgbt="or these four-channel images, thermal last",
+        calibrate_dataset="or on a data set of this name or YAML file (labels are not read)",
+        calibrate_root="the data set's folder",
+        calibrate_split=("train", "its split"),
+        calibrate_pairs=(32, "at most so many of them"),
+    )
+
+
 def find_check_pairs(args: Namespace) -> tuple[InputPair, ...]:
     """Find the pairs to compare on, spread over all that exist; none if no option names images."""
+    return _spread(_find(args, "check"), args.check_pairs)
+
+
+def find_calibration_pairs(args: Namespace) -> tuple[InputPair, ...]:
+    """Find the pairs that measure the ranges of int8, likewise."""
+    from efnet.data.layouts import open_split
+    from efnet.inference.inputs import InputPair
+
+    if (args.calibrate_dataset is None) != (args.calibrate_root is None):
+        raise InputError("`calibrate_dataset` and `calibrate_root` belong together; give both")
+    found = _find(args, "calibrate")
+    if args.calibrate_dataset is not None:
+        if found:
+            raise InputError("`calibrate_dataset` already names pairs; leave out the other images")
+        try:
+            split = open_split(args.calibrate_dataset, args.calibrate_root, args.calibrate_split)
+        except InputError as error:
+            names = ("dataset", "root", "split")
+            raise error.renamed({name: f"calibrate_{name}" for name in names}) from None
+        found = tuple(InputPair(pair.name, pair.rgb, pair.thermal) for pair in split.pairs if not pair.flip)
+    return _spread(found, args.calibrate_pairs)
+
+
+def _find(args: Namespace, purpose: str) -> tuple[InputPair, ...]:
     from efnet.inference.inputs import find_pairs
 
-    if all(args[name] is None for name in CHECKS):
+    names = {name: f"{purpose}_{name}" for name in ("rgb", "thermal", "rgbt")}
+    if all(args[name] is None for name in names.values()):
         return ()
     try:
-        found = find_pairs(args.check_rgb, args.check_thermal, args.check_rgbt)
+        return find_pairs(*(args[name] for name in names.values()))
     except InputError as error:
-        raise error.renamed({"rgb": "check_rgb", "thermal": "check_thermal", "rgbt": "check_rgbt"}) from None
-    step = -(-len(found) // args.check_pairs)
-    return found[::step]
+        raise error.renamed(names) from None
+
+
+def _spread(found: tuple[InputPair, ...], count: int) -> tuple[InputPair, ...]:
+    return found[:: max(1, -(-len(found) // count))]
+
+
+def words_of(args: Namespace, names: tuple[str, ...]) -> list[str]:
+    """Return options as they were given, for another command that has them."""
+    given = [name for name in names if args[name] is not None]
+    return [word for name in given for word in (option_name(name), str(args[name]))]
 
 
 def check_words(args: Namespace) -> list[str]:
-    """Return the options as they were given, for another command that has them."""
-    names = [name for name in CHECKS if args[name] is not None]
-    return [word for name in (*names, "check_pairs") for word in (option_name(name), str(args[name]))]
+    """Return the options of `add_check_arguments` for another command."""
+    return words_of(args, (*CHECKS, "check_pairs"))
+
+
+def calibration_words(args: Namespace) -> list[str]:
+    """Return the options of `add_calibration_arguments` for another command."""
+    return words_of(args, (*CALIBRATIONS, "calibrate_root", "calibrate_split", "calibrate_pairs"))

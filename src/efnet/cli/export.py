@@ -38,9 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         ),
         precision=(
             "32",
-            "32; 16: weights kept in half precision (onnx, openvino); int8: linear layers (onnx)",
+            "32; 16: weights kept in half precision (onnx, openvino); int8: products in integers, with "
+            "--calibrate-... (onnx, openvino), of networks that cluster tokens linear layers alone (onnx)",
         ),
     )
+    arguments.add_calibration_arguments(parser)
     arguments.add_check_arguments(parser)
 
 
@@ -51,7 +53,7 @@ def run(args: Namespace) -> int:
 
     path = Path(args.out).expanduser()
     check_file_writable("--out", path)
-    check_minima(args, check_pairs=1)
+    check_minima(args, check_pairs=1, calibrate_pairs=1)
     exported = export(
         args.checkpoint,
         out=path,
@@ -61,6 +63,7 @@ def run(args: Namespace) -> int:
         outputs=args.outputs,
         precision=args.precision,
         pairs=[(pair.rgb, pair.thermal) for pair in arguments.find_check_pairs(args)],
+        calibration=[(pair.rgb, pair.thermal) for pair in arguments.find_calibration_pairs(args)],
         on_step=lambda step: print(f"{step} ...", file=sys.__stderr__, flush=True),
         on_loaded=lambda predictor: say_default(args.checkpoint, predictor),
     )

@@ -17,6 +17,7 @@ from efnet.core.errors import InputError
 from efnet.core.shipped import DEFAULT_WEIGHTS
 from efnet.export.export import check_options, export_model
 from efnet.export.formats import Format, Inputs, Outputs, Precision, check_installed
+from efnet.export.quantize import check_calibration
 from efnet.inference.predictor import Predictor
 from efnet.inference.preprocess import ImageLike
 from efnet.inference.runtime import SUFFIXES, is_exported
@@ -47,6 +48,7 @@ def export(
     outputs: Outputs = "logits",
     precision: Precision = "32",
     pairs: Sequence[tuple[ImageLike | None, ImageLike | None]] = (),
+    calibration: Sequence[tuple[ImageLike | None, ImageLike | None]] = (),
     on_step: Callable[[str], None] = lambda step: None,
     on_loaded: Callable[[Predictor], None] = lambda predictor: None,
 ) -> Exported:
@@ -61,6 +63,7 @@ def export(
         outputs: `logits`, `probabilities` or `classes`.
         precision: of the weights: `32`, `16` or `int8`, as far as the format has it.
         pairs: images (rgb, thermal) to compare on; by default generated ones.
+        calibration: images (rgb, thermal) that measure the ranges of `int8`, which needs some.
         on_step: called with the name of each step.
         on_loaded: called with the network before it is exported.
 
@@ -88,9 +91,11 @@ def export(
         predictor = Predictor.from_pretrained(checkpoint, "cpu")
     on_loaded(predictor)
     predictor.size = size or predictor.size
+    model = cast(SegmentationModel, predictor.model)
+    check_calibration(model, chosen, precision, len(calibration))  # before the images are read
     with _quiet():
         report = export_model(
-            cast(SegmentationModel, predictor.model),
+            model,
             path,
             chosen,
             inputs=inputs,
@@ -98,6 +103,7 @@ def export(
             precision=precision,
             size=size,
             pairs=[predictor.prepare(rgb, thermal) for rgb, thermal in pairs],
+            calibration=[predictor.prepare(rgb, thermal) for rgb, thermal in calibration],
             on_step=on_step,
         )
     return Exported(path, report)

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from efnet.core.errors import InputError, one_of
@@ -29,9 +31,10 @@ from efnet.export.formats import (
     trace,
     write_program,
 )
+from efnet.export.quantize import check_calibration
 from efnet.inference.predictor import Predictor
 from efnet.inference.preprocess import Prepared, as_tensors
-from efnet.inference.runtime import SUFFIXES, ExportedModel, load_exported
+from efnet.inference.runtime import SUFFIXES, ExportedModel, as_pixels, load_exported
 from efnet.models.base import MIN_SIZE, SegmentationModel
 from efnet.scenes import render
 
@@ -79,6 +82,7 @@ def export_model(
     precision: Precision = "32",
     size: tuple[int, int] | None = None,
     pairs: Sequence[Prepared] = (),
+    calibration: Sequence[Prepared] = (),
     on_step: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Write a network to a file and compare the file with it.
@@ -92,28 +96,33 @@ def export_model(
         precision: of the weights, see `PRECISIONS`.
         size: height and width of the one pair that the file takes; None: any batch, height and width.
         pairs: pairs to compare on, of that size; empty: generated ones.
+        calibration: pairs that measure the ranges of int8, of that size, see `efnet.export.quantize`.
         on_step: called with the name of each step.
 
     Returns:
         the report: the file's description, and the `Comparison` as `check`.
 
     Raises:
-        InputError: an unknown choice, a size too small, a file that cannot be written or that agrees with
+        InputError: an unknown choice, a size too small, int8 without calibration pairs, a file that cannot be written or that agrees with
             the network on too few pixels.
     """
     one_of(format, get_args(Format), f"format {format!r} is unknown; choose")
     one_of(inputs, get_args(Inputs), f"inputs {inputs!r} are unknown; choose")
     one_of(outputs, get_args(Outputs), f"outputs {outputs!r} are unknown; choose")
     check_options(path, format, precision, size)
+    check_calibration(model, format, precision, len(calibration))
     model = model.cpu().eval()
     deployed = Deployed(model, inputs, outputs)
     about = _describe(deployed, format, precision, size)
+    if calibration:
+        about["calibration_pairs"] = len(calibration)
     on_step("tracing the network")
     program = trace(deployed, size)
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / path.name
-        on_step(f"writing {format}")
-        write_program(program, exported, format, precision, (input_names(model), outputs), about)
+        on_step(f"writing {format}" + (f", ranges from {len(calibration)} pairs" if calibration else ""))
+        feeds = [_feed(deployed, pair) for pair in calibration]
+        write_program(program, exported, format, precision, (input_names(model), outputs), about, feeds)
         if format == "openvino":
             _check_runs(path, exported)
         on_step("comparing the file with the network")
@@ -269,6 +278,14 @@ def _tensors(pairs: Sequence[Prepared], inputs: str) -> tuple[Tensor | None, Ten
     if thermal is not None and inputs == "uint8":
         thermal = (thermal * 255).round() / 255
     return rgb, thermal
+
+
+def _feed(deployed: Deployed, pair: Prepared) -> dict[str, NDArray[np.generic]]:
+    """Return the images of a pair as the file's inputs by name."""
+    images = [image for image in _tensors([pair], deployed.inputs) if image is not None]
+    if deployed.inputs == "uint8":
+        images = [as_pixels(image) for image in images]
+    return {name: image.numpy() for name, image in zip(input_names(deployed.model), images, strict=True)}
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from efnet.core.compat import tracing_any_size
 from efnet.core.errors import InputError
 from efnet.core.files import replacing, write_bytes
+from efnet.export.quantize import Feed, quantize, quantize_dynamically
 from efnet.inference.runtime import METADATA, import_silenced
 from efnet.models.base import SegmentationModel
 
@@ -43,10 +44,10 @@ SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2
 
 PRECISIONS: dict[Format, tuple[Precision, ...]] = {
     "onnx": ("32", "16", "int8"),
-    "openvino": ("32", "16"),
+    "openvino": ("32", "16", "int8"),
     "torch": ("32",),
 }
-"""Precisions of each format. 16: weights stored in half precision; int8: linear layers in integers."""
+"""Precisions of each format. 16: weights stored in half precision; int8: products in integers."""
 
 OPSET = 20
 """The newest operator set of ONNX that both ONNX Runtime and OpenVINO implement fully."""
@@ -178,10 +179,12 @@ def write_program(
     precision: Precision,
     names: tuple[list[str], str],
     about: dict[str, Any],
+    calibration: Sequence[Feed] = (),
 ) -> None:
     """Write a program of `trace` to one file (OpenVINO: two, `.xml` and `.bin`), whole or not at all.
 
     `names` are those of the inputs and of the output; `about` is the description inside the file.
+    `calibration` gives int8 its ranges; without any, only linear layers of ONNX files become integer ones.
     """
     text = json.dumps(about, ensure_ascii=False)
     if format == "torch":
@@ -191,15 +194,13 @@ def write_program(
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         _save_onnx(program, plain, names, text)
+        if precision == "int8":
+            quantize(plain, calibration) if calibration else quantize_dynamically(plain)
         if format == "openvino":
             _write_openvino(plain, path, precision, text)
             return
         if precision == "16":
             _halve_weights(plain)
-        elif precision == "int8":
-            quantization: Any = importlib.import_module("onnxruntime.quantization")
-            operators, integers = ["MatMul", "Gemm"], quantization.QuantType.QInt8
-            quantization.quantize_dynamic(plain, plain, op_types_to_quantize=operators, weight_type=integers)
         write_bytes(path, plain.read_bytes())
 
 

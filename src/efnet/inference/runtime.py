@@ -105,11 +105,7 @@ class ExportedModel(nn.Module):
                 "again for any size, or leave out tiles, test-time augmentation and other sizes"
             )
         if self.inputs == "uint8":
-            pixels = [(image * 255).round().to(torch.uint8) for image in images]
-            images = [
-                image[:, 0] if image.shape[1] == 1 else image.permute(0, 2, 3, 1).contiguous()
-                for image in pixels
-            ]
+            images = [as_pixels(image) for image in images]
         if self.fixed_size is None:
             scores = self.infer(images)
         else:
@@ -122,6 +118,12 @@ class ExportedModel(nn.Module):
     def infer(self, images: list[Tensor]) -> Tensor:
         """Run the file on images in the form it takes."""
         raise NotImplementedError
+
+
+def as_pixels(image: Tensor) -> Tensor:
+    """Return images (B, 3, H, W) or (B, 1, H, W) in [0, 1] as uint8 (B, H, W, 3) or (B, H, W)."""
+    pixels = (image * 255).round().to(torch.uint8)
+    return pixels[:, 0] if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()
 
 
 class OnnxModel(ExportedModel):
