@@ -10,7 +10,7 @@ import torch
 from efnet.cli.main import main
 from efnet.core.errors import InputError
 from efnet.inference.predictor import Predictor
-from efnet.inference.runtime import load_exported
+from efnet.inference.runtime import choose_providers, engine_cache, load_exported
 
 
 def test_no_such_file(tmp_path) -> None:
@@ -129,3 +129,64 @@ def test_bad_predict_options(tmp_path, capsys, options: list[str], message: str)
     words = ["--checkpoint", str(tmp_path), "--rgbt", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
     assert main(["predict", *words, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+
+
+def test_providers_of_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """By the lists that onnxruntime and onnxruntime-gpu report."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    everything = [TENSORRT, CUDA, CPU]
+    assert choose_providers("cpu", everything) == [CPU]
+    assert choose_providers("auto", ["AzureExecutionProvider", CPU]) == [CPU]
+    assert choose_providers("auto", everything) == [(CUDA, {"device_id": 0}), CPU]
+    assert choose_providers("cuda:1", [CUDA, CPU]) == [(CUDA, {"device_id": 1}), CPU]
+    first, *others = choose_providers("cuda", everything)
+    assert others == [(CUDA, {"device_id": 0}), CPU]
+    assert first[0] == TENSORRT
+    assert first[1]["device_id"] == 0
+    assert first[1]["trt_engine_cache_path"] == str(engine_cache()) == str(tmp_path / "efnet" / "tensorrt")
+    with pytest.raises(InputError, match=r"device 'cuda': .* runs on the CPU alone; install onnxruntime-gpu"):
+        choose_providers("cuda", [CPU])
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "precision", "message"),
+    [
+        ("a.onnx", "cuda", "32", r"install onnxruntime-gpu in place of onnxruntime, or use `device` cpu"),
+        ("a.onnx", "gpu", "32", r"device 'gpu' is unknown"),
+        ("a.onnx", "cpu", "bf16", r"precision 'bf16': that of a .onnx file was chosen when it was exported"),
+        ("a.pt2", "cuda", "32", r".pt2 files run on the CPU here, .onnx files also by CUDA"),
+        ("a.xml", "cuda:0", "32", r".xml files run on the CPU here"),
+    ],
+)
+def test_a_device_or_precision_that_a_runtime_lacks(
+    tmp_path, monkeypatch, name: str, device: str, precision: str, message: str
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: [CPU])
+    (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=message):
+        Predictor.from_pretrained(tmp_path / name, device, precision)
+
+
+def test_a_cuda_provider_that_cannot_start_is_an_error(tmp_path, monkeypatch) -> None:
+    """onnxruntime-gpu lists its provider without a driver too, and then falls back to the CPU."""
+    runtime = pytest.importorskip("onnxruntime")
+    asked: list[object] = []
+
+    class Session:
+        def __init__(self, path: str, options: object, providers: list[object]) -> None:
+            asked.extend(providers)
+
+        def get_providers(self) -> list[str]:
+            return [CPU]
+
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(runtime, "InferenceSession", Session)
+    (tmp_path / "a.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match=r"ONNX Runtime cannot use its CUDA provider here"):
+        load_exported(tmp_path / "a.onnx", device="cuda")
+    assert asked == [(CUDA, {"device_id": 0}), CPU]

@@ -103,8 +103,8 @@ def export_model(
         the report: the file's description, and the `Comparison` as `check`.
 
     Raises:
-        InputError: an unknown choice, a size too small, int8 without calibration pairs, a file that cannot be written or that agrees with
-            the network on too few pixels.
+        InputError: an unknown choice, a size too small, int8 without calibration pairs, a file that cannot be
+            written or that agrees with the network on too few pixels.
     """
     one_of(format, get_args(Format), f"format {format!r} is unknown; choose")
     one_of(inputs, get_args(Inputs), f"inputs {inputs!r} are unknown; choose")

@@ -29,7 +29,7 @@ QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "Concat")
 
 
 def clusters_tokens(model: SegmentationModel) -> bool:
-    """Return whether a network clusters tokens: its clusters depend on differences that 8 bits do not keep."""
+    """Return whether a network clusters tokens, by differences that 8 bits do not keep."""
     return any(isinstance(part, DBTC) for part in model.modules())
 
 
@@ -51,8 +51,8 @@ def check_calibration(model: SegmentationModel, format: str, precision: str, pai
             )
         if pairs:
             raise InputError(
-                f"{model.name} clusters tokens: int8 is for its linear layers alone, whose ranges are measured "
-                "while the file runs; leave the calibration pairs out"
+                f"{model.name} clusters tokens: int8 is for its linear layers alone, whose ranges are "
+                "measured while the file runs; leave the calibration pairs out"
             )
     elif not pairs:
         raise InputError(

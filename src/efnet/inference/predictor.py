@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Self
 
-from efnet.core.devices import Precision, check_precision, pick_device
+from efnet.core.devices import Precision, pick_device
 from efnet.core.errors import InputError
 from efnet.core.shipped import DEFAULT_WEIGHTS
 from efnet.data.false_color import palette_scale
@@ -39,7 +39,8 @@ class Predictor(Engine):
 
     Args:
         model: what `efnet.create_model` makes; it is moved to the device and set to evaluation mode.
-        device: `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:1`.
+        device: `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:1`. An exported file runs where
+            `load_exported` put it.
         precision: `32`, or `bf16` for autocast to bfloat16 (distances stay float32).
 
     Raises:
@@ -59,12 +60,8 @@ class Predictor(Engine):
             )
         if isinstance(model, ExportedModel):
             if device not in ("auto", "cpu"):
-                raise InputError(f"device {device!r}: exported files run on the CPU here; use `device` cpu")
-            if check_precision(precision) != "32":
-                raise InputError(
-                    f"precision {precision!r}: that of an exported file was chosen when it was exported"
-                )
-            device = "cpu"
+                raise InputError(f"device {device!r}: an exported file gets its device when it is loaded")
+            device = "cpu"  # of images and scores
         place = pick_device(device)
         super().__init__(model.to(place).eval(), model.classes, place, precision, model.input.size)
         self.thermal_scale = model.input.thermal_scale
@@ -115,7 +112,7 @@ class Predictor(Engine):
         """
         # `torch` runs checkpoints too.
         if is_exported(path_or_hub_id) or runtime not in (None, "torch"):
-            return cls(load_exported(path_or_hub_id, runtime), device=device, precision=precision)
+            return cls(load_exported(path_or_hub_id, runtime, device, precision), precision=precision)
         model = load_checkpoint(
             path_or_hub_id,
             revision=revision,

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.classes import ClassSet
+from efnet.core.devices import check_precision
 from efnet.core.errors import InputError, one_of
 from efnet.core.safe_parse import parse_json
 from efnet.inference.vetting import load_program
@@ -55,7 +58,7 @@ _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 class ExportedModel(nn.Module):
-    """A network in a file, on the CPU.
+    """A network in a file. Its images and scores are on the CPU, wherever the file runs.
 
     `about` is the description in the file; `config`, `name`, `architecture` and `training_summary` are those
     of the network. Raises InputError if `efnet export` did not write the description.
@@ -126,20 +129,62 @@ def as_pixels(image: Tensor) -> Tensor:
     return pixels[:, 0] if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()
 
 
-class OnnxModel(ExportedModel):
-    """A file that ONNX Runtime runs."""
+_CPU = "CPUExecutionProvider"
 
-    def __init__(self, path: Path) -> None:
+
+def engine_cache() -> Path:
+    """Return the folder where TensorRT keeps its engines: `efnet/tensorrt` in the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "efnet" / "tensorrt"
+
+
+def choose_providers(device: str, available: Sequence[str]) -> list[str | tuple[str, dict[str, Any]]]:
+    """Return the providers of ONNX Runtime for a device, the first choice first.
+
+    `cuda` is TensorRT's provider where ONNX Runtime has it, then CUDA's, which runs what TensorRT does not
+    take. `auto` is CUDA's alone, since TensorRT builds an engine for minutes, or else the CPU's. Raises
+    InputError if ONNX Runtime has no provider for the device.
+    """
+    cuda, tensorrt = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+    if device == "cpu" or (device == "auto" and cuda not in available):
+        return [_CPU]
+    if cuda not in available:
+        raise InputError(
+            f"device {device!r}: the ONNX Runtime that is installed runs on the CPU alone; install "
+            "onnxruntime-gpu in place of onnxruntime, or use `device` cpu"
+        )
+    number = {"device_id": int(device.partition(":")[2] or 0)}
+    chosen: list[str | tuple[str, dict[str, Any]]] = [(cuda, number), _CPU]
+    if device != "auto" and tensorrt in available:
+        cache = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engine_cache())}
+        chosen.insert(0, (tensorrt, {**number, **cache}))
+    return chosen
+
+
+class OnnxModel(ExportedModel):
+    """A file that ONNX Runtime runs, on the CPU or by its CUDA or TensorRT provider."""
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
         runtime = _package("onnx")
+        providers = choose_providers(device, runtime.get_available_providers())
+        on_gpu = len(providers) > 1
+        if on_gpu and hasattr(runtime, "preload_dlls"):
+            runtime.preload_dlls()  # CUDA's libraries from the packages that PyTorch brings
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # its exceptions have no common type
             raise InputError(
                 f"{path}: ONNX Runtime cannot read it ({_line(error)}); export it again"
             ) from error
+        # A provider whose libraries are absent is left out without an error.
+        if device.startswith("cuda") and self._session.get_providers()[0] == _CPU:
+            raise InputError(
+                f"device {device!r}: ONNX Runtime cannot use its CUDA provider here (a driver or a library is "
+                "missing); use `device` cpu"
+            )
         super().__init__(path, _parsed(path, self._session.get_modelmeta().custom_metadata_map.get(METADATA)))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -154,11 +199,12 @@ class OnnxModel(ExportedModel):
 
 
 class OpenVINOModel(ExportedModel):
-    """A file that OpenVINO runs."""
+    """A file that OpenVINO runs, in float32 or, with precision `bf16`, in bfloat16."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, precision: str = "32") -> None:
         runtime = _package("openvino")
-        settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+        hint = "bf16" if precision == "bf16" else "f32"
+        settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": hint}
         core = runtime.Core()
         try:
             model = core.read_model(str(path))
@@ -201,11 +247,23 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def load_exported(path: str | os.PathLike[str], runtime: Runtime | None = None) -> ExportedModel:
+def load_exported(
+    path: str | os.PathLike[str],
+    runtime: Runtime | None = None,
+    device: str = "cpu",
+    precision: str = "32",
+) -> ExportedModel:
     """Load a file that `efnet export` wrote: `.onnx`, `.xml` (with its `.bin` beside it) or `.pt2`.
 
-    `runtime` runs it; None: what the suffix says. Raises InputError: no such file, not one of ours, a runtime
-    that does not run it or is not installed.
+    Args:
+        path: the file.
+        runtime: runs it; None: what the suffix says.
+        device: `cpu`, or for ONNX Runtime `cuda`, `cuda:1` or `auto`, see `choose_providers`.
+        precision: `32`, or for OpenVINO `bf16`: computed in bfloat16 whatever the file's weights are.
+
+    Raises:
+        InputError: no such file, not one of ours, a runtime that does not run it or is not installed, or that
+            lacks the device or the precision.
     """
     path = Path(path).expanduser()
     suffix = path.suffix.lower()
@@ -220,8 +278,24 @@ def load_exported(path: str | os.PathLike[str], runtime: Runtime | None = None) 
         raise InputError(f"{path}: no such file; write it with efnet export")
     if suffix == ".xml" and not path.with_suffix(".bin").is_file():
         raise InputError(f"{path}: its weights {path.with_suffix('.bin').name} are not beside it; copy both")
-    kinds_of = {"torch": TorchProgram, "onnx": OnnxModel, "openvino": OpenVINOModel}
-    return kinds_of[runtime](path).eval()
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+        raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:1")
+    if runtime != "onnx" and device not in ("auto", "cpu"):
+        raise InputError(
+            f"device {device!r}: {suffix} files run on the CPU here, .onnx files also by CUDA; use `device` "
+            "cpu"
+        )
+    if check_precision(precision) != "32" and runtime != "openvino":
+        raise InputError(
+            f"precision {precision!r}: that of a {suffix} file was chosen when it was exported; only "
+            "OpenVINO computes in bf16 on demand"
+        )
+    model: ExportedModel
+    if runtime == "onnx":
+        model = OnnxModel(path, device)
+    else:
+        model = OpenVINOModel(path, precision) if runtime == "openvino" else TorchProgram(path)
+    return model.eval()
 
 
 def check_runtime(runtime: str) -> Runtime:
