@@ -10,6 +10,7 @@ CHECK = "data check --dataset mfnet --root mfnet"
 OWN = "data check --dataset folders --root own"
 SCORE = "score --predictions maps --dataset mfnet --root mfnet"
 PACK = "data pack --dataset mfnet --root mfnet --out packed"
+VIEW = "data view --dataset mfnet --root mfnet --out page.html"
 EVALUATE = "evaluate --checkpoint model --dataset mfnet --root mfnet --workers 0 --device cpu"
 IMAGE, LABEL, MAP = "mfnet/images/00003D.png", "mfnet/labels/00003D.png", "maps/00003D.png"
 YAML = "own/dataset.yaml"
@@ -200,6 +201,9 @@ CASES = [
         line=OWN,
     ),
     Case("two images of one stem", OWN, ("x1.jpg", "same stem", "keep one"), holds("own/rgb/x1.jpg", b"")),
+    Case("viewing an unknown split", f"{VIEW} --split probe", ("'probe'", "it has")),
+    Case("viewing with an impossible likeness", f"{VIEW} --near 2", ("--near 2", "at most 1")),
+    Case("no such public set", "data info imagenet", ("'imagenet'", "there are mfnet, pst900")),
     Case("packing no split", f"{PACK} --split ,", ("--split is empty", "name at least one")),
     Case("packing an unknown split", f"{PACK} --split probe", ("'probe'", "it has")),
     Case(

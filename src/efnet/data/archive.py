@@ -292,7 +292,8 @@ def tar_of(path: Path) -> Path | None:
 
 def file_of(path: Path) -> Path:
     """Return the file of which a path means a page or channels (`stack.tif/2`); else the path itself."""
-    return next((part for part in (path, *path.parents[:2]) if part.is_file()), path)
+    # Not pathlib's `is_file`: it raises for a name that is too long.
+    return next((part for part in (path, *path.parents[:2]) if os.path.isfile(part)), path)  # noqa: PTH113
 
 
 def file_bytes(path: Path) -> bytes:

@@ -7,6 +7,7 @@ with a page it is `scene.tif/2/bands=4`. Behind colour, `;white=1023` gives the 
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +67,7 @@ class Bands:
 def bands_of(path: Path) -> tuple[Path, Bands | None]:
     """Separate a file and the channels of it that a path means; other paths have none."""
     match = _PART.fullmatch(path.name)
-    if match is None or path.is_file():
+    if match is None or os.path.isfile(path):  # noqa: PTH113 - pathlib's raises for a name too long
         return path, None
     return path.parent, Bands(tuple(map(int, match[1].split(","))), int(match[2]) if match[2] else None)
 
