@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -167,7 +167,8 @@ def score_official(table: ExperimentTable, args: Namespace, plan: Plan) -> int:
     from efnet.studies.experiments.official import official_markdown, official_values, run_official
     from efnet.training.logs import Reporter
 
-    training = {"init": [], "recipe": None, "model": None, "epochs": None, "minutes": None, "size": None}
+    training: dict[str, Any] = {"init": [], "recipe": None, "model": None, "epochs": None}
+    training |= {"minutes": None, "size": None}
     training |= {"seeds": [0], "budget": "full"}
     given = [f"--{name}" for name, default in training.items() if getattr(args, name) != default]
     if given:

@@ -30,7 +30,7 @@ def kept(count: int, share: float) -> int:
     return (count * part.numerator + part.denominator - 1) // part.denominator
 
 
-class Readings(TypedDict):
+class Readings(TypedDict, total=False):
     """Readings of equations 1 and 2, as of `NetworkOptions`."""
 
     distance: Distance

@@ -104,7 +104,7 @@ class TokenStage(nn.Module):
         super().__init__()
         before, width = config.widths[stage - 1 : stage + 1]
         self.dbtc: DBTC | AveragePooling = (
-            DBTC(before, width, config.neighbors, config.keep, position, tau, **(readings or {}))
+            DBTC(before, width, config.neighbors, config.keep, position, tau, **(readings or Readings()))
             if merging == "dbtc"
             else AveragePooling(before, width)
         )

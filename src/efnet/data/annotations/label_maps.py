@@ -34,7 +34,8 @@ from efnet.data.annotations.shapes import Exported, Shapes
 from efnet.data.convert import Output, Tasks, write_description
 from efnet.data.images import IMAGE_SUFFIXES, read_header, read_label
 from efnet.data.layouts.folders import FILE_NAME, Description
-from efnet.data.layouts.listing import ImageFolder, composed, natural_key
+from efnet.data.layouts.listing import ImageFolder
+from efnet.data.layouts.patterns import composed, natural_key
 
 SKIP = "skip"
 """Target in a class map of regions that are not drawn."""
