@@ -177,5 +177,5 @@ def test_real_pairs_with_the_weights_that_come_with_the_package(samples, tmp_pat
     ]
     assert main(words) == 0
     times, _ = read_video(given[0])
-    assert len(read_video(out)[0]) == len(times) == len(list(maps.iterdir()))
+    assert len(read_video(out)[0]) == len(times) == len(list(maps.glob("*.png")))
     assert "damaged" not in capsys.readouterr().out
