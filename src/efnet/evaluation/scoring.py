@@ -24,9 +24,11 @@ from efnet.data.pairs import PairSet
 from efnet.data.verify import verify
 from efnet.evaluation.evaluate import check_classes
 from efnet.evaluation.evaluate import evaluate as tally_split
+from efnet.evaluation.intervals import add_evidence
 from efnet.evaluation.metrics import Tally
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.report import Report, build_report, headline
+from efnet.evaluation.resampling import Resampling
 from efnet.inference.engine import TTA
 from efnet.inference.missing_cameras import MissingPolicy, check_missing
 from efnet.inference.predictor import Predictor
@@ -48,6 +50,12 @@ class Evaluation:
         """Mean intersection over union of the classes that the protocol averages."""
         value: float | None = self.report["miou"]
         return value
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % bootstrap interval of `miou` over the images; None where there is none."""
+        bounds = self.report["interval"]["miou"]
+        return None if bounds is None else (bounds[0], bounds[1])
 
     @property
     def macc(self) -> float | None:
@@ -194,12 +202,13 @@ def evaluate(
                 batch_size=batch_size,
                 workers=min(workers, len(pairset)),
                 tta=tta,
+                boundaries=True,
                 progress=bar,
             )
     except InputError:
         verify(pairset)  # a damaged file stopped the run: report every damaged file
         raise
-    return Evaluation(build_report(tally, circumstances), tally)
+    return Evaluation(add_evidence(build_report(tally, circumstances), tally, Resampling()), tally)
 
 
 def _input_size(size: tuple[int, int] | str) -> tuple[int, int] | None:
