@@ -11,6 +11,9 @@ SCENES = "data synthesize --out scenes --train 1 --val 0 --test 0 --size 64x64 -
 LABEL = "pseudo-label --checkpoint model --rgb rgb --thermal thermal --out out"
 SPLIT = "data convert --to folders --root mfnet --out out"
 INDEX = "data convert --to index --root maps --out out"
+ANNOTATED = "data convert --to index --annotations a.json --root own --out out"
+SHAPES = '{"shapes": [], "imagePath": "z.jpg", "imageWidth": 4, "imageHeight": 4}'
+DOUBT = "data issues --checkpoint model --dataset mfnet --root mfnet --out out --device cpu"
 EXPORT = "export --checkpoint model --format torch --out x.pt2"
 EXPLAIN = "explain --checkpoint model --rgb rgb/a.png --thermal thermal/a.png --out out"
 SERVE = "serve --checkpoint model --port 0 --device cpu"
@@ -217,7 +220,30 @@ CASES = [
         holds("mfnet/images/00003D.png", pictures.COLOUR),
         leaves=("out", "out/*", "out/*/*", *MARKED),
     ),
-    Case("converting to what is none", SPLIT.replace("folders", "coco"), ("--to", "folders")),
+    Case("converting to what is none", SPLIT.replace("folders", "voc"), ("--to", "folders")),
+    Case("annotations cut off", ANNOTATED, ("a.json", "not valid JSON", "again"), holds("a.json", "{")),
+    Case("annotations of an unknown tool", ANNOTATED, ("a.json", "LabelMe, COCO"), holds("a.json", "{}")),
+    Case("annotations that are missing", ANNOTATED, ("a.json", "no such file")),
+    Case(
+        "annotations of an image that is missing",
+        ANNOTATED,
+        ("z.jpg", "no such image"),
+        holds("a.json", SHAPES),
+        leaves=("out", "out/dataset.yaml", "out/train.txt", *MARKED),
+    ),
+    Case(
+        "label maps to a file that is there",
+        "data convert --to coco --root maps --dataset mfnet --out a.json",
+        ("a.json", "exists", "--overwrite"),
+        holds("a.json", "{}"),
+    ),
+    Case(
+        "doubting a label that is empty",
+        DOUBT,
+        ("00003D.png", "is empty"),
+        holds("mfnet/labels/00003D.png", b""),
+    ),
+    Case("doubting with a border below none", f"{DOUBT} --border -1", ("--border -1", "0 or more")),
     Case(
         "converting labels of other colours",
         INDEX,

@@ -32,6 +32,7 @@ COMMANDS = {
     "data view": ("data_view.View", "write one page of a data set: pictures, classes, light, duplicates"),
     "data info": ("data_view.Info", "show home page, licence and layout of a public data set"),
     "data convert": ("data.Convert", "bring a data set into another layout"),
+    "data issues": ("label_issues", "rank pairs by how much a network doubts their labels"),
     "data pack": ("data.Pack", "pack a data set into tar files"),
     "data synthesize": ("data.Synthesize", "generate RGB-thermal street scenes"),
     "convert-weights": ("convert_weights", "make a checkpoint from a file of a paper's authors"),

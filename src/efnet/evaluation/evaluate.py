@@ -127,7 +127,7 @@ def evaluate(
     fault: InputError | None = None
     calls = 0
     try:
-        for numbers, batch in zip(work.batches, _batches(items, engine, work, workers), strict=True):
+        for numbers, batch in zip(work.batches, batches(items, engine, work, workers), strict=True):
             sizes = [tally.scored_size(label.shape) for _, label in batch]
             predictions = engine.run(
                 [prepared for prepared, _ in batch], probe is not None, sizes=sizes, tta=tta
@@ -201,8 +201,8 @@ class _Entries(Dataset[Entry | InputError]):
         return prepared, sample.label
 
 
-def _batches(items: PairDataset, engine: Engine, work: Work, workers: int) -> Iterator[list[Entry]]:
-    """This process's batches in the order of the split. Raises InputError: a pair cannot be read."""
+def batches(items: PairDataset, engine: Engine, work: Work, workers: int) -> Iterator[list[Entry]]:
+    """Yield this process's batches in the order of the split. Raises InputError: a pair cannot be read."""
     loader: DataLoader[Entry | InputError] = DataLoader(
         _Entries(items, engine.preparation),
         batch_sampler=work.batches,
