@@ -14,7 +14,7 @@ from PIL import Image
 import efnet
 from efnet.cli.main import main
 from efnet.core.errors import InputError
-from efnet.export.export import Comparison, check_agreement, compare
+from efnet.export.export import Comparison, check_agreement, compare, export_model
 from efnet.inference.runtime import load_exported
 from efnet.inference.tiles import Tiling
 from efnet.models.base import InputSpec, SegmentationModel
@@ -124,3 +124,26 @@ def test_blocks_of_the_page_run(folder, monkeypatch) -> None:
         names: dict = {}
         exec(compile(block, f"deploy.md, block {number}", "exec"), names)
         assert names["classes"].shape == (96, 128)
+
+
+CONVOLUTIONAL = [
+    *("eaefnet", "eaefnet50", "eaefnet_pst900", "egfnet", "feanet", "gmnet", "lasnet", "mdrnet", "pstnet"),
+    *("rsfnet", "rtfnet50", "rtfnet152", "sfafma", "sgfnet"),
+]
+"""Networks from other papers without attention over tokens. `mfnet` is tested above."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_onnx_of_every_convolutional_network_agrees(name: str, tmp_path: Path) -> None:
+    """On a size that needs no padding, in float32."""
+    torch.manual_seed(0)
+    network = create_model(name, num_classes=4).eval()
+    network.input = InputSpec(size=(64, 96))
+    export_model(network, tmp_path / "network.onnx", "onnx", size=(64, 96))
+    exported = load_exported(tmp_path / "network.onnx")
+    images = torch.rand(1, 3, 64, 96), torch.rand(1, 1, 64, 96)
+    with torch.no_grad():
+        ours, theirs = network(*images), exported(*images)
+    difference = (ours - theirs).abs().max() / ours.abs().max()
+    assert float(difference) < 1e-3

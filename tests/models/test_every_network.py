@@ -206,9 +206,16 @@ def test_one_exported_program_serves_every_size() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efnet_tiny", "segformer_b0", "cmx_b0", "tuni_t", *LARGE])
 def test_one_exported_program_of_the_others(name: str) -> None:
-    if name in SIZES:
-        pytest.skip("takes no small image")
+    if name == "mmsmcnet":
+        pytest.skip("takes one size alone")
     check_program(efnet.create_model(name, 3))
+
+
+def test_the_refusal_names_the_least_size_that_is_taken() -> None:
+    """Images below 64 pixels are padded to 64, those of 32 are not."""
+    with pytest.raises(InputError, match="sgfnet needs images of 33x33 or more"):
+        sketch("sgfnet")(*images(32, 96))
+    assert sketch("sgfnet")(*images(33, 33)).shape == (1, 9, 33, 33)
 
 
 @pytest.mark.parametrize(("name", "size"), [("mmsmcnet", (480, 632)), ("sgfnet", (32, 96))])

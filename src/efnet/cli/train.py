@@ -40,11 +40,13 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
         _read_config(str(folder.config))
         files = [str(folder.config), *files]
     else:
-        configs = map(_read_config, reversed(files))
+        configs = [_read_config(file) for file in reversed(files)]
         listed = next((str(config["recipe"]) for config in configs if config.get("recipe")), None)
+        networks = [(config.get("network") or {}).get("name") for config in configs]
+        given = [*reversed(_take(words, "--network.name")[0]), *filter(None, networks)]
         if named and listed and named != listed:
             raise InputError(f"--recipe {named}, but the file given with --config says recipe: {listed}")
-        recipe = get_recipe(named or listed or TrainConfig().recipe)
+        recipe = get_recipe(named or listed or TrainConfig().recipe, next(iter(given), None))
         parser.set_defaults(flatten(dataclasses.asdict(recipe)))
     # Files come first wherever the user put them, so that options override them.
     args: Namespace = parser.instantiate(parser.parse_args([*(f"--config={file}" for file in files), *words]))

@@ -74,6 +74,9 @@ class AugmentConfig:
     Attributes:
         flip: probability of mirroring left to right.
         scale: range of the random scale; 1 is the size that evaluation uses (the image resized to `size`).
+        scale_steps: the random scale is one of these instead, each within `scale` (CMX).
+        borders: each border moves inwards by up to this share of its side before the image is resized
+            (RTFNet); then `scale` has to be 1 and the crop follows no rare class.
         brightness: RGB is multiplied by a factor from 1 - brightness to 1 + brightness.
         contrast: likewise, the distance from the mean grey.
         saturation: likewise, the distance from each pixel's grey.
@@ -100,6 +103,8 @@ class AugmentConfig:
     rare_crop: float = 0.0
     drop_rgb: float = 0.0
     drop_thermal: float = 0.0
+    scale_steps: tuple[float, ...] = ()
+    borders: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("flip", "rare_crop", "drop_rgb", "drop_thermal"):
@@ -111,6 +116,12 @@ class AugmentConfig:
             raise InputError(f"{both}: the two are never dropped at once, {remedy}")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise InputError(f"augment.scale is {self.scale}; give two positive numbers, low <= high")
+        if not all(self.scale[0] <= step <= self.scale[1] for step in self.scale_steps):
+            raise InputError(f"augment.scale_steps is {self.scale_steps}; give scales within {self.scale}")
+        if not 0 <= self.borders < 0.5:
+            raise InputError(f"augment.borders is {self.borders}; give a share from 0, below 0.5")
+        if self.borders and (tuple(self.scale) != (1, 1) or self.rare_crop):
+            raise InputError("augment.borders goes with `augment.scale` 1,1 and `augment.rare_crop` 0")
         for name in (
             "brightness",
             "contrast",
@@ -150,6 +161,12 @@ class Window:
         length = min(size, max(1, round(size * scale)))
         return cls(0, source, int(rng.integers(0, size - length + 1)), length)
 
+    @classmethod
+    def inwards(cls, source: int, size: int, share: float, rng: np.random.Generator) -> Window:
+        """Draw a window both ends of which move inwards by whole pixels, up to a share of the axis."""
+        first, last = rng.integers(0, int(source * share) + 1, size=2)
+        return cls(float(first), float(source - last), 0, size)
+
     @property
     def slice(self) -> slice:
         """Filled part of the output."""
@@ -174,14 +191,19 @@ def augment(
     odds of each class as the focus of a crop (`rare_crop`); None: equal.
     """
     # Separate generators: switching one of these on leaves all other draws as they are.
-    focus_rng, thermal_rng, drop_rng = rng.spawn(3)
+    focus_rng, thermal_rng, drop_rng, border_rng = rng.spawn(4)
     if rng.random() < config.flip:
         sample = mirror(sample)
     scale = rng.uniform(*config.scale)
+    if config.scale_steps:
+        scale = config.scale_steps[int(border_rng.integers(len(config.scale_steps)))]
     focus = _draw_focus(sample.label, config.rare_crop, class_odds, focus_rng)
     height, width = sample.thermal.shape
     rows = Window.draw(height, size[0], scale, rng, focus[0])
     columns = Window.draw(width, size[1], scale, rng, focus[1])
+    if config.borders:
+        rows = Window.inwards(height, size[0], config.borders, border_rng)
+        columns = Window.inwards(width, size[1], config.borders, border_rng)
     matrix = color_matrix((config.brightness, config.contrast, config.saturation, config.hue), rng)
     result = crop(sample, rows, columns, size)
     filled = (rows.slice, columns.slice)

@@ -95,6 +95,8 @@ class NetworkConfig(NetworkOptions, _Preset):
 
     drop_path: float = 0.0
     """Stochastic depth; the paper names none."""
+    mix_pairs: bool = False
+    """Whether eaefnet* exchanges gates among the pairs of a batch in training, as its authors' code does."""
     checkpoint_activations: bool = False
     """Recompute the blocks' activations in the backward pass: less memory, more time, same gradients."""
     init: str | None = None
@@ -114,6 +116,10 @@ class LossConfig:
     """Weight of the cross-entropy (section III-B)."""
     dice: float = 0.0
     """Weight of the soft Dice term."""
+    dice_over: Literal["present", "all"] = "present"
+    """Classes of the mean: present ones, or all, where absent ones count zero (FEANet, EAEFNet)."""
+    heads: bool = False
+    """Apply the loss to each output of eaefnet* and sum, as their authors do; else to the main output."""
     lovasz: float = 0.0
     """Weight of the Lovasz-softmax term."""
     ohem: float | None = None
@@ -133,6 +139,7 @@ class LossConfig:
             raise InputError(
                 "loss.cross_entropy, loss.dice and loss.lovasz are all 0; give one of them a weight"
             )
+        require_choice("loss.dice_over", self.dice_over, ("present", "all"))
         ohem, least, smoothing = self.ohem, self.ohem_least, self.label_smoothing
         is_probability = ohem is None or 0 < ohem < 1
         _require("loss.ohem", ohem, is_probability, "a probability between 0 and 1, or null for none")
@@ -147,8 +154,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (section III-B)."""
+    """AdamW (section III-B), or descent as of older networks."""
 
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """adamw; or sgd, with momentum 0.9 and a decay that is part of the gradient and on all parameters."""
     lr: float = 6e-5
     """Base learning rate (section III-B)."""
     weight_decay: float = 0.01
@@ -163,6 +172,7 @@ class OptimizerConfig:
     """The run ends after this many steps in succession, or an epoch, without finite loss and gradient."""
 
     def __post_init__(self) -> None:
+        require_choice("optimizer.kind", self.kind, ("adamw", "sgd"))
         _require_least("optimizer.", self, 1, "max_skipped")
         for name in ("lr", "fresh_lr"):
             rate = getattr(self, name)
@@ -185,8 +195,14 @@ class ScheduleConfig:
     """Linear rise from zero at the start; at most a tenth of the epochs."""
     power: float = 0.9
     """Power of the polynomial decay to zero."""
+    from_start: bool = False
+    """Count the polynomial decay from the first step, not from the end of the warm-up (CMX)."""
+    gamma: float | None = None
+    """Factor of the rate after each epoch, in place of the polynomial decay; null: that."""
 
     def __post_init__(self) -> None:
+        factor = self.gamma is None or 0 < self.gamma <= 1
+        _require("schedule.gamma", self.gamma, factor, "a factor above 0, at most 1, or null")
         _require_least("schedule.", self, 1, "epochs")
         _require_least("schedule.", self, 0, "warmup_epochs", "power")
 
@@ -330,6 +346,8 @@ class TrainConfig:
         _require_least("", self, 0, "seed")
         _require("seed", self.seed, self.seed < 2**63, "less than 2**63")
         check_precision(self.precision)
+        if self.optimizer.kind == "sgd" and self.parallel.strategy == "fsdp":
+            raise InputError("optimizer.kind sgd goes with `parallel.strategy` ddp; fsdp shards adamw alone")
         for modality in ("rgb", "thermal"):
             name = f"drop_{modality}"
             if self.network.modality == modality and getattr(self.augment, name) > 0:
@@ -375,10 +393,14 @@ def _strengthen(base: TrainConfig) -> TrainConfig:
 RECIPES = {"paper": TrainConfig, "scratch": scratch, "strong": strong, "strong-scratch": strong_scratch}
 
 
-def get_recipe(name: str) -> TrainConfig:
-    """Return the recipe of that name; raises InputError if there is none."""
+def get_recipe(name: str, network: str | None = None) -> TrainConfig:
+    """Return the recipe of that name, `authors` of a `network`; raises InputError if there is none."""
+    if name == "authors":
+        from efnet.training.authors import authors_recipe
+
+        return authors_recipe(network)
     if name not in RECIPES:
-        raise InputError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+        raise InputError(f"no recipe {name!r}; there are {', '.join([*RECIPES, 'authors'])}")
     return RECIPES[name]()
 
 
@@ -398,7 +420,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_config(values: dict[str, Any], source: str) -> TrainConfig:
     """Read a file's values over the recipe that it names; raises InputError that names `source`."""
-    recipe = get_recipe(values.get("recipe", TrainConfig().recipe))
+    network = values.get("network") or {}
+    recipe = get_recipe(values.get("recipe", TrainConfig().recipe), network.get("name"))
     parser = _parser()
     parser.set_defaults(flatten(to_values(recipe)))
     try:

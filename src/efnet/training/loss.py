@@ -57,11 +57,12 @@ def hard_pixels(logits: Tensor, label: Tensor, threshold: float, least: float) -
     return scored & (losses >= min(hardest, -math.log(threshold)))
 
 
-def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, label: Tensor, over_all: bool = False) -> Tensor:
     """One minus the soft Dice coefficient over the whole batch, mean over the classes in the labels.
 
     2 sum(p y) / (sum(p) + sum(y)), p the probability of a class and y whether it is the true one
-    (arXiv 1606.04797, with p itself in place of its square). Shapes as of `weighted_cross_entropy`.
+    (arXiv 1606.04797, with p itself in place of its square). With `over_all` the mean is over all K classes,
+    where absent ones count zero. Shapes as of `weighted_cross_entropy`.
     """
     scored = (label != IGNORE_INDEX)[:, None]
     classes = torch.arange(logits.shape[1], device=label.device)[None, :, None, None]
@@ -71,7 +72,8 @@ def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
     overlap = (probability * truth).sum((0, 2, 3))
     loss = 1 - 2 * overlap / (probability.sum((0, 2, 3)) + pixels).clamp_min(1)
     present = pixels > 0
-    return (loss * present).sum() / present.sum().clamp_min(1)
+    count = logits.shape[1] if over_all else present.sum().clamp_min(1)
+    return (loss * present).sum() / count
 
 
 def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ class Objective:
         if config.cross_entropy:
             total = total + config.cross_entropy * self._cross_entropy(logits, label)
         if config.dice:
-            total = total + config.dice * dice_loss(logits, label)
+            total = total + config.dice * dice_loss(logits, label, config.dice_over == "all")
         if config.lovasz:
             total = total + config.lovasz * lovasz_softmax(logits, label)
         return total

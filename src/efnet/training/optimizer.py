@@ -20,9 +20,15 @@ _UNDECAYED = {"class_tokens", "position", "score_position"}
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, fresh: Collection[str] = (), fresh_lr: float = 1.0
+    model: nn.Module,
+    weight_decay: float,
+    fresh: Collection[str] = (),
+    fresh_lr: float = 1.0,
+    spare: bool = True,
 ) -> list[dict[str, Any]]:
     """Return two groups: the weights of layers, which decay, and norms, biases and places, which do not.
+
+    Unless these are to `spare`: then everything is in the first.
 
     `fresh_lr` multiplies the rate of the parameters `fresh`, which no file filled; unless it is 1 they get
     two groups of their own, with this value as `lr_scale`.
@@ -32,7 +38,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         is_place = not _UNDECAYED.isdisjoint(name.split("."))
-        key = (fresh_lr != 1 and name in fresh, parameter.ndim <= 1 or is_place)
+        key = (fresh_lr != 1 and name in fresh, spare and (parameter.ndim <= 1 or is_place))
         groups.setdefault(key, []).append(parameter)
     return [
         {"params": groups[key], "weight_decay": 0.0 if key[1] else weight_decay}
@@ -59,9 +65,12 @@ def group_as_saved(model: nn.Module, optimizer: torch.optim.Optimizer, state: Ma
 
 def make_optimizer(
     model: nn.Module, config: OptimizerConfig, fresh: Collection[str] = ()
-) -> torch.optim.AdamW:
-    """AdamW over the groups of `parameter_groups`."""
-    groups = parameter_groups(model, config.weight_decay, fresh, config.fresh_lr)
+) -> torch.optim.Optimizer:
+    """Make the optimizer over the groups of `parameter_groups`."""
+    is_descent = config.kind == "sgd"
+    groups = parameter_groups(model, config.weight_decay, fresh, config.fresh_lr, spare=not is_descent)
+    if is_descent:
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
@@ -72,12 +81,19 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def learning_rate(step: int, steps_per_epoch: int, base: float, config: ScheduleConfig) -> float:
-    """Return the rate of a step, counted from 0: linear warm-up, then polynomial decay to zero."""
+    """Return the rate of a step, counted from 0: linear warm-up, then decay.
+
+    The decay is polynomial to zero, or by the factor `gamma` after each epoch.
+    """
     total = config.epochs * steps_per_epoch
     # Otherwise a short trial with a long recipe's warm-up would never reach its rate.
     warmup = min(config.warmup_epochs, config.epochs / 10) * steps_per_epoch
     if step < warmup:
         return base * (step + 1) / (warmup + 1)
+    if config.gamma is not None:
+        return float(base * config.gamma ** (step // steps_per_epoch))
+    if config.from_start:
+        warmup = 0
     return float(base * (1 - (step - warmup) / max(1.0, total - warmup)) ** config.power)
 
 

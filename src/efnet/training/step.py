@@ -21,6 +21,7 @@ from efnet.data.frequency import count_classes
 from efnet.data.pairs import PairSet
 from efnet.data.unlabelled import PREFIX
 from efnet.models.base import SegmentationModel
+from efnet.models.baselines.eaefnet import EAEFNet
 from efnet.models.efnet import EFNet
 from efnet.models.pretrained import initialise
 from efnet.models.registry import create_model, model_options
@@ -57,6 +58,10 @@ def build_network(config: NetworkConfig, classes: ClassSet) -> tuple[Segmentatio
         raise InputError(str(error)) from error
     if isinstance(network, EFNet):
         network.checkpoint_activations = config.checkpoint_activations
+    if config.mix_pairs:
+        if not isinstance(network, EAEFNet):
+            raise InputError(f"{config.name} has no network.mix_pairs; leave it out")
+        network.mix_pairs()
     source = config.init
     if source is None:
         return network, None
@@ -101,6 +106,12 @@ class Learner:
         fabric: Fabric | None = None,  # what it runs on; None: as the recipe says
         teaching: Teaching | None = None,  # what else it learns from
     ) -> None:
+        if config.loss.heads:
+            if not isinstance(network, EAEFNet) or network.small:
+                raise InputError(
+                    f"loss.heads is for eaefnet and eaefnet50, not for {network.name}; leave it out"
+                )
+            network.keep_heads = True
         self.config = config
         self.network = network
         self.teaching = teaching
@@ -189,7 +200,12 @@ class Learner:
     def _loss(self, part: _Part, passes: int) -> tuple[Tensor, Tensor]:
         """The loss of one of the `passes` of a step: of pairs with masks, and of those without."""
         logits = self.model(part.rgb, part.thermal)
-        labelled: Tensor = part.share * self.objective(logits, part.label)
+        outputs = [logits]
+        if self.config.loss.heads:
+            assert isinstance(self.network, EAEFNet)
+            outputs = self.network.take_heads(logits.shape[2:])
+        supervised = torch.stack([self.objective(each, part.label) for each in outputs]).sum()
+        labelled: Tensor = part.share * supervised
         others = labelled.new_zeros(())
         if self.teaching is not None:
             labelled = labelled + self.teaching.distil(logits, part.rgb, part.thermal) / passes

@@ -285,7 +285,8 @@ class SGFNet(HeadedBaseline, TwoResNets):
     def score_all(self, rgb: Tensor, thermal: Tensor, auxiliary: bool) -> dict[str, Tensor]:
         """`logits` (B, K, H, W), `edge` (B, 2, H, W), `thermal_semantic` (B, 9, H, W)."""
         if min(rgb.shape[2:]) < LEAST_SIDE:
-            raise InputError(f"{self.architecture} needs images of {LEAST_SIDE}x{LEAST_SIDE} or more")
+            least = LEAST_SIDE - self.stride + 1  # padded to LEAST_SIDE
+            raise InputError(f"{self.architecture} needs images of {least}x{least} or more")
         part, heat = self.get_submodule, self.encoder_thermal(thermal[:, :1])
         guide = self.t_semout(heat)
         maps: list[Tensor] = []
