@@ -50,7 +50,11 @@ def test_forward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = report["rows"][0]
     assert row["size"] == [64, 96]
     assert row["pairs_per_second"] == pytest.approx(1 / row["seconds"]["median"])
-    limit = 2 * row["multiply_adds"] / report["gemm"]["bfloat16"]
+    products = 2 * row["multiply_adds"] / report["gemm"]["bfloat16"]
+    memory = row["bytes_moved"] / report["bandwidth"]
+    assert row["limits"] == pytest.approx({"products": products, "memory": memory})
+    limit = row["limits"][row["limited_by"]]
+    assert limit == max(products, memory)
     assert row["times_limit"] == pytest.approx(row["seconds"]["median"] / limit)
     assert ["breakdown" in row for row in report["rows"]] == [True, False, True, False]
     captured = capsys.readouterr()
@@ -76,7 +80,8 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = report["rows"]
     assert row["training"]
     assert row["batch"] == 2
-    limit = 2 * 3 * 2 * row["multiply_adds"] / report["gemm"]["float32"]
+    products = 2 * 3 * 2 * row["multiply_adds"] / report["gemm"]["float32"]
+    limit = max(products, row["bytes_moved"] / report["bandwidth"])
     assert row["times_limit"] == pytest.approx(row["seconds"]["median"] / limit)
     parts = [part["name"] for part in row["breakdown"]["parts"]]
     assert set(parts) >= {"forward without clustering", "clustering", "loss", "backward", "optimizer"}

@@ -36,3 +36,21 @@ def test_parts_add_up() -> None:
     windows = 2 * cells * width * width * (1 + 2 + 1)
     channels = 2 * (96 * 48 + 48 * 32)
     assert both.layers - rgb.layers == stage + windows + channels
+
+
+def test_moved_numbers() -> None:
+    """Each convolution of MFNet reads its map and its weights and writes its map; other steps are free."""
+    with torch.device("meta"):
+        model = efnet.create_model("mfnet", 4).eval()
+    expected = 0
+
+    def add(layer: torch.nn.Conv2d, given: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal expected
+        expected += given[0].numel() + output.numel() + sum(part.numel() for part in layer.parameters())
+
+    convolutions = [part for part in model.modules() if isinstance(part, torch.nn.Conv2d)]
+    handles = [convolution.register_forward_hook(add) for convolution in convolutions]
+    model(torch.empty(1, 3, 64, 96, device="meta"), torch.empty(1, 1, 64, 96, device="meta"))
+    for handle in handles:
+        handle.remove()
+    assert count(model, (64, 96)).moved == expected

@@ -182,8 +182,8 @@ class OnnxModel(ExportedModel):
         # A provider whose libraries are absent is left out without an error.
         if device.startswith("cuda") and self._session.get_providers()[0] == _CPU:
             raise InputError(
-                f"device {device!r}: ONNX Runtime cannot use its CUDA provider here (a driver or a library is "
-                "missing); use `device` cpu"
+                f"device {device!r}: ONNX Runtime cannot use its CUDA provider here (a driver or a library "
+                "is missing); use `device` cpu"
             )
         super().__init__(path, _parsed(path, self._session.get_modelmeta().custom_metadata_map.get(METADATA)))
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from efnet.core.compat import TorchDispatchMode
 from efnet.models.base import SegmentationModel
 from efnet.models.dbtc import DBTC
 from efnet.models.layers import Tokens
@@ -23,10 +24,29 @@ class Complexity:
     layers: float  # multiply-adds of convolutions and linear layers for one pair
     attention: float  # multiply-adds of the products of attention
     clustering: float  # multiply-adds of comparing all tokens with all; the exact search needs far fewer
+    moved: float = 0.0  # numbers that all layers and products of attention read (weights too) and write
 
     def to_dict(self) -> dict[str, float]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+class _Traffic(TorchDispatchMode):
+    """Adds up the numbers that operators with multiply-adds read and write; all others count as fused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket in flop_registry:
+            results = result if isinstance(result, tuple) else (result,)
+            held = (*args, *(kwargs or {}).values(), *results)
+            self.numbers += sum(value.numel() for value in held if isinstance(value, torch.Tensor))
+        return result
 
 
 def measure(name: str, num_classes: int, size: tuple[int, int], **options: Any) -> Complexity:
@@ -53,7 +73,7 @@ def count(model: SegmentationModel, size: tuple[int, int]) -> Complexity:
         elif isinstance(part, nn.BatchNorm2d | nn.LayerNorm | nn.ReLU):
             # Without products, but most of the time on this device.
             part.forward = nn.Identity.forward.__get__(part)  # type: ignore[method-assign]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, _Traffic() as traffic, torch.no_grad():
         model(*pair)
     counts = {str(key): flops / 2 for key, flops in counter.get_flop_counts()["Global"].items()}
     # Batched products occur in attention alone; fused kernels carry its name.
@@ -64,4 +84,5 @@ def count(model: SegmentationModel, size: tuple[int, int]) -> Complexity:
         layers=sum(counts.values()) - attention,
         attention=attention,
         clustering=sum(compared),
+        moved=traffic.numbers,
     )

@@ -47,6 +47,15 @@ def test_gemm_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure.gemm_rates(spreads, operations) == {"float32": 4 * 16**3, "bfloat16": 4 * 16**3}
 
 
+def test_bandwidth_counts_what_a_copy_reads_and_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "COPY_BYTES", 4096)
+    (copy,) = measure.copy_contestant(CPU).values()
+    copied = copy()
+    assert copied.numel() * copied.element_size() == 4096
+    assert (copied == 1).all()
+    assert measure.copy_rate({"copy": Quantiles.of([0.5])}) == 2 * 4096 / 0.5
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_the_dense_formulation_finds_the_same_clusters(weight: float) -> None:
     torch.manual_seed(3)

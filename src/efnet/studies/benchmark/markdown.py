@@ -17,11 +17,12 @@ Row = dict[str, Any]
 
 
 def head(report: dict[str, Any]) -> list[str]:
-    """Return the circumstances, and the matrix-multiply rate if there is one for the whole run."""
+    """Return the circumstances, and the rates of products and memory where they are of the whole run."""
     lines = [summary(report["machine"])]
     if report.get("gemm"):
         rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in report["gemm"].items())
-        lines.append(f"matrix multiply in the same run: {rates}")
+        bandwidth = f"; copy in memory: {report['bandwidth'] / 1e9:.1f} GB/s" if "bandwidth" in report else ""
+        lines.append(f"matrix multiply in the same run: {rates}{bandwidth}")
     return [*lines, ""]
 
 
@@ -123,7 +124,9 @@ _NETWORK: dict[str, Cell] = {
     "p90": lambda row: milliseconds(row["seconds"]["p90"]),
     "pairs/s": lambda row: f"{row['pairs_per_second']:.2f}",
     "GMAC": lambda row: f"{row['multiply_adds'] / 1e9:.1f}",
+    "MB moved": lambda row: f"{row['bytes_moved'] / 1e6:.0f}",
     "times limit": lambda row: f"{row['times_limit']:.2f}",
+    "limited by": lambda row: str(row["limited_by"]),
     "parameters": lambda row: f"{row['parameters'] / 1e6:.2f} M",
     "peak MB": lambda row: _megabytes(row.get("memory"), "peak"),
 }

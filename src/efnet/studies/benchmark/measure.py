@@ -87,6 +87,22 @@ def gemm_rates(times: Mapping[str, Quantiles], operations: Mapping[str, float]) 
     return {name: count / times[f"gemm {name}"].median for name, count in operations.items()}
 
 
+COPY_BYTES = 2**27
+"""Size of the array whose copy gives the bandwidth of memory: larger than the caches of a processor."""
+
+
+def copy_contestant(device: torch.device) -> dict[str, Work]:
+    """Return a copy from one large array to another, to run beside the contestants."""
+    source = torch.ones(COPY_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    return {"copy": lambda: target.copy_(source)}
+
+
+def copy_rate(times: Mapping[str, Quantiles]) -> float:
+    """Return the bandwidth in bytes per second, read and written ones added up."""
+    return 2 * COPY_BYTES / times["copy"].median
+
+
 def cpu_name() -> str:
     """Return the processor's name, as far as the system knows it."""
     return cpu_facts().get("model name") or platform.processor() or platform.machine() or "unknown"

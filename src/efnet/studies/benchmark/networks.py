@@ -173,7 +173,7 @@ def steps(subjects: Sequence[Subject], plan: Plan) -> int:
     """Return the number of steps that `compare` takes."""
     gemms = 2 if subjects[0].precision == "bf16" else 1
     plain = sum(_broken_down(subject) for subject in subjects)
-    turns = (len(subjects) + gemms) * (plan.runs + plan.warmup)
+    turns = (len(subjects) + gemms + 1) * (plan.runs + plan.warmup)
     given = [subject for subject in subjects if subject.pairs]
     turns += sum(subject.passes for subject in [*given, *missing_references(given)])
     return turns + plan.parts * plain * (plan.runs + 1) + plan.memory * len(subjects)
@@ -190,7 +190,8 @@ def compare(
     `failed` holds the reasons of contestants that are known not to work, by label.
 
     Returns:
-        plain values: `machine`, `gemm` (operations per second by type), and `rows`, one per contestant, with
+        plain values: `machine`, `gemm` (operations per second by type), `bandwidth` (bytes per second that a
+        large copy reads and writes), and `rows`, one per contestant, with
         `error` instead of figures where a variant (compile, cuda-graph, an exported file) does not work here,
         and with pairs `agreement`, see `agreements`.
 
@@ -204,15 +205,16 @@ def compare(
     works, seen = _ready(subjects, models, errors, step)
     agreement = agreements(list(seen), seen, step)
     gemms, operations = measure.gemm_contestants(device, subjects[0].precision)
-    times = measure.interleave({**works, **gemms}, device, plan.runs, plan.warmup, step)
-    rates = measure.gemm_rates(times, operations)
+    beside = {**gemms, **measure.copy_contestant(device)}
+    times = measure.interleave({**works, **beside}, device, plan.runs, plan.warmup, step)
+    rates, bandwidth = measure.gemm_rates(times, operations), measure.copy_rate(times)
     rows = []
     for subject in subjects:
         if subject.label in errors:
             rows.append({**_head(subject), "error": errors[subject.label]})
             continue
         model = models[subject.label]
-        row = _row(subject, model, times[subject.label], rates)
+        row = _row(subject, model, times[subject.label], rates, bandwidth)
         if subject in agreement:
             row["agreement"] = agreement[subject]
         if plan.memory:
@@ -222,7 +224,7 @@ def compare(
             row["breakdown"] = breakdown(subject, model, plan.runs, step)
         rows.append(row)
     _relate(rows)
-    return {"machine": measure.describe(device), "gemm": rates, "rows": rows}
+    return {"machine": measure.describe(device), "gemm": rates, "bandwidth": bandwidth, "rows": rows}
 
 
 def _broken_down(subject: Subject) -> bool:
@@ -262,18 +264,32 @@ def _head(subject: Subject) -> dict[str, Any]:
     return {"label": subject.label, **subject.to_dict(), "file": file, "pairs": len(subject.pairs)}
 
 
-def _row(subject: Subject, model: Network, times: Quantiles, rates: dict[str, float]) -> dict[str, Any]:
+def _row(
+    subject: Subject, model: Network, times: Quantiles, rates: dict[str, float], bandwidth: float
+) -> dict[str, Any]:
+    """Return the figures of a contestant; its limit is the larger of two, by products and by memory."""
     with torch.device("meta"):
         counted = count(ARCHITECTURES[model.architecture](model.config), subject.size)
     one = counted.layers + counted.attention
-    rate = rates["bfloat16" if subject.precision == "bf16" else "float32"]
-    limit = 2 * one * subject.batch * PASSES[subject.training] / rate
+    half = subject.precision == "bf16"
+    rate = rates["bfloat16" if half else "float32"]
+    activations = (counted.moved - counted.parameters) * subject.batch
+    moved = (activations + counted.parameters) * (2 if half else 4) * PASSES[subject.training]
+    limits = {
+        "products": 2 * one * subject.batch * PASSES[subject.training] / rate,
+        "memory": moved / bandwidth,
+    }
+    limited_by = max(limits, key=lambda name: limits[name])
+    limit = limits[limited_by]
     return {
         **_head(subject),
         "seconds": asdict(times),
         "pairs_per_second": subject.batch / times.median,
         "parameters": counted.parameters,
         "multiply_adds": one,
+        "bytes_moved": moved,
+        "limits": limits,
+        "limited_by": limited_by,
         "times_limit": times.median / limit,
         "share_of_limit": limit / times.median,
     }
