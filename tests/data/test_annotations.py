@@ -10,14 +10,19 @@ import annotation_files as files
 import numpy as np
 import pytest
 from annotation_files import HEIGHT, WIDTH, make_images
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
 from efnet.cli.main import main
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
+from efnet.data.annotations.coco import unpacked
 from efnet.data.annotations.label_maps import LabelsWritten, read_class_map, to_labels
 from efnet.data.annotations.label_studio import unpack_brush
+from efnet.data.annotations.regions import from_runs
 from efnet.data.layouts import open_split
 from efnet.data.sample import read_sample
 
@@ -350,8 +355,18 @@ SEGMENTATIONS = {
     "2 points": [[0, 0, 5, 5]],
     r"for the size \[9, 9\]": {"size": [9, 9], "counts": [81]},
     "do not add up": {"size": [HEIGHT, WIDTH], "counts": [5, 7]},
-    "cannot be read": {"size": [HEIGHT, WIDTH], "counts": "06PZZ"},
+    "cut off": {"size": [HEIGHT, WIDTH], "counts": "06PZZ"},
+    "cannot be read": {"size": [HEIGHT, WIDTH], "counts": "06 "},
+    "add up to its": {"size": [HEIGHT, WIDTH], "counts": "0o`0"},
 }
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 300)), elements=st.integers(0, 1)))
+def test_compressed_run_lengths_are_those_of_pycocotools(mask: NDArray[np.uint8]) -> None:
+    from pycocotools import mask as masks
+
+    text = masks.encode(np.asfortranarray(mask))["counts"].decode()
+    assert np.array_equal(from_runs(unpacked(text), mask.shape[::-1]).T, mask)
 
 
 @pytest.mark.parametrize(("reason", "segmentation"), SEGMENTATIONS.items())
@@ -414,6 +429,11 @@ TEXTS = {
         ("<annotations/>", "holds no images"),
         ("<annotations><track/></annotations>", "is of a video"),
         ('<annotations><image id="0" name="a.jpg"/></annotations>', "an attribute is missing"),
+        (
+            '<annotations><image id="0" name="a.jpg" width="32" height="24"><mask label="a" rle="1" '
+            'left="inf" top="0" width="1" height="1"/></image></annotations>',
+            "an attribute is missing or not a number",
+        ),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "declares a document type"),
     ],
 }

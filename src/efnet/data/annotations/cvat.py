@@ -55,7 +55,7 @@ def read_cvat(path: Path) -> Annotations:
         raise InputError(f"{path}: is of a video, without image names; export it as 'CVAT for images 1.1'")
     try:
         images = [_image(path, element) for element in root.iter("image")]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: an attribute is missing or not a number ({error!r}); export it again"
         ) from error
