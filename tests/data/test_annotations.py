@@ -427,6 +427,7 @@ TEXTS = {
     "c.xml": [
         ("<annotations>", "is not valid XML"),
         ("<annotations/>", "holds no images"),
+        ('<?xml version="1.0" encoding="x"?><annotations/>', "is not valid XML"),
         ("<annotations><track/></annotations>", "is of a video"),
         ('<annotations><image id="0" name="a.jpg"/></annotations>', "an attribute is missing"),
         (

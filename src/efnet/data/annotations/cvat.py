@@ -42,12 +42,14 @@ def read_cvat(path: Path) -> Annotations:
     """
     try:
         content = path.read_bytes()
-        if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-            raise InputError(f"{path}: declares a document type, which CVAT does not write; export it again")
-        root = ElementTree.fromstring(content)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ElementTree.ParseError as error:
+    plain = content.replace(b"\0", b"")  # of UTF-16 too
+    if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
+        raise InputError(f"{path}: declares a document type, which CVAT does not write; export it again")
+    try:
+        root = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # or of an unknown encoding
         raise InputError(f"{path}: is not valid XML ({error}); export the annotations again") from error
     if root.tag != "annotations" or (root.find("image") is None and root.find("track") is None):
         raise InputError(f"{path}: holds no images; export the task as 'CVAT for images 1.1'")
