@@ -408,6 +408,10 @@ TEXTS = {
         ('{"shapes": [{}], "imagePath": "a.jpg"}', "is not a file of LabelMe"),
         ('{"images": [{}], "categories": []}', "is not a COCO file"),
         (
+            '{"images": [{"id": 1, "file_name": "a.jpg", "height": 1e999, "width": 3}], "categories": []}',
+            "is not a COCO file",
+        ),
+        (
             '{"images": [], "categories": [], "annotations": [{"image_id": 3, "category_id": 1}]}',
             "annotation 0 has the image_id 3, which it does not list",
         ),

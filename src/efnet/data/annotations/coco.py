@@ -68,7 +68,7 @@ def read_coco(path: Path, content: Any) -> Annotations:
             )
             for entry in content["images"]
         ]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: is not a COCO file ({error!r}); export it again") from error

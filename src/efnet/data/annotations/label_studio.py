@@ -61,7 +61,7 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
                 results = done[-1]["result"]
                 names = _names(task["data"])
                 found.images.append(AnnotatedImage(path, names, _size(results), _regions(results)))
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
             detail = str(error) if isinstance(error, InputError) else repr(error)
             raise InputError(
                 f"{path}: task {task.get('id', number) if isinstance(task, dict) else number} is not of "
