@@ -167,9 +167,8 @@ def score_official(table: ExperimentTable, args: Namespace, plan: Plan) -> int:
     from efnet.studies.experiments.official import official_markdown, official_values, run_official
     from efnet.training.logs import Reporter
 
-    training: dict[str, Any] = {"init": [], "recipe": None, "model": None, "epochs": None}
-    training |= {"minutes": None, "size": None}
-    training |= {"seeds": [0], "budget": "full"}
+    training: dict[str, Any] = {"init": [], "seeds": [0], "budget": "full"}
+    training |= dict.fromkeys(("recipe", "model", "epochs", "minutes", "size"))
     given = [f"--{name}" for name, default in training.items() if getattr(args, name) != default]
     if given:
         raise InputError(f"--official trains nothing; leave out {', '.join(given)}")

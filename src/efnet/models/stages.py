@@ -99,7 +99,7 @@ class TokenStage(nn.Module):
         position: Position = "none",  # of the clustering, as of `NetworkOptions`
         tau: float = 1.0,  # of the clustering (eq. 1)
         merging: Merging = "dbtc",  # how the tokens become fewer
-        readings: Readings | None = None,  # of the clustering, where the paper's are not ours
+        readings: Readings | None = None,  # of equations 1 and 2; None: the default ones
     ) -> None:
         super().__init__()
         before, width = config.widths[stage - 1 : stage + 1]
