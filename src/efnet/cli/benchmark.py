@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli import arguments
-from efnet.cli.arguments import CHECKS, add_options, check_minima
+from efnet.cli.arguments import CALIBRATIONS, CHECKS, add_options, check_minima
 from efnet.cli.options import check_file_writable, option_name, parse_size
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
@@ -38,7 +38,7 @@ _ALLOWED = {
     "dense": ("forward", "train"),
     "checkpoint_activations": ("train",),
     "plot": ("forward", "growth"),
-    **dict.fromkeys(CHECKS, ("forward",)),
+    **dict.fromkeys((*CALIBRATIONS, *CHECKS), ("forward",)),
 }
 """Option: the modes that use it."""
 
@@ -59,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         runtime=(
             [],
             "torch, onnx, openvino: what runs each model; it is exported for the size first; onnx-16, "
-            "onnx-int8, openvino-16: with weights of that precision",
+            "onnx-int8, openvino-16, openvino-int8: with weights of that precision",
         ),
         size=([], "height x width (default: 480x640; growth: four sizes up to 1080x1920)"),
         batch=(1, "pairs in one pass"),
@@ -76,6 +76,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         accuracy="forward: a report of efnet evaluate or efnet experiment, or a JSON file with the mIoU of "
         "each model: a column of the table and the height in the plot",
     )
+    arguments.add_calibration_arguments(parser)
     arguments.add_check_arguments(parser)
     add_options(
         parser,
@@ -97,7 +98,7 @@ def check_options(args: Namespace) -> list[tuple[int, int]]:
         raise InputError(f"--mode {args.mode}: choose {', '.join(RUNS)}")
     for option in ("json", "markdown", "plot"):
         check_file_writable(f"--{option}", args[option])
-    check_minima(args, batch=1, runs=1, warmup=0, threads=1, check_pairs=1)
+    check_minima(args, batch=1, runs=1, warmup=0, threads=1, check_pairs=1, calibrate_pairs=1)
     _check_mode(args)
     from efnet.core.devices import check_precision
     from efnet.models.base import MIN_SIZE
@@ -236,10 +237,11 @@ def _contestants(
                 subjects += of_torch
                 continue
             variant = variant_for(target)
+            given = arguments.check_words(args) if files else []
+            if target[1] == "int8" and any(args[name] is not None for name in CALIBRATIONS):
+                given += arguments.calibration_words(args)
             with progress_bar(f"exporting {model} to {variant}"):
-                path, fault = export_for(
-                    model, target, size, folder, arguments.check_words(args) if files else []
-                )
+                path, fault = export_for(model, target, size, folder, given)
             subjects.append(replace(plain, variant=variant, file=str(path)))
             if fault is not None:
                 failed[subjects[-1].label] = fault

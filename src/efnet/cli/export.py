@@ -75,7 +75,8 @@ def _lines(path: Path, report: dict[str, Any]) -> list[str]:
     check, seconds = report["check"], report["check"]["seconds"]
     sizes = ", ".join("x".join(str(side) for side in batch) for batch in check["sizes"])
     # OpenVINO stores its weights beside the graph.
-    size = sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file())
+    files = (path, path.with_suffix(".bin")) if report["format"] == "openvino" else (path,)
+    size = sum(file.stat().st_size for file in files)
     difference = f", logits differ by at most {check['largest_difference']:.2g}"
     return [
         f"{path}: {report['format']}, {size / 1e6:.1f} MB, {report['inputs']} inputs, {report['outputs']}",

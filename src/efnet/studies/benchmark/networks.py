@@ -55,7 +55,8 @@ def export_for(
     """Export a checkpoint or preset for single pairs of size (H, W), in a new folder below `folder`.
 
     A process of its own does it: memory that tracing leaves behind would affect measurements of this one.
-    `checks` are options of `efnet export` that name pairs to check the file on; empty: generated ones.
+    `checks` are options of `efnet export` that name pairs to check the file on (empty: generated ones), or to
+    calibrate int8 with.
     Returns the file, and the reason if it could not be written. Raises InputError if there is no such model.
     """
     runtime, precision = target
