@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -88,6 +89,9 @@ RECORD = "frames.jsonl"
 
 _FORGET = 1.0
 """Seconds without a frame after which smoothing starts anew."""
+
+_FRAMES_AHEAD = 2
+"""Predicted frames that wait to be drawn and encoded."""
 
 CONTAINERS = (".mp4", ".mkv", ".mov")
 
@@ -233,19 +237,33 @@ class _Run:
     def _write(self) -> None:
         with replacing(self.out) as temporary:
             writer: VideoWriter | None = None
+
+            def finish(moment: Moment, prepared: Prepared, prediction: Prediction) -> None:
+                nonlocal writer
+                picture = compose(prediction, prepared, self.options.style, self.options.opacity)
+                if writer is None:
+                    size = (picture.shape[0], picture.shape[1])
+                    writer = VideoWriter(temporary, size, Fraction(self.leader.rate))
+                writer.add(picture, moment.time)
+                self._finish(moment, prepared, prediction)
+
+            # One thread draws and encodes in the order of the frames, while the network runs on the next.
+            pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="efnet-video")
+            waiting: deque[Future[None]] = deque()
             try:
-                for moment, prepared, prediction in self._predictions():
-                    picture = compose(prediction, prepared, self.options.style, self.options.opacity)
-                    if writer is None:
-                        size = (picture.shape[0], picture.shape[1])
-                        writer = VideoWriter(temporary, size, Fraction(self.leader.rate))
-                    writer.add(picture, moment.time)
-                    self._finish(moment, prepared, prediction)
+                for found in self._predictions():
+                    waiting.append(pool.submit(finish, *found))
+                    while len(waiting) > _FRAMES_AHEAD:
+                        waiting.popleft().result()
+                for done in waiting:
+                    done.result()
             except KeyboardInterrupt:
                 self.summary.interrupted = True
+                pool.shutdown()  # what is predicted already is written
                 if writer is None:
                     raise
             finally:
+                pool.shutdown()
                 if writer is not None:
                     writer.close()
             if writer is None:
