@@ -43,7 +43,7 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
         configs = [_read_config(file) for file in reversed(files)]
         listed = next((str(config["recipe"]) for config in configs if config.get("recipe")), None)
         networks = [(config.get("network") or {}).get("name") for config in configs]
-        given = [*reversed(_take(words, "--network.name")[0]), *filter(None, networks)]
+        given = [*reversed(take_values(words, "--network.name")[0]), *filter(None, networks)]
         if named and listed and named != listed:
             raise InputError(f"--recipe {named}, but the file given with --config says recipe: {listed}")
         recipe = get_recipe(named or listed or TrainConfig().recipe, next(iter(given), None))

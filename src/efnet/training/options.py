@@ -113,7 +113,10 @@ def _plain(value: Any) -> Any:
 
 def start_config(recipe: str | None, options: Mapping[str, Any]) -> TrainConfig:
     """Return the configuration of a new run; errors as `make_config`, or an unknown recipe."""
-    return make_config(get_recipe(recipe or TrainConfig().recipe), options)
+    section = options.get("network")
+    inner = section.get("name") if isinstance(section, Mapping) else getattr(section, "name", None)
+    network = options.get("model", options.get("network.name", inner))  # recipe `authors` depends on it
+    return make_config(get_recipe(recipe or TrainConfig().recipe, network), options)
 
 
 def resumed_config(out: str | Path, options: Mapping[str, Any]) -> TrainConfig:
