@@ -276,3 +276,27 @@ def test_networks_of_raw_values_take_no_colours() -> None:
     model.input = efnet.models.InputSpec(thermal_scale=(20000.0, 30000.0))
     with pytest.raises(InputError, match="`thermal_palette` inferno: the network learned thermal values"):
         efnet.Predictor(model, "cpu").use_palette("inferno")
+
+
+@pytest.mark.parametrize("command", ["compare", "data issues", "temperature"])
+def test_a_data_sets_palette_holds_for_every_command(
+    false_colors: tuple[Path, Path], tmp_path: Path, command: str
+) -> None:
+    """A network of grey files meets a data set in false colours: its `thermal_palette` counts."""
+    colors, _ = false_colors
+    model = efnet.create_model("efnet_tiny", classes=open_split("folders", colors, "test").classes)
+    model.save_pretrained(tmp_path / "net")
+    data = ["--dataset", "folders", "--root", str(colors), "--split", "test", "--workers", "0"]
+    words = {
+        "compare": ["compare", str(tmp_path / "net"), f"again={tmp_path / 'net'}"],
+        "data issues": [
+            "data",
+            "issues",
+            "--checkpoint",
+            str(tmp_path / "net"),
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        "temperature": ["temperature", "--checkpoint", str(tmp_path / "net")],
+    }
+    assert main([*words[command], *data, "--device", "cpu"]) == 0

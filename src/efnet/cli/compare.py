@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,15 +187,16 @@ class _Reader:
     def _evaluate(self, path: str, pairset: PairSet, protocol: Protocol) -> Tally:
         """Evaluate a checkpoint, or take its counts from the folder of `--keep`."""
         from efnet.core.files import write_json
-        from efnet.evaluation.evaluate import check_classes, evaluate
+        from efnet.evaluation.evaluate import evaluate
         from efnet.evaluation.intervals import add_evidence, read_report, read_tally
         from efnet.evaluation.report import build_report
         from efnet.evaluation.resampling import Resampling
+        from efnet.evaluation.scoring import fit_split
         from efnet.inference.predictor import Predictor
 
         args = self._args
         predictor = Predictor.from_pretrained(path, args.device, args.precision)
-        check_classes(predictor.classes, pairset)
+        pairset = fit_split(predictor, pairset)
         predictor.size = input_size(args.size, predictor.size)
         about = self._settings(path, predictor, pairset, protocol)
         kept = None
@@ -209,7 +209,7 @@ class _Reader:
         with progress_bar(f"evaluate {_short(path)}") as bar:
             tally = evaluate(
                 predictor,
-                replace(pairset, thermal_scale=predictor.thermal_scale),
+                pairset,
                 protocol,
                 batch_size=args.batch_size,
                 workers=min(args.workers, len(pairset)),

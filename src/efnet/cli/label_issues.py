@@ -50,10 +50,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Rank, and print the most doubted pairs; return 0."""
     from efnet.data.layouts import open_split
-    from efnet.data.verify import verify
     from efnet.evaluation import issues_sheet
-    from efnet.evaluation.evaluate import check_classes
     from efnet.evaluation.label_issues import find_issues, require_labels
+    from efnet.evaluation.scoring import fit_split
     from efnet.training.run_folder import fingerprint as data_of
 
     check_minima(args, border=0, min_pixels=1, top=0, workers=0)
@@ -62,9 +61,7 @@ def run(args: Namespace) -> int:
     pairset = open_split(args.dataset, Path(args.root), args.split)
     require_labels(pairset)
     predictor = options.load(args, args.device)
-    check_classes(predictor.classes, pairset)
-    pairset = replace(pairset, thermal_scale=predictor.thermal_scale, registered=predictor.homography is None)
-    verify(pairset, headers_only=True)  # report missing files before the long run
+    pairset = fit_split(predictor, pairset)
     settings = {**journal_settings(predictor), **options.settings(), "data": data_of(split=pairset)}
     same = {"batch_size": args.batch_size, "workers": min(args.workers, len(pairset))}
     with progress_bar("examine", rate=True) as bar:

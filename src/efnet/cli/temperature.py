@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -41,10 +40,9 @@ def run(args: Namespace) -> int:
     from efnet.core.files import write_json
     from efnet.core.shipped import SHIPPED_FOLDER
     from efnet.data.layouts import open_split
-    from efnet.data.verify import verify
     from efnet.evaluation.calibration import Reliability, fit_temperature
-    from efnet.evaluation.evaluate import check_classes
     from efnet.evaluation.protocols import get_protocol
+    from efnet.evaluation.scoring import fit_split
     from efnet.inference.predictor import Predictor
     from efnet.inference.runtime import is_exported
     from efnet.models.base import CONFIG_FILE
@@ -67,15 +65,14 @@ def run(args: Namespace) -> int:
         raise InputError(f"--out {args.out}: holds files already; choose another folder")
     network = read_network(folder)
     pairset = open_split(args.dataset, Path(args.root), args.split)
-    check_classes(network.classes, pairset)
     protocol = get_protocol(args.protocol or pairset.protocol)
     protocol.check(pairset.classes)
-    verify(pairset, headers_only=True)
     predictor = Predictor(network, args.device, args.precision)
+    pairset = fit_split(predictor, pairset)
     with progress_bar("fit the temperature") as bar:
         fit = fit_temperature(
             predictor,
-            replace(pairset, thermal_scale=predictor.thermal_scale),
+            pairset,
             protocol,
             batch_size=args.batch_size,
             workers=min(args.workers, len(pairset)),
