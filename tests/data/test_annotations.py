@@ -10,6 +10,7 @@ import annotation_files as files
 import numpy as np
 import pytest
 from annotation_files import HEIGHT, WIDTH, make_images
+from data_helpers import random_rgb, save
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -24,6 +25,7 @@ from efnet.data.annotations.label_maps import LabelsWritten, read_class_map, to_
 from efnet.data.annotations.label_studio import unpack_brush
 from efnet.data.annotations.regions import from_runs
 from efnet.data.layouts import open_split
+from efnet.data.layouts.folders import Folders
 from efnet.data.sample import read_sample
 
 SQUARE = [[4, 2], [12, 2], [12, 10], [4, 10]]
@@ -491,3 +493,48 @@ def test_nothing_there(tmp_path: Path) -> None:
     path = nested("coco", tmp_path)
     with pytest.raises(InputError, match="holds no images"):
         to_labels(path, tmp_path / "empty", tmp_path / "o")
+
+
+def test_images_in_folders_and_by_patterns_keep_their_labels(tmp_path: Path) -> None:
+    """`day/1.png` and `night/1.png` are two images; the file's name finds the pair of a pattern."""
+    rgb = random_rgb(0, 16, 16)
+    for name in ("rgb/day/1.png", "rgb/night/1.png", "thermal/day/1.png", "thermal/night/1.png"):
+        save(tmp_path / "mine" / name, rgb)
+    for name in ("photos/original_1.png", "heat/heat_1.png"):
+        save(tmp_path / "own" / name, rgb)
+    text = 'names: [background, car]\nrgb: "photos/original_{id}.png"\nthermal: "heat/heat_{id}.png"\n'
+    (tmp_path / "own" / "dataset.yaml").write_text(text)
+
+    def file(*names: str) -> Path:
+        path = tmp_path / f"{names[0].replace('/', '_')}.json"
+        images = [
+            {"id": number, "file_name": name, "height": 16, "width": 16} for number, name in enumerate(names)
+        ]
+        shapes = [
+            {"image_id": number, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, size, 0, size]]}
+            for number, size in enumerate((4, 8)[: len(names)])
+        ]
+        everything = {"images": images, "annotations": shapes, "categories": [{"id": 1, "name": "car"}]}
+        path.write_text(json.dumps(everything))
+        return path
+
+    out = tmp_path / "out"
+    assert to_labels(file("set/day/1.png", "set/night/1.png"), tmp_path / "mine", out).count == 2
+    assert [int(read(out, name).sum()) for name in ("day/1", "night/1")] == [16, 32]
+    with pytest.raises(ManyInputsError, match="or several; copy it there"):
+        to_labels(file("1.png"), tmp_path / "mine", tmp_path / "two")
+    own = tmp_path / "annotated"
+    assert to_labels(file("original_1.png"), tmp_path / "own", own).count == 1
+    assert open_split("folders", own, "trainval").pairs[0].label == own / "labels" / "1.png"
+
+
+def test_channels_are_kept(tmp_path: Path) -> None:
+    """Without them the colours would be read in another order."""
+    save(tmp_path / "mine" / "rgbt" / "a.png", np.zeros((16, 16, 4), dtype=np.uint8))
+    text = "names: [background, car]\nchannels: {rgb: [3, 2, 1], thermal: 4}\npage: {thermal: 2}\n"
+    (tmp_path / "mine" / "dataset.yaml").write_text(text)
+    shape = {"label": "car", "shape_type": "rectangle", "points": [[1, 1], [5, 5]]}
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": [shape], "imagePath": "a.png"}))
+    to_labels(tmp_path / "a.json", tmp_path / "mine", tmp_path / "out")
+    before, after = (Folders().describe(tmp_path / name) for name in ("mine", "out"))
+    assert (after.channels, after.pages) == (before.channels, before.pages)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from data_helpers import HEIGHT, WIDTH, random_label, random_rgb, random_thermal, save
 from format_helpers import write_tiff
+from PIL import Image
 
 from efnet.cli.main import main
 from efnet.core.errors import InputError
@@ -183,3 +184,19 @@ def test_check_of_channels_as_typed(tmp_path: Path, capsys: pytest.CaptureFixtur
     write_tiff(root / "rgbt/2.tif", stack(2, "uint16", "rgb-t") + 29000)
     assert main(["data", "check", "--dataset", "folders", "--root", str(root)]) == 0
     assert "centikelvin" in capsys.readouterr().out
+
+
+def test_pages_of_one_file_become_folders(tmp_path: Path) -> None:
+    colors, heat = (
+        Image.fromarray(kind(seed, 20, 24)) for seed, kind in enumerate((random_rgb, random_thermal))
+    )
+    folder = tmp_path / "in" / "rgbt"
+    folder.mkdir(parents=True)
+    colors.save(folder / "a.tif", save_all=True, append_images=[heat])
+    describe(tmp_path / "in", page={"rgb": 1, "thermal": 2})
+    words = f"data convert --to folders --root {tmp_path / 'in'} --out {tmp_path / 'out'}"
+    assert main(words.split()) == 0
+    pair = open_split("folders", tmp_path / "out", "trainval").pairs[0]
+    assert pair.thermal is not None
+    assert np.array_equal(read_rgb(pair.rgb), np.asarray(colors))
+    assert np.array_equal(read_raw_thermal(pair.thermal), np.asarray(heat))

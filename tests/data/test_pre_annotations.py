@@ -216,3 +216,15 @@ def test_real_labels_there_and_back(samples: Path, tmp_path: Path) -> None:
         for name in ("00101D", "00706N"):
             back = np.asarray(Image.open(tmp_path / to / "labels" / f"{name}.png"))
             assert np.array_equal(back, np.asarray(Image.open(labels / f"{name}.png")))
+
+
+def test_labels_and_images_by_patterns_and_in_folders(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        save(tmp_path / "mine" / "photos" / "day" / f"original_{name}.png", random_rgb(0, 8, 8))
+        save(tmp_path / "mine" / "masks" / "day" / f"{name}.png", np.ones((8, 8), dtype=np.uint8))
+    text = 'names: [background, car]\nrgb: "photos/original_{id}.png"\nlabels: "masks/{id}.png"\n'
+    (tmp_path / "mine" / "dataset.yaml").write_text(text)
+    out = tmp_path / "out.json"
+    assert main(["data", "convert", "--to", "coco", "--root", str(tmp_path / "mine"), "--out", str(out)]) == 0
+    names = [image["file_name"] for image in json.loads(out.read_text())["images"]]
+    assert names == ["day/original_1.png", "day/original_2.png"]

@@ -24,6 +24,7 @@ from efnet.data.check import DatasetReport, check
 from efnet.data.convert import to_folders, to_index, to_rgbt
 from efnet.data.layouts import find_layout, layout_names, open_split
 from efnet.data.layouts.folders import FILE_NAME, Description
+from efnet.data.layouts.patterns import is_pattern
 from efnet.data.pack import MEGABYTE, pack
 from efnet.scenes import SceneLayout, write_dataset
 
@@ -139,7 +140,7 @@ def _exported(args: Namespace) -> tuple[Path, Path | None, Shapes]:
     elif (args.root / FILE_NAME).is_file():
         description = Description.read(args.root / FILE_NAME)
         labels, colors = (args.root / description.folders[key] for key in ("labels", "rgb"))
-        images = images or (colors if colors.is_dir() else None)
+        images = images or (colors if colors.is_dir() or is_pattern(str(colors)) else None)
         classes = classes or description.classes
     elif (args.root / "labels").is_dir():
         labels = args.root / "labels"

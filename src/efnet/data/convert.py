@@ -31,6 +31,7 @@ from efnet.data.images import (
 from efnet.data.layouts import public
 from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.layouts.listing import ImageFolder, TripleFolders, read_list
+from efnet.data.pairs import Pair
 from efnet.data.sample import require_same_size, threaded
 from efnet.data.verify import Progress
 
@@ -61,12 +62,12 @@ def to_folders(root: Path, out: Path, *, overwrite: bool = False, progress: Prog
     source = triple.rgb
     _require_images(source, "four-channel images")
 
-    def split(path: Path, rgb_path: Path, thermal_path: Path) -> None:
-        if description is None or description.channels is None:
-            rgb, thermal = split_channels(path)
+    def split(path: Path, stem: str, rgb_path: Path, thermal_path: Path) -> None:
+        pair = triple.pair(stem) if description is None else description.parts(triple.pair(stem))
+        if pair.thermal is None:
+            rgb, thermal = split_channels(pair.rgb)
         else:
-            colors, heat = (bands.of(path) for bands in description.channels)
-            rgb, thermal = read_rgb(colors), read_raw_thermal(heat)
+            rgb, thermal = read_rgb(pair.rgb), read_raw_thermal(pair.thermal)
             if thermal.dtype not in (np.uint8, np.uint16):
                 fault = f"its thermal channel has {thermal.dtype} numbers, which a PNG cannot hold"
                 raise InputError(f"{path}: {fault}; use the data set as it is, with 'channels'")
@@ -74,7 +75,7 @@ def to_folders(root: Path, out: Path, *, overwrite: bool = False, progress: Prog
         write_image(thermal_path, Image.fromarray(thermal))
 
     tasks: Tasks = {
-        outputs: partial(split, path, *outputs)
+        outputs: partial(split, path, stem, *outputs)
         for stem, path in source.files.items()
         for outputs in [(out / "rgb" / f"{stem}.png", out / "thermal" / f"{stem}.png")]
     }
@@ -114,8 +115,10 @@ def to_rgbt(root: Path, out: Path, *, overwrite: bool = False, progress: Progres
         write_image(target, Image.fromarray(np.dstack([color, heat])))
 
     tasks: Tasks = {
-        (target,): partial(join, rgb.find(stem), thermal.find(stem), target)
+        (target,): partial(join, pair.rgb, pair.thermal or thermal.find(stem), target)
         for stem in sorted({*rgb.files, *thermal.files})
+        for found in [Pair(stem, rgb.find(stem), thermal.find(stem), None)]
+        for pair in [found if description is None else description.parts(found)]
         for target in [out / "images" / f"{stem}.png"]
     }
     with Output(out, "rgbt", root, overwrite) as output:
@@ -253,6 +256,8 @@ def _write_description(
         description = Description(public.MFNET_CLASSES, splits, conditions={"day": "*D", "night": "*N"})
     if isinstance(description.thermal_scale, str):  # colours of a palette were written as grey
         description = replace(description, thermal_scale="auto")
+    pages = {"rgb": 1, "thermal": 1, "labels": description.pages.get("labels", 1)}  # labels are copies
+    description = replace(description, channels=None, pages={} if pages["labels"] == 1 else pages)
     write_description(out, description, folders)
 
 
@@ -268,5 +273,11 @@ def write_description(out: Path, description: Description, folders: dict[str, st
     }
     if is_palette(scale):
         values |= {"thermal_scale": "auto", "thermal_palette": str(scale).removeprefix(PREFIX)}
+    if description.channels is not None and "rgbt" in folders:
+        colors, heat = description.channels
+        white = {} if colors.white is None else {"white": colors.white}
+        values["channels"] = {"rgb": list(colors.numbers), "thermal": heat.numbers[0], **white}
+    if description.pages:
+        values["page"] = dict(description.pages)
     values = {key: value for key, value in values.items() if value != {}}
     write_text(out / FILE_NAME, yaml.safe_dump(values, sort_keys=False, default_flow_style=None))

@@ -443,7 +443,7 @@ def _index_of_palette(image: Raster, classes: ClassSet) -> NDArray[np.uint8]:
         listed = ", ".join(f"{value}: {colors[index == value][0].tolist()}" for value in index[lacking][:4])
         raise InputError(
             f"{image.name}: colours of its palette are not those of the {len(classes)} classes ({listed}); "
-            "give the classes' colours as `palette` in dataset.yaml, or save the label in grey"
+            "give the classes' colours as 'palette' in dataset.yaml, or save the label in grey"
         )
     return _within(by[place].reshape(image.samples.shape), classes, image.name)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -32,10 +33,11 @@ from efnet.data.annotations.regions import (
 )
 from efnet.data.annotations.shapes import Exported, Shapes
 from efnet.data.convert import Output, Tasks, write_description
+from efnet.data.decode import page_at
 from efnet.data.images import IMAGE_SUFFIXES, read_header, read_label
 from efnet.data.layouts.folders import FILE_NAME, Description
-from efnet.data.layouts.listing import ImageFolder
-from efnet.data.layouts.patterns import composed, natural_key
+from efnet.data.layouts.listing import ImageFolder, TripleFolders
+from efnet.data.layouts.patterns import composed, is_pattern, natural_key
 
 SKIP = "skip"
 """Target in a class map of regions that are not drawn."""
@@ -163,7 +165,8 @@ def to_labels(
     splits: dict[str, list[str]] = {}
     for image in found.images:
         stem = source.stem(image)
-        target = out / "labels" / f"{stem or PurePosixPath(image.names[0]).stem}.png"
+        # Of a missing image nothing is written: its name only has to differ from others.
+        target = out / "labels" / f"{stem or image.names[0].replace('/', '_')}.png"
         task = partial(_write_label, image, source, stem, named, target)
         tasks[(target,)] = partial(_refuse_twice, image, stem) if (target,) in tasks else task
         splits.setdefault(image.split, []).append(stem or "")
@@ -212,10 +215,37 @@ class _Images:
         raise InputError(f"{root}: holds no images, nor rgb/, rgbt/ or images/; give their folder as `root`")
 
     def stem(self, image: AnnotatedImage) -> str | None:
-        """Return the stem of the annotated file; None: it is missing."""
-        names = (composed(PurePosixPath(name.replace("\\", "/")).name) for name in image.names)
-        stems = (name.rsplit(".", 1)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name for name in names)
-        return next((self.folder.find(stem).stem for stem in stems if stem in self.folder), None)
+        """Return the name of the annotated pair; None: its file is missing, or several have that name.
+
+        As much of the path counts as the images have: of `set/day/1.png` first `set/day/1`, last `1`.
+        """
+        for name in image.names:
+            path = PurePosixPath(composed(name.replace("\\", "/")))
+            path = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
+            for start in range(len(path.parts)):
+                found = self._by_path.get("/".join(path.parts[start:]).casefold(), set())
+                if found:
+                    return next(iter(found)) if len(found) == 1 else None
+        return None
+
+    @cached_property
+    def _by_path(self) -> dict[str, set[str]]:
+        """Names of pairs by their own names, and by paths and names of their files without suffix."""
+        whole: dict[str, set[str]] = defaultdict(set)
+        short: dict[str, set[str]] = defaultdict(set)
+        for name, file in self.folder.files.items():
+            path = composed(file.relative_to(self.folder.path).with_suffix("").as_posix())
+            whole[path.casefold()].add(name)
+            short[PurePosixPath(path).name.casefold()].add(name)
+        named: dict[str, set[str]] = {name.casefold(): {name} for name in self.folder.files}
+        return {**named, **short, **whole}
+
+    def read_size(self, stem: str) -> Size:
+        """Return the height and width of an image; errors as `read_header`."""
+        path = self.folder.find(stem)
+        pages = {} if self.description is None else self.description.pages
+        header = read_header(page_at(path, pages["rgb"]) or path if pages else path)
+        return header.height, header.width
 
     def places(self, out: Path) -> dict[str, str]:
         """Return the folders as `dataset.yaml` in `out` names them."""
@@ -301,10 +331,11 @@ def _write_label(
 ) -> None:
     where = f"{image.source}: {image.names[0]}"
     if stem is None:
-        raise InputError(f"{where}: no such image in {source.folder.path}; copy it there, or correct `root`")
+        raise InputError(
+            f"{where}: no such image in {source.folder.path}, or several; copy it there, or correct `root`"
+        )
     path = source.folder.find(stem)
-    header = read_header(path)
-    size = (header.height, header.width)
+    size = source.read_size(stem)
     if image.size not in (None, size):
         assert image.size is not None
         stated = f"{image.size[1]}x{image.size[0]}"
@@ -358,11 +389,11 @@ def from_labels(
     """Write a folder of label maps as one annotation file; return the number of images.
 
     Args:
-        labels: folder of label maps, also in folders below it.
+        labels: folder of label maps, also in folders below it, or a pattern of their names.
         out: file to write.
         to: one of `WRITERS`.
         shapes: classes, and how areas are written.
-        images: folder of the images, which gives the file names; None: those of the label maps.
+        images: folder of the images, or a pattern, which gives the file names; None: those of the label maps.
         overwrite: replace the file.
         progress: called with the label maps done and their total.
 
@@ -372,24 +403,22 @@ def from_labels(
     """
     if out.is_dir() or (out.exists() and not overwrite):
         raise InputError(f"{out}: exists; choose another file as `out`, or give `overwrite`")
-    if not labels.is_dir():
+    if not labels.is_dir() and not is_pattern(str(labels)):
         raise InputError(f"{labels}: no such folder; give the folder of the label maps as `root`")
-    found = sorted(
-        (path for path in labels.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES),
-        key=lambda path: natural_key(path.as_posix()),
-    )
+    triple = None if images is None else TripleFolders.read(images, None, labels)
+    folder = ImageFolder.read(labels) if triple is None else triple.labels
+    found = sorted(folder.files.items(), key=lambda entry: natural_key(entry[0]))
     if not found:
         raise InputError(f"{labels}: holds no label maps; give their folder as `root`")
-    folder = None if images is None else ImageFolder.read(images)
     faults: list[str] = []
 
     def exported() -> Iterator[Exported]:
-        for number, path in enumerate(found, start=1):
+        for number, (pair, path) in enumerate(found, start=1):
             try:
-                name = path.relative_to(labels).as_posix()
+                name = path.relative_to(folder.path).as_posix()
                 index = read_label(path, shapes.classes)
-                if folder is not None:
-                    name = _image_of(path, folder, (index.shape[0], index.shape[1]))
+                if triple is not None:
+                    name = _image_of(path, pair, triple.rgb, (index.shape[0], index.shape[1]))
                 yield Exported(name, index)
             except InputError as error:
                 faults.append(str(error))
@@ -401,12 +430,12 @@ def from_labels(
     return len(found)
 
 
-def _image_of(path: Path, folder: ImageFolder, size: Size) -> str:
-    """Return the name of the image of a label map, which has to have its size."""
-    if path.stem not in folder:
+def _image_of(path: Path, name: str, folder: ImageFolder, size: Size) -> str:
+    """Return the path below the folder of the image of a label map, which has to have its size."""
+    if name not in folder:
         raise InputError(f"{path}: has no image in {folder.path}; copy it there, or give the right folder")
-    image = folder.find(path.stem)
+    image = folder.find(name)
     header = read_header(image)
     if (header.height, header.width) != size:
         raise InputError(f"{path}: is {size[1]}x{size[0]}, but {image} {header.width}x{header.height} pixels")
-    return image.name
+    return image.relative_to(folder.path).as_posix()
