@@ -215,7 +215,13 @@ def test_both_wide_and_visible_of_one_thermal_image_are_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("pattern", "fault"), [("rgb/original.png", "has no {id}"), ("{any}/{id}.png", "before")]
+    ("pattern", "fault"),
+    [
+        ("rgb/original.png", "has no {id}"),
+        ("{any}/{id}.png", "before"),
+        ("rgb/frame{any}{id}.png", "it is open where {id} ends"),
+        ("rgb/{id}{any}.png", "it is open where {id} ends"),
+    ],
 )
 def test_wrong_patterns_are_refused(tmp_path: Path, pattern: str, fault: str) -> None:
     with pytest.raises(InputError, match=fault):

@@ -101,7 +101,7 @@ class NamePattern:
 
     @classmethod
     def read(cls, path: Path) -> NamePattern:
-        """Split a path; an `InputError` without `{id}`, with other placeholders, or with one below a file."""
+        """Split a path; an `InputError` without `{id}`, or where it is open what `{id}` is."""
         parts = path.parts
         # Braces belong to a name where a folder has it.
         wild = (place for place, part in enumerate(parts) if ID in part or ANY in part)
@@ -109,6 +109,8 @@ class NamePattern:
         tail = "/".join(parts[first:])
         if ID not in tail:
             raise InputError(f"{path}: has no {ID}; write it for the part that both images of a pair share")
+        if re.search(r"\{any\}\{(id|any)\}|\{id\}\{(any|id)\}", tail):
+            raise InputError(f"{path}: it is open where {ID} ends; write a letter between {ID} and {ANY}")
         if "/" in tail and ID not in parts[first]:
             raise InputError(f"{path}: has {ANY} before {ID}; write folders by their names")
         return cls(Path(*parts[:first]), composed(tail))
