@@ -300,3 +300,24 @@ def test_a_data_sets_palette_holds_for_every_command(
         "temperature": ["temperature", "--checkpoint", str(tmp_path / "net")],
     }
     assert main([*words[command], *data, "--device", "cpu"]) == 0
+
+
+def test_without_the_line_in_the_data_set(
+    false_colors: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands without the option name the key of dataset.yaml; training takes `--thermal-scale`."""
+    colors, _ = false_colors
+    path = colors / "dataset.yaml"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in values.items() if key != "thermal_palette"}))
+    data = ["--dataset", "folders", "--root", str(colors)]
+    assert main(["data", "view", *data, "--out", str(tmp_path / "a.html")]) == 2
+    assert "give 'thermal_palette' (dataset.yaml) auto" in capsys.readouterr().err
+    words = "train --model efnet_tiny --size 64x96 --batch-size 2 --epochs 1 --workers 0 --device cpu"
+    run = tmp_path / "run"
+    more = ["--data.val_split", "test", "--thermal-scale", "palette:inferno", "--out", str(run)]
+    assert main([*words.split(), *data, *more]) == 0
+    assert efnet.Predictor.from_pretrained(run, "cpu").thermal_scale == PREFIX + "inferno"
+    pair = ["--rgb", str(colors / "rgb" / "0.png"), "--thermal", str(colors / "thermal" / "0.jpg")]
+    command = ["explain", "--checkpoint", str(run), *pair, "--thermal-palette", "auto", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "page")]) == 0

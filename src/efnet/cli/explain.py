@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import CHECKPOINT, DEVICE, MATCH, PRECISION, add_options, apply_match
+from efnet.cli.arguments import CHECKPOINT, DEVICE, MATCH, PALETTE, PRECISION, add_options, apply_match
 from efnet.cli.inference_options import check_given, journal_settings, print_faults
 from efnet.cli.options import check_folder_writable
 from efnet.core.errors import InputError
@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         out=(str, "output folder"),
         device=DEVICE,
         precision=PRECISION,
+        thermal_palette=PALETTE,
         overwrite=(False, "redo finished pairs"),
     )
 
@@ -55,6 +56,8 @@ def run(args: Namespace) -> int:
     apply_match(args)
     pairs = find_pairs(args.rgb, args.thermal, args.rgbt, exclude=out)
     predictor = Predictor.from_pretrained(args.checkpoint, args.device, precision)
+    if args.thermal_palette is not None:
+        predictor.use_palette(args.thermal_palette)
     check_given(args, predictor.modality)
     settings = {"command": "explain", **journal_settings(predictor)}
     journal = PredictionJournal(out, settings, {"checkpoint": args.checkpoint}, args.overwrite)

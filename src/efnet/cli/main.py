@@ -53,6 +53,9 @@ COMMANDS = {
 IMPORT = "--import"
 """Option of every command: a module or .py file that registers networks, imported first."""
 
+PALETTE_KEY = "thermal_palette"
+"""Key of dataset.yaml that is an option of some commands only."""
+
 
 class Command(Protocol):
     """The functions of a command, in a module or a class.
@@ -140,7 +143,12 @@ def _run(name: str, words: list[str]) -> int:
         args = parse(parser, words)
     except ArgumentError as error:
         raise InputError(f"{plain_message(str(error))} (efnet {name} --help)") from error
-    status = command.run(args)
+    try:
+        status = command.run(args)
+    except InputError as error:
+        if PALETTE_KEY not in args:  # a command without this option takes it from the data set alone
+            error.args = (str(error).replace(f"`{PALETTE_KEY}`", f"'{PALETTE_KEY}' (dataset.yaml)"),)
+        raise
     if "efnet.core.distributed" in sys.modules:  # only commands that may run in several processes load it
         sys.modules["efnet.core.distributed"].leave(status)
     return status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +26,12 @@ Splits = tuple[PairSet, PairSet]
 
 
 def open_splits(config: TrainConfig) -> Splits:
-    """Open the two splits that a configuration names."""
+    """Open the two splits that a configuration names, with its thermal scale if it gives one."""
     data, root = config.data, Path(config.data.root)
-    return open_split(data.dataset, root, data.train_split), open_split(data.dataset, root, data.val_split)
+    train, val = (open_split(data.dataset, root, split) for split in (data.train_split, data.val_split))
+    if data.thermal_scale is None:
+        return train, val
+    return replace(train, thermal_scale=data.thermal_scale), replace(val, thermal_scale=data.thermal_scale)
 
 
 def prepare_trainer(config: TrainConfig, reporter: Reporter) -> Trainer:
