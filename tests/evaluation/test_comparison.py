@@ -15,6 +15,7 @@ from efnet.cli.main import main
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.data.layouts.public import MFNET_CLASSES
+from efnet.evaluation.calibration import Reliability
 from efnet.evaluation.comparison import (
     Contender,
     align,
@@ -25,10 +26,10 @@ from efnet.evaluation.comparison import (
     page,
     verdict,
 )
-from efnet.evaluation.intervals import add_evidence, read_report, read_tally
+from efnet.evaluation.intervals import add_evidence, miou_interval, read_report, read_tally
 from efnet.evaluation.metrics import Tally
 from efnet.evaluation.protocols import get_protocol
-from efnet.evaluation.report import build_report
+from efnet.evaluation.report import build_report, evidence_lines
 from efnet.evaluation.resampling import Resampling
 
 PLAN = Resampling(resamples=500)
@@ -114,6 +115,22 @@ def test_one_group_alone_has_no_interval():
     plan = Resampling(groups={entry.pair.name: "x" for entry in tallies[0].tallies[0].pairs})
     found = compare(tallies, plan)["differences"][0]["all"]["miou"]
     assert (found["interval"], found["p"]) == (None, None)
+
+
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_images_of_ignored_pixels_do_not_make_an_interval(labelled):
+    """The bootstrap would repeat the one image that counts: an interval without a width."""
+    tally = made(0, images=labelled)
+    truth = np.full((24, 30), 255, dtype=np.uint8)
+    for name in ("x", "y"):
+        tally.add(named(name, None), truth, np.zeros_like(truth))
+    report = add_evidence(build_report(tally, {}), tally, PLAN)
+    report["calibration"] = Reliability().to_dict(1.0)
+    assert report["interval"]["miou"] is None
+    assert miou_interval([tally], PLAN) is None
+    assert "no interval of mIoU: fewer than two images have pixels that count" in evidence_lines(report)
+    found = compare([contender("a", tally), contender("b", tally)], PLAN)
+    assert found["networks"][0]["all"]["miou"]["interval"] is None
 
 
 def test_pages_hold_every_class_and_escape_names():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efnet.core.errors import InputError
-from efnet.evaluation.intervals import class_units
+from efnet.evaluation.intervals import class_units, occupied
 from efnet.evaluation.metrics import PairCounts, Tally
 from efnet.evaluation.protocols import Protocol
 from efnet.evaluation.resampling import (
@@ -161,8 +161,9 @@ def _add_part(
 ) -> None:
     """Add the figures of one part of the images to every network and difference."""
     units, protocol, names = plan.units(_names(pairs)), first.protocol, first.classes.names
-    seen = class_units(region_sums(pairs, protocol), units)
-    kept = (True, *(count > 1 for count in seen))
+    sums = region_sums(pairs, protocol)
+    seen = class_units(sums, units)
+    kept = (occupied(sums, units) > 1, *(count > 1 for count in seen))
     drawn = [bootstrap(each, units, protocol, plan) for each in runs]
     figures = [each.figures(protocol) for each in runs]
     for network, values, samples in zip(networks, figures, drawn, strict=True):

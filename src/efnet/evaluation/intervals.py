@@ -75,7 +75,8 @@ def miou_interval(
     first = runs[0]
     names = _names(first.pairs)
     units = plan.units(names)
-    if units.max() < 1 or any(_names(tally.pairs) != names for tally in (*runs, *other)):
+    alone = occupied(region_sums(first.pairs, first.protocol), units) < 2
+    if alone or any(_names(tally.pairs) != names for tally in (*runs, *other)):
         return None
     drawn = [
         bootstrap(
@@ -110,7 +111,7 @@ def _bounds(
     runs: Runs, units: NDArray[np.int64], protocol: Protocol, plan: Resampling, kind: Kind
 ) -> list[Bounds]:
     """Intervals of the mean and of each class."""
-    if units.max() < 1:
+    if occupied(runs.sums[0], units) < 2:
         return [None] * (1 + runs.sums.shape[-1])
     found = interval(bootstrap(runs, units, protocol, plan, kind), plan.level)
     common = [count > 1 for count in class_units(runs.sums[0], units)]
@@ -126,6 +127,11 @@ def class_units(sums: Floats, units: NDArray[np.int64]) -> list[int]:
     truth = np.zeros((int(units.max()) + 1, sums.shape[-1]))
     np.add.at(truth, units, sums[:, 1])
     return [int(count) for count in (truth > 0).sum(axis=0)]
+
+
+def occupied(sums: Floats, units: NDArray[np.int64]) -> int:
+    """Return how many units have a pixel of truth that counts, of sums (N, 3, K)."""
+    return len(np.unique(units[sums[:, 1].sum(axis=1) > 0]))
 
 
 def _record(entry: PairCounts) -> dict[str, Any]:

@@ -99,22 +99,7 @@ def evidence_lines(report: Report) -> list[str]:
     """Lines about the intervals, boundary IoU and calibration, as far as the report has them."""
     lines = []
     if "interval" in report:
-        plan = report["interval"]
-        units = f"{plan['units']} {plan['unit']}s"
-        caution = "images of a group stay together"
-        if plan["unit"] == "image":
-            caution = "it takes images as independent, which frames of one drive are not"
-        lines.append(
-            f"[..]: {100 * plan['level']:g} % interval, {plan['method']} over {units}, {plan['resamples']} "
-            f"resamples, seed {plan['seed']}; {caution}; it does not cover the training seed"
-        )
-        averaged = {name: count for name, count in plan["with"].items() if report["iou"][name] is not None}
-        rare = [f"{name} in {count}" for name, count in averaged.items() if count < _FEW]
-        if rare:
-            lines.append(
-                f"few {plan['unit']}s decide the interval: {', '.join(rare)} of {plan['units']}; a resample "
-                "without them counts 0 where the class is predicted"
-            )
+        lines += _interval_lines(report)
     if "boundary" in report:
         lines.append(
             f"boundary: IoU within {100 * report['boundary']['dilation']:g} % of the image's diagonal of the "
@@ -122,9 +107,32 @@ def evidence_lines(report: Report) -> list[str]:
         )
     if "calibration" in report:
         found = report["calibration"]
+        loss = "-" if found["nll"] is None else f"{found['nll']:.4f}"
         lines.append(
             f"calibration: ECE {percent(found['ece'])} % ({len(found['bins'])} bins), "
-            f"NLL {found['nll']:.4f}, at temperature {found['temperature']:.4g}"
+            f"NLL {loss}, at temperature {found['temperature']:.4g}"
+        )
+    return lines
+
+
+def _interval_lines(report: Report) -> list[str]:
+    """How the intervals were found, and the classes in few images."""
+    plan = report["interval"]
+    if plan["miou"] is None:
+        return [f"no interval of mIoU: fewer than two {plan['unit']}s have pixels that count"]
+    caution = "images of a group stay together"
+    if plan["unit"] == "image":
+        caution = "it takes images as independent, which frames of one drive are not"
+    lines = [
+        f"[..]: {100 * plan['level']:g} % interval, {plan['method']} over {plan['units']} {plan['unit']}s, "
+        f"{plan['resamples']} resamples, seed {plan['seed']}; {caution}; it does not cover the training seed"
+    ]
+    averaged = {name: count for name, count in plan["with"].items() if report["iou"][name] is not None}
+    rare = [f"{name} in {count}" for name, count in averaged.items() if count < _FEW]
+    if rare:
+        lines.append(
+            f"few {plan['unit']}s decide the interval: {', '.join(rare)} of {plan['units']}; a resample "
+            "without them counts 0 where the class is predicted"
         )
     return lines
 
