@@ -26,7 +26,7 @@ QUIET = Reporter(quiet=True)
 
 
 def config(scenes: Path, **more: Any) -> TrainConfig:
-    given = options(scenes, epochs=2, tracker=[], validation={"samples": 0}, **more)
+    given = options(scenes, **{"epochs": 2, "tracker": [], "validation": {"samples": 0}, **more})
     del given["quiet"]
     return make_config(TrainConfig(), given)
 
@@ -109,6 +109,32 @@ def test_the_time_ends_a_call_and_the_next_goes_on(scenes: Path, tmp_path: Path)
     assert [(trial.number, trial.epochs) for trial in found.trials] == [(0, 2)]
     straight = tune(given, tmp_path / "straight", SPACE, trials=1, reporter=QUIET)
     assert found.trials == straight.trials
+
+
+def test_a_trial_that_stopped_early_as_the_time_was_up_is_over(scenes: Path, tmp_path: Path) -> None:
+    """Both ends in one validation: the trial has no epoch left, so it must not wait for the next call."""
+    given = make_config(config(scenes), {"epochs": 9, "early_stopping": 1, "lr": 1e-12})
+    out, space = tmp_path / "search", {"weight_decay": {"low": 1e-3, "high": 0.1}}
+    found, calls = tune(given, out, space, minutes=1e-4, reporter=QUIET), 1
+    while not found.trials:  # an epoch a call: the mIoU of frozen weights never improves
+        found, calls = tune(given, out, space, minutes=1e-4, reporter=QUIET), calls + 1
+        assert calls < 9
+    assert (found.trials[0].number, found.trials[0].pruned) == (0, False)
+    assert found.trials[0].epochs < 9
+
+
+def test_a_trial_goes_on_with_the_batch_that_was_found(
+    scenes: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    given, out = config(scenes, batch_size="auto"), tmp_path / "search"
+    found = tune(given, out, SPACE, minutes=1e-4, reporter=QUIET)
+    assert found.unfinished == 1
+
+    def sought(*_: Any) -> Any:
+        raise AssertionError("the batch was sought again")
+
+    monkeypatch.setattr("efnet.training.batch_size.largest_batch", sought)
+    assert tune(given, out, SPACE, trials=1, reporter=QUIET).trials[0].epochs == 2
 
 
 def test_poor_trials_are_pruned(scenes: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -50,13 +50,21 @@ class Callbacks:
     on_epoch_end: Callable[[EpochEnd], bool | None] | None = None
 
 
+_NO_BETTER = "no better mIoU"
+
+
+def is_early(reason: str | None) -> bool:
+    """Whether the reason why a run ended is that of `early_stop`."""
+    return reason is not None and reason.startswith(_NO_BETTER)
+
+
 def early_stop(config: ValidationConfig, progress: Progress) -> str | None:
     """Return why a run ends early by its own rule; None: it goes on."""
     patience = config.early_stopping
     if patience is None or progress.stale < patience:
         return None
     times = f"{progress.stale} validations" if progress.stale > 1 else "1 validation"
-    return f"no better mIoU in {times} after epoch {progress.best_epoch}"
+    return f"{_NO_BETTER} in {times} after epoch {progress.best_epoch}"
 
 
 class StopSignal:

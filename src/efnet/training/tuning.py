@@ -28,9 +28,9 @@ from efnet.core.safe_parse import parse_yaml
 from efnet.training.config import TrainConfig, flatten, to_values
 from efnet.training.launch import train
 from efnet.training.logs import Reporter
-from efnet.training.options import make_config, place_of
+from efnet.training.options import keep_settings, make_config, place_of
 from efnet.training.run_folder import RunFolder
-from efnet.training.stopping import Callbacks, Validated
+from efnet.training.stopping import Callbacks, Validated, is_early
 
 DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "optimizer.lr": {"low": 1e-5, "high": 3e-3, "log": True},
@@ -249,14 +249,16 @@ class _Search:
 
         config = make_config(self.config, options)
         result = folder.read_facts().get("result")
-        if result is None or result["epochs"] < config.schedule.epochs:
+        if result is None or not _is_over(result, config):
+            if folder.has_state():
+                config = keep_settings(folder, config)
             train(config, folder.path, folder.has_state(), Reporter(quiet=True), Callbacks(follow))
         result = folder.read_facts()["result"]  # also of a trial whose end the study did not learn
         miou, epochs = result["best_miou"], result["epochs"]
         trial.set_user_attr("epochs", epochs)
         if pruned:
             self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
-        elif over and epochs < config.schedule.epochs:
+        elif over and not _is_over(result, config):
             self.reporter.say(f"trial {trial.number}: the time is up after epoch {epochs}; it goes on later")
             return
         else:
@@ -314,6 +316,11 @@ class _Search:
             chosen = make_config(self.config, done[0].options)
             write_text(best, yaml.safe_dump(to_values(chosen), sort_keys=False))
         return Tuning(self.out, tuple(done), best, len(self._states("RUNNING")))
+
+
+def _is_over(result: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Whether a run with this result has no epoch left: it made all, or ended by its own early stopping."""
+    return result["epochs"] >= config.schedule.epochs or is_early(result.get("stopped"))
 
 
 def _holds(entry: Mapping[str, Any], value: Any) -> bool:
