@@ -345,3 +345,20 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
         efnet.train(dataset=[GOOD], out=tmp_path / "run")
     with pytest.raises(InputError, match="go with a `dataset`"):
         efnet.train(dataset="mfnet", classes=classes, out=tmp_path / "run")
+
+
+def test_numbers_of_numpy_are_options() -> None:
+    given = {"lr": np.float32(0.5), "batch_size": np.int64(3), "size": (np.int64(64), 96)}
+    config = make_config(TrainConfig(), given)
+    assert (config.optimizer.lr, config.data.batch_size, config.data.size) == (0.5, 3, (64, 96))
+
+
+def test_a_configuration_of_another_type_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`config` is a str; give a TrainConfig"):
+        efnet.train("mine.yaml", out=tmp_path / "run")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", ["480x640", 480, (480,), (480.0, 640)])
+def test_an_export_of_no_size_is_refused(tmp_path: Path, size: Any) -> None:
+    with pytest.raises(InputError, match="give height and width, such as"):
+        efnet.export(out=tmp_path / "file.onnx", size=size)

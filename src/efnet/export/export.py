@@ -181,6 +181,9 @@ def check_options(path: Path, format: Format, precision: str, size: tuple[int, i
     if precision not in PRECISIONS[format]:
         choices = ", ".join(PRECISIONS[format])
         raise InputError(f"`precision` {precision}: `format` {format} comes in {choices}")
+    sides = size if isinstance(size, tuple | list) else ()
+    if size is not None and [type(side) for side in sides] != [int, int]:
+        raise InputError(f"`size` {size!r}: give height and width, such as (480, 640)")
     if size is not None and min(size) < MIN_SIZE:
         raise InputError(f"`size` {size[0]}x{size[1]}: both sides are at least {MIN_SIZE} pixels")
     if format == "openvino" and size is None:

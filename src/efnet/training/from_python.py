@@ -38,7 +38,7 @@ def train(
         config: the whole configuration; None: that of `recipe`. The options override it.
         out: folder of the run; new, unless `resume`.
         resume: go on with the run in `out`; the options may change what may change.
-        recipe: `paper` (also for None), `scratch`, `strong` or `strong-scratch`.
+        recipe: `paper` (also for None), `scratch`, `strong`, `strong-scratch`, or with a `model` `authors`.
         dataset: a layout's name or the path of a dataset.yaml, with `root`; or any torch Dataset whose items
             are (rgb, thermal, label), see `efnet.data.items.item_set`.
         val_dataset: the data set that chooses the best checkpoint, beside a torch Dataset.
@@ -56,6 +56,11 @@ def train(
         InputError: an unknown option, a wrong value, or bad data (all faults at once).
         Interrupted: a `KeyboardInterrupt` after Ctrl-C, with the state saved; go on with `resume`.
     """
+    if not isinstance(config, TrainConfig | None):
+        raise InputError(
+            f"`config` is a {type(config).__name__}; give a TrainConfig, such as "
+            "efnet.training.get_recipe('scratch'), or options by name"
+        )
     splits = None
     if dataset is None or isinstance(dataset, str | Path):
         if val_dataset is not None or classes is not None:

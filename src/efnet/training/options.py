@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_yaml
 from efnet.models.config import NetworkOptions
@@ -108,6 +110,8 @@ def _plain(value: Any) -> Any:
     """Return a value as YAML would hold it."""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, np.generic):  # a number drawn from an array
+        return value.item()
     return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
