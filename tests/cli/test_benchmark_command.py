@@ -172,3 +172,21 @@ def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert captured.err.endswith("efnet: interrupted\n")
     assert captured.out == ""
     assert not path.exists()
+
+
+def test_only_networks_without_clustering_get_calibration_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command compares both kinds; the int8 of networks that cluster takes no pairs."""
+    given: dict[str, list[str]] = {}
+
+    def record(model: str, target: Any, size: Any, folder: Path, words: list[str]) -> tuple[Path, str]:
+        given[model] = words
+        return folder / f"{model}.onnx", "not written"
+
+    monkeypatch.setattr("efnet.studies.benchmark.networks.export_for", record)
+    models = ["--models", "efnet_tiny,efnet_edge", "--runtime", "onnx-int8", "--size", "64x96"]
+    shared = ["--device", "cpu", "--threads", "1", "--runs", "1"]
+    main(["benchmark", *models, *shared, "--calibrate-rgbt", str(tmp_path)])
+    assert given["efnet_tiny"] == []
+    assert "--calibrate-rgbt" in given["efnet_edge"]

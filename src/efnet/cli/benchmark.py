@@ -227,6 +227,7 @@ def _contestants(
     for plain, *_ in variants.values():
         if files:  # pairs that a model does not take are refused before minutes of exporting
             batches(plain, open_model(plain.source))
+    calibrated = any(args[name] is not None for name in CALIBRATIONS)
     for model, of_torch in variants.items():
         plain = of_torch[0]
         if is_exported(model):
@@ -238,7 +239,7 @@ def _contestants(
                 continue
             variant = variant_for(target)
             given = arguments.check_words(args) if files else []
-            if target[1] == "int8" and any(args[name] is not None for name in CALIBRATIONS):
+            if calibrated and target[1] == "int8" and not _clusters(model):
                 given += arguments.calibration_words(args)
             with progress_bar(f"exporting {model} to {variant}"):
                 path, fault = export_for(model, target, size, folder, given)
@@ -246,6 +247,16 @@ def _contestants(
             if fault is not None:
                 failed[subjects[-1].label] = fault
     return subjects, failed
+
+
+def _clusters(model: str) -> bool:
+    """Whether a model clusters tokens: its int8 takes no calibration pairs, which others of a table need."""
+    from efnet.export.quantize import clusters_tokens
+    from efnet.models.base import SegmentationModel
+    from efnet.studies.benchmark.subject import open_model
+
+    network = open_model(model)
+    return isinstance(network, SegmentationModel) and clusters_tokens(network)
 
 
 def _subjects(
