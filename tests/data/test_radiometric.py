@@ -17,6 +17,7 @@ from PIL import Image
 from efnet.cli.main import main
 from efnet.core.errors import InputError
 from efnet.data.images import read_raw_thermal, read_rgb, read_thermal
+from efnet.data.layouts import open_split
 
 HEIGHT, WIDTH = 60, 80
 PLANCK = {"r1": 21106.77, "b": 1501.0, "f": 1.0, "o": -7340, "r2": 0.012545258}
@@ -178,3 +179,7 @@ def test_one_file_is_a_pair(tmp_path: Path, raw: NDArray[np.uint16]) -> None:
     command = ["predict", "--rgb", folder, "--thermal", folder, "--device", "cpu"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert {path.stem for path in (tmp_path / "out").rglob("*.png")} >= {"a", "b"}
+    text = "names: [background, car]\nrgb: flir\nthermal: flir\n"
+    (tmp_path / "dataset.yaml").write_text(text, encoding="utf-8")
+    pairs = [*open_split("folders", tmp_path, "trainval").pairs]
+    assert [(pair.name, pair.rgb == pair.thermal) for pair in pairs] == [("a", True), ("b", True)]

@@ -7,8 +7,9 @@ Celsius; as a colour image, the photograph that the camera took beside it. Both 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -103,6 +104,19 @@ def find_radiometry(image: Image.Image, content: Callable[[], bytes]) -> Radiome
     if any(kind == "APP3" for kind, _ in segments) and str(image.getexif().get(_MAKE)).startswith("DJI"):
         return Radiometry("DJI", b"")
     return None
+
+
+def are_pairs(files: Iterable[Path]) -> bool:
+    """Whether every file is a radiometric JPEG of FLIR, which holds temperatures and a photograph."""
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                found = find_radiometry(image, bytes)
+        except OSError:  # whoever reads it will name the fault
+            return False
+        if found is None or found.maker != "FLIR":
+            return False
+    return True
 
 
 def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ from efnet.data.layouts.patterns import (
     suggest,
     untagged,
 )
+from efnet.data.radiometric import are_pairs
 from efnet.inference.missing_cameras import Camera
 
 VIDEO_SUFFIXES = (
@@ -238,10 +239,13 @@ def _match(rgb: str, thermal: str, exclude: Path | None) -> tuple[InputPair, ...
         return (InputPair(rgb_found[0][0].stem, rgb_found[0][1], thermal_found[0][1]),)
     faults: list[str] = []
     if len(rgb_found) > 1 and {file for _, file in rgb_found} == {file for _, file in thermal_found}:
-        # One folder of both cameras: tags of names separate them.
+        # One folder of both cameras: tags of names separate them, or each file holds both images.
+        everything = rgb_found
         thermal_found = [(path, file) for path, file in rgb_found if is_tagged(path, "thermal")]
         taken = (*thermal_found, *(entry for entry in rgb_found if is_tagged(entry[0], "labels")))
         rgb_found = [entry for entry in rgb_found if entry not in taken]
+        if (not thermal_found or not rgb_found) and are_pairs(file for _, file in everything):
+            rgb_found = thermal_found = everything
         if not thermal_found or not rgb_found:
             raise InputError(
                 f"{rgb}: given for both cameras, but names do not show which (0001_rgb and 0001_ir would); "

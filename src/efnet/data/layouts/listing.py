@@ -33,6 +33,7 @@ from efnet.data.layouts.patterns import (
     untagged,
 )
 from efnet.data.pairs import FLIP_SUFFIX, Condition, Pair, PairSet
+from efnet.data.radiometric import are_pairs
 
 _MFNET_NAME = re.compile(rf"\d+([DN])(?:{FLIP_SUFFIX})?", re.IGNORECASE)
 
@@ -166,7 +167,7 @@ class TripleFolders:
         if thermal is None:
             return cls(colors, None, masks._named_like(colors.files))
         heat = ImageFolder.read(thermal)
-        if rgb == thermal:
+        if rgb == thermal and not (heat.files and are_pairs(heat.files.values())):
             heat = heat.only("thermal")
             colors = colors.only("rgb", spare=heat.files)
         elif not _shared(colors, heat.files):
