@@ -147,3 +147,12 @@ def test_onnx_of_every_convolutional_network_agrees(name: str, tmp_path: Path) -
         ours, theirs = network(*images), exported(*images)
     difference = (ours - theirs).abs().max() / ours.abs().max()
     assert float(difference) < 1e-3
+
+
+def test_a_network_of_false_colours_is_compared_on_grey_scenes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = create_model("mfnet")
+    model.input = InputSpec((64, 96), "palette:iron")
+    report = export_model(model, tmp_path / "iron.onnx", "onnx", size=(64, 96))
+    assert report["check"]["source"] == "generated"
+    assert load_exported(tmp_path / "iron.onnx").input.thermal_scale == "palette:iron"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from efnet.core.errors import InputError, one_of
 from efnet.core.files import write_bytes, write_json
+from efnet.data.false_color import is_palette
 from efnet.export.formats import (
     OPSET,
     PRECISIONS,
@@ -256,6 +257,8 @@ def _generated(model: SegmentationModel, size: tuple[int, int] | None) -> list[P
     height, width = size or (240, 320)
     predictor = Predictor(model, device="cpu")
     predictor.size = size
+    if is_palette(predictor.thermal_scale):
+        predictor.thermal_scale = "auto"  # the scenes are grey, as what colours are read back to
     shape = max(height, 64), max(width, 64)
     scenes = [render(0, shape, "day"), render(1, shape, "night")]
     return [
