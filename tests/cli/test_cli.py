@@ -126,7 +126,8 @@ def test_precedence_of_recipe_file_and_options(scenes: Path, tmp_path: Path) -> 
     assert written["optimizer"]["lr"] == 0.003  # the option
     assert written["optimizer"]["clip"] == 1.0  # the file
     assert written["optimizer"]["weight_decay"] == 0.02  # the recipe
-    assert written["schedule"] == {"epochs": 1, "warmup_epochs": 0.0, "power": 0.9}
+    schedule = {"epochs": 1, "warmup_epochs": 0.0, "power": 0.9, "gamma": None, "from_start": False}
+    assert written["schedule"] == schedule
     # What the run wrote repeats it.
     again = tmp_path / "again"
     assert status("train", "--config", run / "config.yaml", "--out", again, "--quiet") == 0
