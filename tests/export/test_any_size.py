@@ -12,6 +12,7 @@ from efnet.models.efnet import EFNet
 from efnet.models.registry import create_model
 
 
+@pytest.mark.slow
 def test_program_for_any_size() -> None:
     """Of every part of the network, with one block a stage: tracing takes time per block."""
     backbone = BackboneConfig((1, 1, 1, 1), (16, 32, 48, 64), (1, 2, 3, 4), (2, 2, 2, 2))

@@ -204,6 +204,18 @@ CASES = [
         STUDY.replace("--out exp", "--out maps"),
         ("maps", "other files", "another"),
     ),
+    Case("a search of no time", "tune --out t --minutes 0 --device cpu", ("--minutes 0", "above 0")),
+    Case(
+        "a search without its space",
+        "tune --out t --space nothing.yaml --device cpu",
+        ("nothing.yaml", "cannot be read", "check the path"),
+    ),
+    Case("rates of no steps", "lr-find --steps 0 --device cpu", ("--steps 0", "10 or more")),
+    Case(
+        "rates that fall",
+        "lr-find --low 1 --high 0.1 --device cpu",
+        ("--low 1", "--high 0.1", "the lower one first"),
+    ),
     Case("experiments of no epochs", f"{STUDY} --epochs 0", ("--epochs 0", "1 or more")),
     Case("experiments at no size", f"{STUDY} --size 0", ("--size 0", "480x640")),
     Case("experiments with workers below none", f"{STUDY} --workers -1", ("--workers -1", "give 0 or more")),

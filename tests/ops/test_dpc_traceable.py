@@ -132,6 +132,7 @@ class Cells(torch.nn.Module):
         return dpc_knn(tokens, (height * width + 3) // 4, 5, positions, 0.7, (height, width))
 
 
+@pytest.mark.slow
 def test_in_onnx_runtime_for_any_size() -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

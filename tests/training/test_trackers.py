@@ -80,6 +80,7 @@ def records(log: bytes) -> Iterator[bytes]:
             whole = b""
 
 
+@pytest.mark.slow
 def test_wandb_offline_follows_one_run_over_a_resumption(scenes: Path, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2

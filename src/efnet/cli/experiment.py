@@ -167,8 +167,8 @@ def score_official(table: ExperimentTable, args: Namespace, plan: Plan) -> int:
     from efnet.studies.experiments.official import official_markdown, official_values, run_official
     from efnet.training.logs import Reporter
 
-    training: dict[str, Any] = {"init": [], "seeds": [0], "budget": "full"}
-    training |= dict.fromkeys(("recipe", "model", "epochs", "minutes", "size"))
+    training: dict[str, Any] = dict.fromkeys(("recipe", "model", "epochs", "minutes", "size"))
+    training |= {"init": [], "seeds": [0], "budget": "full"}
     given = [f"--{name}" for name, default in training.items() if getattr(args, name) != default]
     if given:
         raise InputError(f"--official trains nothing; leave out {', '.join(given)}")
