@@ -155,7 +155,7 @@ def test_palettes_by_index(tmp_path: Path) -> None:
 def test_a_foreign_palette_is_refused_with_its_colours(tmp_path: Path) -> None:
     palette = np.asarray(CLASSES.palette)
     palette[2] = (1, 2, 3)
-    with pytest.raises(InputError, match=r"a\.png: colours of its palette.*2: \[1, 2, 3\].*`palette`"):
+    with pytest.raises(InputError, match=r"a\.png: colours of its palette.*2: \[1, 2, 3\].*'palette'"):
         read_label(_palette_png(tmp_path / "a.png", LABEL, palette), CLASSES)
 
 

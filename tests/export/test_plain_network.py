@@ -54,6 +54,7 @@ def read(folder: Path) -> SegmentationModel:
     return efnet.Predictor.from_pretrained(folder / "run", "cpu").model
 
 
+@pytest.mark.slow
 def test_for_any_size(folder) -> None:
     check = report(folder / "street.onnx")["check"]
     assert check["agreement"] == 1

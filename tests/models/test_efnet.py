@@ -147,6 +147,7 @@ def test_token_counts_and_maps() -> None:
         assert all(len(sample.unique()) == count for sample in stage.assignment)
 
 
+@pytest.mark.slow
 def test_overfits_one_pair() -> None:
     """The whole can learn: one small pair by heart within a few steps."""
     model = efnet.create_model("efnet_tiny", num_classes=3)
@@ -230,6 +231,7 @@ def test_checkpointed_activations_change_no_gradient(drop_path: float) -> None:
         *(pytest.param(training, "aot_eager", marks=pytest.mark.slow) for training in (False, True)),
     ],
 )
+@pytest.mark.slow
 def test_compiles_into_one_graph(training: bool, backend: str) -> None:
     """Nothing in the network proper breaks a graph; these backends show it without a C++ compiler.
 

@@ -88,6 +88,7 @@ def test_tiles_of_tokens_in_one_place() -> None:
     assert_same(features, positions, 0.7, 5, None)
 
 
+@pytest.mark.slow
 def test_of_positions_with_many_axes() -> None:
     assert_same(smooth(20, 24, 32), 0.1 * torch.randn(1, 480, 12), 0.3, 5, None)
 

@@ -174,6 +174,7 @@ def test_lack_of_memory_is_named() -> None:
 
 
 @pytest.mark.skipif(measure.resident_peak() is None, reason="no VmHWM on this system")
+@pytest.mark.slow
 def test_peak_of_a_process_of_its_own() -> None:
     case = scaling.cases_of((192, 256), 1, "cpu")[0]
     peaks = {}
