@@ -420,13 +420,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_config(values: dict[str, Any], source: str) -> TrainConfig:
     """Read a file's values over the recipe that it names; raises InputError that names `source`."""
-    network = values.get("network") or {}
-    recipe = get_recipe(values.get("recipe", TrainConfig().recipe), network.get("name"))
-    parser = _parser()
-    parser.set_defaults(flatten(to_values(recipe)))
+    network = values.get("network")
+    name = network.get("name") if isinstance(network, Mapping) else None
     try:
+        recipe = get_recipe(values.get("recipe", TrainConfig().recipe), name)
+        parser = _parser()
+        parser.set_defaults(flatten(to_values(recipe)))
         return from_parsed(parser.instantiate(parser.parse_object(values)))
-    except ArgumentError as error:
+    except (ArgumentError, InputError) as error:
         raise InputError(f"{source}: {error}") from error
 
 
