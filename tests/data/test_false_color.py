@@ -321,3 +321,17 @@ def test_without_the_line_in_the_data_set(
     pair = ["--rgb", str(colors / "rgb" / "0.png"), "--thermal", str(colors / "thermal" / "0.jpg")]
     command = ["explain", "--checkpoint", str(run), *pair, "--thermal-palette", "auto", "--device", "cpu"]
     assert main([*command, "--out", str(tmp_path / "page")]) == 0
+
+
+def test_the_given_palette_wins_over_the_data_sets_and_that_over_the_networks() -> None:
+    """Also where it is the network's own; and a data set leaves the predictor as it was for the next one."""
+    model = efnet.create_model("mfnet")
+    model.input = efnet.models.InputSpec(thermal_scale=PREFIX + "inferno")
+    predictor = efnet.Predictor(model, "cpu")
+    assert predictor.scale_of(PREFIX + "iron") == PREFIX + "iron"
+    assert predictor.scale_of("auto") == predictor.thermal_scale == PREFIX + "inferno"
+    predictor.use_palette("inferno")
+    assert predictor.scale_of(PREFIX + "iron") == PREFIX + "inferno"
+    model.input = efnet.models.InputSpec(thermal_scale=(0.0, 40.0))
+    with pytest.raises(InputError, match="`thermal_palette` iron: the network learned thermal values"):
+        efnet.Predictor(model, "cpu").scale_of(PREFIX + "iron")

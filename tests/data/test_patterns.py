@@ -65,6 +65,22 @@ def test_patterns_of_a_description(tmp_path: Path) -> None:
     assert any("readme_2.png" in line for line in report.warnings)
 
 
+def test_names_that_differ_in_case_do_not_share_a_partner(tmp_path: Path) -> None:
+    """One file of another case is found; where two colour images could mean it, both are named."""
+    root = write(describe(tmp_path / "one"), ("rgb/A.png", "thermal/a.png", "labels/a.png"))
+    assert open_split("folders", root, "trainval").pairs[0].thermal == root / "thermal" / "a.png"
+    save(root / "rgb" / "a.png", random_rgb(7))
+    with pytest.raises(InputError, match=r"rgb/A\.png and .*rgb/a\.png: both .*thermal/a\.png"):
+        open_split("folders", root, "trainval")
+    save(root / "thermal" / "A.png", random_thermal(7))
+    save(root / "labels" / "A.png", random_label(7, 3))
+    pairs = open_split("folders", root, "trainval").pairs
+    assert [(pair.rgb.name, pair.thermal and pair.thermal.name) for pair in pairs] == [
+        ("A.png", "A.png"),
+        ("a.png", "a.png"),
+    ]
+
+
 def test_label_is_another_word_for_labels(tmp_path: Path) -> None:
     root = describe(tmp_path, label="masks/{id}_m.png")
     write(root, ("rgb/1.png", "thermal/1.png", "masks/1_m.png"))

@@ -246,6 +246,6 @@ class _Reader:
                 "protocol": protocol.to_dict(pairset.classes),
                 "weights": weights_of(predictor.model),
                 "data": data_of(test=pairset),
-                "thermal_scale": predictor.thermal_scale,
+                "thermal_scale": pairset.thermal_scale,
             }
         return {"circumstances": circumstances, "key": key}

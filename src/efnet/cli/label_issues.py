@@ -63,6 +63,7 @@ def run(args: Namespace) -> int:
     predictor = options.load(args, args.device)
     pairset = fit_split(predictor, pairset)
     settings = {**journal_settings(predictor), **options.settings(), "data": data_of(split=pairset)}
+    settings["thermal_scale"] = pairset.thermal_scale
     same = {"batch_size": args.batch_size, "workers": min(args.workers, len(pairset))}
     with progress_bar("examine", rate=True) as bar:
         sizes = {"border": args.border, "min_pixels": args.min_pixels, "overwrite": args.overwrite}

@@ -17,7 +17,6 @@ from efnet.core.errors import InputError
 from efnet.core.files import write_json
 from efnet.core.progress import progress_bar
 from efnet.core.shipped import DEFAULT_WEIGHTS
-from efnet.data.false_color import PREFIX, is_palette
 from efnet.data.items import item_set
 from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
@@ -89,10 +88,8 @@ def fit_split(predictor: Predictor, pairset: PairSet) -> PairSet:
     """
     check_classes(predictor.classes, pairset)
     registered = predictor.homography is None
-    is_own = predictor.thermal_scale == predictor.model.input.thermal_scale
-    if is_own and is_palette(pairset.thermal_scale):  # unless another palette was given
-        predictor.use_palette(str(pairset.thermal_scale).removeprefix(PREFIX))
-    pairset = replace(pairset, thermal_scale=predictor.thermal_scale, registered=registered)
+    scale = predictor.scale_of(pairset.thermal_scale)
+    pairset = replace(pairset, thermal_scale=scale, registered=registered)
     verify(pairset, headers_only=True)  # report missing files before the long run
     return pairset
 

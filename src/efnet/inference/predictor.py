@@ -9,7 +9,8 @@ from typing import Self
 from efnet.core.devices import Precision, pick_device
 from efnet.core.errors import InputError
 from efnet.core.shipped import DEFAULT_WEIGHTS
-from efnet.data.false_color import palette_scale
+from efnet.data.false_color import PREFIX, is_palette, palette_scale
+from efnet.data.pairs import ThermalScale
 from efnet.inference.engine import Engine
 from efnet.inference.missing_cameras import spared
 from efnet.inference.postprocess import Prediction
@@ -65,6 +66,7 @@ class Predictor(Engine):
         place = pick_device(device)
         super().__init__(model.to(place).eval(), model.classes, place, precision, model.input.size)
         self.thermal_scale = model.input.thermal_scale
+        self._is_palette_given = False
         self.spared = spared(model.training_summary)
 
     def use_palette(self, palette: str) -> None:
@@ -74,12 +76,26 @@ class Predictor(Engine):
             InputError: no such map (`efnet.data.false_color.palette_scale`), or the network learned raw
                 values of a fixed range, of which a colour says nothing.
         """
-        scale = palette_scale(palette)
+        self.thermal_scale = self._palette(palette_scale(palette))
+        self._is_palette_given = True
+
+    def scale_of(self, data: ThermalScale) -> ThermalScale:
+        """Return how this network reads a data set whose own thermal scale is `data`.
+
+        By the palette that `use_palette` was given, else by the data set's, else as the network learned.
+        Raises InputError as `use_palette`.
+        """
+        if self._is_palette_given or not (isinstance(data, str) and is_palette(data)):
+            return self.thermal_scale
+        return self._palette(data)
+
+    def _palette(self, scale: str) -> str:
         if not isinstance(self.thermal_scale, str):
             low, high = self.thermal_scale
             fault = f"the network learned thermal values from {low:g} to {high:g}, which colours do not give"
-            raise InputError(f"`thermal_palette` {palette}: {fault}; give images with raw values")
-        self.thermal_scale = scale
+            name = scale.removeprefix(PREFIX)[:40]
+            raise InputError(f"`thermal_palette` {name}: {fault}; give images with raw values")
+        return scale
 
     @classmethod
     def from_pretrained(

@@ -127,6 +127,20 @@ def _shared(folder: ImageFolder, names: Iterable[str]) -> bool:
     return any(name in folder for name in names)
 
 
+def _refuse_cases(one: ImageFolder, other: ImageFolder) -> None:
+    """Raise an `InputError` if two files would share a partner that differs from one in case alone."""
+    for these, those in ((one, other), (other, one)):
+        cases: defaultdict[str, list[str]] = defaultdict(list)
+        for name in these.files:
+            cases[name.casefold()].append(name)
+        for names in cases.values():
+            lacking = [name for name in names if name in those and name not in those.files]
+            if len(names) > 1 and lacking:
+                files = " and ".join(str(these.files[name]) for name in names)
+                fault = f"both could belong to {those.find(lacking[0])}, whose name differs in case"
+                raise InputError(f"{files}: {fault}; rename one of them")
+
+
 def _stem(file: Path, folder: Path) -> str:
     """The path below a folder, without suffix."""
     return composed(file.relative_to(folder).with_suffix("").as_posix())
@@ -165,7 +179,9 @@ class TripleFolders:
         """
         colors, masks = ImageFolder.read(rgb), ImageFolder.read(labels)
         if thermal is None:
-            return cls(colors, None, masks._named_like(colors.files))
+            masks = masks._named_like(colors.files)
+            _refuse_cases(colors, masks)
+            return cls(colors, None, masks)
         heat = ImageFolder.read(thermal)
         if rgb == thermal and not (heat.files and are_pairs(heat.files.values())):
             heat = heat.only("thermal")
@@ -175,7 +191,10 @@ class TripleFolders:
             colors, heat = named if _shared(named[0], named[1].files) else (colors, heat)
         if labels in (rgb, thermal):
             masks = masks.only("labels")
-        return cls(colors, heat, masks._named_like({**heat.files, **colors.files}))
+        masks = masks._named_like({**heat.files, **colors.files})
+        _refuse_cases(colors, heat)
+        _refuse_cases(colors, masks)
+        return cls(colors, heat, masks)
 
     def matched(self) -> Self:
         """Return these folders if any of their names are the same.
