@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -74,6 +75,18 @@ def program_archive() -> tuple[Callable[[BytesIO], Any], Callable[[BytesIO], Any
     return PT2ArchiveReader, load_pt2
 
 
+def is_eager_on_cpu(tensor: Tensor) -> bool:
+    """Whether operators on `tensor` run at once on the CPU: a compiler chooses its own kernels, and an
+    exported graph knows common operators only.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined, unused-ignore]
+        and tensor.device.type == "cpu"
+        and type(tensor) is Tensor
+    )
+
+
 def has_onednn_linear() -> bool:
     """Whether oneDNN's matrix product can be called directly; else `torch.nn.functional.linear` is used."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -98,6 +111,34 @@ def onednn_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
     """`torch.nn.functional.linear` by oneDNN; only where `has_onednn_linear` is true."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(features, weight, bias, "none", [], "")
     return product
+
+
+def has_onednn_convolution() -> bool:
+    """Whether oneDNN's convolution can be called directly, with the activation in the same pass."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def onednn_convolution(
+    features: Tensor, weight: Tensor, bias: Tensor, like: torch.nn.Conv2d, highest: float | None
+) -> Tensor:
+    """The convolution `like` with another weight and bias; only where `has_onednn_convolution` is true.
+
+    Args:
+        features: (B, C, h, w), float32.
+        weight: of the shape of `like.weight`.
+        bias: (D,).
+        like: padding with zeros, stride, dilation and groups.
+        highest: values are clamped to 0 and this; infinity for ReLU, None for no clamping.
+    """
+    padding, stride, dilation = (list(map(int, each)) for each in (like.padding, like.stride, like.dilation))
+    kind, limits = ("none", []) if highest is None else ("hardtanh", [0.0, highest])
+    if highest == math.inf:
+        kind, limits = "relu", []
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        features, weight, bias, padding, stride, dilation, like.groups, kind, limits, ""
+    )
+    return result
 
 
 def has_onednn_bfloat16() -> bool:

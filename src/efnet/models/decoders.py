@@ -83,11 +83,8 @@ class MLPDecoder(nn.Module):
 
 def separable(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
     """3x3 convolution per channel, then 1x1 over channels, each with batch normalisation and ReLU."""
-    depthwise = nn.Conv2d(
-        in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
-    )
-    norm = nn.BatchNorm2d(in_channels)
-    return nn.Sequential(depthwise, norm, nn.ReLU(), *ConvNorm(in_channels, out_channels, 1))
+    depthwise = ConvNorm(in_channels, in_channels, 3, dilation, groups=in_channels)
+    return nn.Sequential(*depthwise, nn.ReLU(), *ConvNorm(in_channels, out_channels, 1), nn.ReLU())
 
 
 class DeepLabDecoder(nn.Module):

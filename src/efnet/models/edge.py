@@ -6,6 +6,7 @@ Convolutions and small matrix products alone, so that any runtime takes it.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from efnet.models.efficientnet import (
     trunk_widths,
 )
 from efnet.models.fusion import make_fusion
-from efnet.models.layers import init_weights
+from efnet.models.layers import ConvNorm, init_weights
 from efnet.models.weights import LoadReport
 
 
@@ -48,9 +49,7 @@ class EdgeMLP(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], num_classes: int, width: int = 128) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(
-            nn.Sequential(*_conv_norm(channels, width, 1), nn.ReLU()) for channels in widths
-        )
+        self.laterals = nn.ModuleList(ConvNorm(channels, width, 1) for channels in widths)
         self.fuse = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for _ in widths)
         self.norm = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout2d(0.1)
@@ -96,11 +95,8 @@ class EdgePyramid(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], num_classes: int, width: int = 96) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(_conv_norm(channels, width, 1) for channels in widths)
-        self.smooth = nn.ModuleList(
-            nn.Sequential(_conv_norm(width, width, 5, width), nn.ReLU(), _conv_norm(width, width, 1))
-            for _ in widths
-        )
+        self.laterals = nn.ModuleList(ConvNorm(channels, width, 1, activation=None) for channels in widths)
+        self.smooth = nn.ModuleList(_smoother(width) for _ in widths)
         self.dropout = nn.Dropout2d(0.1)
         self.classify = nn.Conv2d(width, num_classes, 1)
 
@@ -116,9 +112,10 @@ class EdgePyramid(nn.Module):
         return logits
 
 
-def _conv_norm(in_channels: int, out_channels: int, kernel: int, groups: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+def _smoother(width: int) -> nn.Sequential:
+    """Depthwise 5x5 and 1x1 convolution; by the names of the checkpoints there are."""
+    parts = ConvNorm(width, width, 5, groups=width), ConvNorm(width, width, 1, activation=None)
+    return nn.Sequential(OrderedDict(zip(("0", "2"), parts, strict=True)))
 
 
 _DECODERS: dict[str, type[nn.Module]] = {"pyramid": EdgePyramid, "mlp": EdgeMLP, "mfad": EdgeMFAD}

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.errors import InputError
 from efnet.models.config import Trunk
+from efnet.models.layers import conv_norm
 from efnet.models.weights import LoadReport, describe_misfit, fill, read_state_dict
 
 _STAGES = (
@@ -60,9 +60,9 @@ class InvertedResidual(nn.Module):
         """(B, in_channels, h, w) to (B, out_channels, h / stride, w / stride)."""
         inner = features
         if self.expand_conv is not None and self.bn0 is not None:
-            inner = F.relu6(self.bn0(self.expand_conv(inner)))
-        inner = F.relu6(self.bn1(self.depthwise_conv(inner)))
-        inner = self.bn2(self.project_conv(inner))
+            inner = conv_norm(inner, self.expand_conv, self.bn0, "relu6")
+        inner = conv_norm(inner, self.depthwise_conv, self.bn1, "relu6")
+        inner = conv_norm(inner, self.project_conv, self.bn2)
         result: Tensor = features + inner if self.shortcut else inner
         return result
 
@@ -116,7 +116,7 @@ class EarlyBlocks(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, C, H / 4, W / 4)."""
-        features: Tensor = self.blocks(F.relu6(self.bn0(self.conv_stem(images))))
+        features: Tensor = self.blocks(conv_norm(images, self.conv_stem, self.bn0, "relu6"))
         return features
 
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.core.compat import is_exporting
+from efnet.core.compat import (
+    has_onednn_convolution,
+    is_eager_on_cpu,
+    is_exporting,
+    onednn_convolution,
+)
 from efnet.core.precision import at_least_float32
 from efnet.ops.linear import attention, linear
 from efnet.ops.tokens import Size, TokenGrid, map_to_token, token_to_map
@@ -82,16 +88,75 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution that keeps the size, batch normalisation, ReLU."""
+Activation = Literal["relu", "relu6"]
+_HIGHEST: dict[Activation, float] = {"relu": math.inf, "relu6": 6.0}
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> None:
+
+def conv_norm(
+    features: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, activation: Activation | None = None
+) -> Tensor:
+    """Convolution without bias, batch normalisation, activation; in float32 inference on a CPU in one pass.
+
+    There the normalisation is a factor and a sum per channel, which become the convolution's weight and bias.
+    The sums are the same, in another order; the map is written once in place of three times. A value that is
+    not a number becomes 0 by a clamp of this pass: `read_state_dict` and training refuse such weights.
+
+    Args:
+        features: (B, C, h, w).
+        conv: padding with zeros.
+        norm: of the D channels of `conv`.
+        activation: what follows.
+
+    Returns:
+        (B, D, h', w').
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None or norm.training or not _is_inference(features, conv.weight):
+        features = norm(conv(features))
+        if activation is None:
+            return features
+        return F.relu(features) if activation == "relu" else F.relu6(features)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    # The product keeps the order of the weight in memory; the map has that of its input.
+    weight, bias = conv.weight * scale[:, None, None, None], norm.bias - mean * scale
+    highest = None if activation is None else _HIGHEST[activation]
+    return onednn_convolution(features, weight, bias, conv, highest)
+
+
+def _is_inference(features: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN computes this in float32, at once and without gradients."""
+    return (
+        not torch.is_grad_enabled()
+        and features.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and is_eager_on_cpu(features)
+        and has_onednn_convolution()
+    )
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution that keeps the size, batch normalisation, activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        dilation: int = 1,
+        groups: int = 1,
+        activation: Activation | None = "relu",
+    ) -> None:
         padding = dilation * (kernel // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-        )
+        conv = nn.Conv2d(in_channels, out_channels, kernel, 1, padding, dilation, groups, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(out_channels))
+        self.activation = activation
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) to (B, out_channels, h, w)."""
+        conv, norm = self
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        return conv_norm(features, conv, norm, self.activation)
 
 
 class PatchEmbedding(nn.Module):

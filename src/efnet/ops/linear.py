@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efnet.core.compat import has_onednn_bfloat16, onednn_linear, onednn_pays
+from efnet.core.compat import has_onednn_bfloat16, is_eager_on_cpu, onednn_linear, onednn_pays
 from efnet.core.precision import full_precision
 
 
@@ -39,17 +39,7 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 def onednn_multiplies(features: Tensor, weight: Tensor) -> bool:
     """Whether this is an eager float32 product on a CPU where oneDNN is faster."""
     same = features.dtype == weight.dtype == torch.float32
-    return same and not torch.is_autocast_enabled("cpu") and _is_eager_on_cpu(features) and onednn_pays()
-
-
-def _is_eager_on_cpu(features: Tensor) -> bool:
-    # A compiler chooses its own kernels, and an exported graph knows common operators only.
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined, unused-ignore]
-        and features.device.type == "cpu"
-        and type(features) is Tensor
-    )
+    return same and not torch.is_autocast_enabled("cpu") and is_eager_on_cpu(features) and onednn_pays()
 
 
 class _Linear(torch.autograd.Function):
@@ -104,7 +94,7 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
     """
     if torch.is_grad_enabled() or not onednn_multiplies(queries, keys):
         mask = None if bias is None else bias.to(queries.dtype)[:, None, None, :]
-        half = queries.dtype == torch.bfloat16 and _is_eager_on_cpu(queries) and has_onednn_bfloat16()
+        half = queries.dtype == torch.bfloat16 and is_eager_on_cpu(queries) and has_onednn_bfloat16()
         if half and not torch.is_grad_enabled():
             return _in_half(queries, keys, values, mask)
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
