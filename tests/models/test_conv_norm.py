@@ -81,7 +81,9 @@ def test_equals_both_formulas(
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["training", "float64", "bfloat16", "autocast", "no oneDNN"])
+@pytest.mark.parametrize(
+    "case", ["training", "float64", "bfloat16", "float16 by autocast", "no oneDNN", "no bfloat16"]
+)
 def test_other_cases_take_two_passes(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the one pass does not compute."""
 
@@ -97,12 +99,27 @@ def test_other_cases_take_two_passes(case: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(layers, "has_onednn_convolution", lambda: False)
     monkeypatch.setattr(layers, "onednn_convolution", refuse)
     conv, norm = block
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
+    monkeypatch.setattr(layers, "has_onednn_bfloat16", lambda: case != "no bfloat16")
+    half = {"float16 by autocast": torch.float16, "no bfloat16": torch.bfloat16}.get(case)
+    with torch.no_grad(), torch.autocast("cpu", half, enabled=half is not None):
         found = block(features)
         if case != "training":
             torch.testing.assert_close(found, F.relu(norm(conv(features))))
     assert (found >= 0).all()
-    assert found.dtype == (torch.bfloat16 if case == "autocast" else features.dtype)
+    assert found.dtype == (half or features.dtype)
+
+
+def test_bfloat16_in_one_pass() -> None:
+    """Rounded to bfloat16 at each step of its own, as in two passes."""
+    if not layers.has_onednn_bfloat16():
+        pytest.skip("this CPU has no bfloat16 of oneDNN")
+    conv, norm = parts((3, 10), 3, 1, 1, 1, 7)
+    features = torch.randn(2, 3, 9, 11)
+    expected = written_out(features, conv, norm, "relu")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = conv_norm(features, conv, norm, "relu")
+    assert found.dtype == torch.bfloat16
+    assert (found.double() - expected).abs().max() < 0.03 * expected.max()
 
 
 def test_takes_one_pass_in_inference(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efnet.core.compat import (
+    has_onednn_bfloat16,
     has_onednn_convolution,
     is_eager_on_cpu,
     is_exporting,
@@ -95,7 +96,7 @@ _HIGHEST: dict[Activation, float] = {"relu": math.inf, "relu6": 6.0}
 def conv_norm(
     features: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, activation: Activation | None = None
 ) -> Tensor:
-    """Convolution without bias, batch normalisation, activation; in float32 inference on a CPU in one pass.
+    """Convolution without bias, batch normalisation, activation; in inference on a CPU in one pass.
 
     There the normalisation is a factor and a sum per channel, which become the convolution's weight and bias.
     The sums are the same, in another order; the map is written once in place of three times. A value that is
@@ -110,8 +111,8 @@ def conv_norm(
     Returns:
         (B, D, h', w').
     """
-    mean, variance = norm.running_mean, norm.running_var
-    if mean is None or variance is None or norm.training or not _is_inference(features, conv.weight):
+    mean, variance, dtype = norm.running_mean, norm.running_var, _one_pass_type(features, conv.weight)
+    if mean is None or variance is None or norm.training or dtype is None:
         features = norm(conv(features))
         if activation is None:
             return features
@@ -120,18 +121,19 @@ def conv_norm(
     # The product keeps the order of the weight in memory; the map has that of its input.
     weight, bias = conv.weight * scale[:, None, None, None], norm.bias - mean * scale
     highest = None if activation is None else _HIGHEST[activation]
-    return onednn_convolution(features, weight, bias, conv, highest)
+    return onednn_convolution(features.to(dtype), weight.to(dtype), bias.to(dtype), conv, highest)
 
 
-def _is_inference(features: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN computes this in float32, at once and without gradients."""
-    return (
-        not torch.is_grad_enabled()
-        and features.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and is_eager_on_cpu(features)
-        and has_onednn_convolution()
-    )
+def _one_pass_type(features: Tensor, weight: Tensor) -> torch.dtype | None:
+    """The type in which oneDNN computes this, at once and without gradients; None where it does not."""
+    if torch.is_grad_enabled() or not is_eager_on_cpu(features) or not has_onednn_convolution():
+        return None
+    casts = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if casts else torch.float32
+    if dtype == torch.bfloat16 and not has_onednn_bfloat16():
+        return None
+    usable = dtype in (torch.float32, torch.bfloat16) and features.dtype in (torch.float32, dtype)
+    return dtype if usable and weight.dtype == torch.float32 else None
 
 
 class ConvNorm(nn.Sequential):
