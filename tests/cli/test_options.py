@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from efnet.cli.main import main
-from efnet.cli.options import check_file_writable, check_folder_writable, parse_size, plain_message
-from efnet.core.errors import InputError
+from efnet.cli.options import check_file_writable, check_folder_writable, parse_size
+from efnet.core.errors import InputError, plain_fault
+from efnet.data.layouts import layout_names
 
 
 def test_sizes() -> None:
@@ -63,6 +65,15 @@ def test_read_only_folder(tmp_path: Path) -> None:
         (["models", "--num-classes"], "argument --num-classes: expected one argument"),
         (["models", "--sise", "1x1"], "there is no option --sise 1x1"),
         (["train", "--out", "x", "--fusion", "sum"], "--network.fusion: expected one of 'mif', 'add', 'cat'"),
+        (
+            ["train", "--out", "x", "--tracker", "aim"],
+            "--track.trackers: expected one of 'tensorboard', 'csv'",
+        ),
+        (
+            ["train", "--out", "x", "--loss.class_weights", "x"],
+            "--loss.class_weights: expected one of 'enet', ",
+        ),
+        (["train", "--out", "x", "--size", "wide"], "--data.size: expected a list, got wide"),
         (["data", "convert", "--to", "x", "--root", "r", "--out", "o"], "--to: expected one of 'folders'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -81,7 +92,7 @@ def test_the_parser_s_errors_have_the_shape_of_all_others(
 
 
 def test_unknown_messages_pass_unchanged() -> None:
-    assert plain_message("Something\n  new") == "Something new"
+    assert plain_fault("Something\n  new") == "Something new"
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -90,3 +101,17 @@ def test_negative_counts_of_scenes(split: str, tmp_path: Path, capsys: pytest.Ca
     assert main(["data", "synthesize", "--out", str(out), f"--{split}", "-1"]) == 2
     assert f"--{split} -1: give 0 or more" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "score", "temperature", "compare", "data check", "data issues"]
+)
+def test_the_help_names_every_layout(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit, match="0"):
+        main([*command.split(), "--help"])
+    text = capsys.readouterr().out
+    for name in layout_names():
+        assert re.search(rf"dataset DATASET[^\n]*\n?[^\n]*\b{name}\b", text), name

@@ -142,7 +142,14 @@ def test_options_by_short_name_and_by_place_mean_the_same(data: st.DataObject) -
         ({"size": (16, 16)}, r"data.size is 16x16"),
         ({"early_stopping": 0}, r"validation.early_stopping is 0"),
         ({"tracker": ["wandb", "wandb"]}, r"each tracker once"),
-        ({"tracker": ["aim"]}, r"track.trackers"),
+        ({"tracker": "aim"}, r"`track.trackers`: expected one of 'tensorboard', .* or null, got \['aim'\]$"),
+        ({"size": "64 by 96"}, r"`data.size`: expected a list, got 64 by 96$"),
+        ({"size": (64,)}, r"`data.size`: expected a tuple with 2 elements, got \[64\]$"),
+        (
+            {"loss.class_weights": "x"},
+            r"`loss.class_weights`: expected one of 'enet', 'median' or null, got x$",
+        ),
+        ({"epochs": 2.5}, r"`schedule.epochs`: expected a whole number, got 2.5$"),
     ],
 )
 def test_wrong_options_name_the_remedy(given: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -351,6 +358,25 @@ def test_numbers_of_numpy_are_options() -> None:
     given = {"lr": np.float32(0.5), "batch_size": np.int64(3), "size": (np.int64(64), 96)}
     config = make_config(TrainConfig(), given)
     assert (config.optimizer.lr, config.data.batch_size, config.data.size) == (0.5, 3, (64, 96))
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "value"),
+    [
+        ("data.size", "64x96", (64, 96)),
+        ("track.trackers", "csv", ("csv",)),
+        ("track.trackers", "csv,tensorboard", ("csv", "tensorboard")),
+        ("network.tau", "0.3,0.7,1.0", (0.3, 0.7, 1.0)),
+        ("augment.scale", "0.5,1.5", (0.5, 1.5)),
+        ("data.thermal_scale", "7000,9000", (7000.0, 9000.0)),
+        ("data.thermal_scale", "palette:iron", "palette:iron"),
+        ("data.dataset", "1,2", "1,2"),
+    ],
+)
+def test_texts_mean_what_they_mean_on_the_command_line(place: str, text: str, value: Any) -> None:
+    section, _, name = place.partition(".")
+    for options in ({place: text}, {section: {name: text}}):
+        assert getattr(getattr(make_config(TrainConfig(), options), section), name) == value
 
 
 def test_a_configuration_of_another_type_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ ANY_NETWORK = (
 )
 """Checkpoints of commands that work without training, and where exported files serve too."""
 
+ROOT = (str, "the data set's folder")
+
 DEVICE = ("auto", "auto, cpu, cuda or cuda:1")
 PRECISION = ("32", "32 or bf16 (autocast)")
 PALETTE = (
@@ -62,6 +64,13 @@ def add_options(parser: ArgumentParser, **options: str | tuple[Any, str]) -> Non
             parser.add_argument(option_name(name), type=kind, nargs="+", default=given, help=text)
         else:
             parser.add_argument(option_name(name), type=type(given), default=given, help=text)
+
+
+def dataset_option() -> tuple[type, str]:
+    """Return the option that names a data set: `add_options(parser, dataset=dataset_option())`."""
+    from efnet.data.layouts import layout_names
+
+    return str, f"{', '.join(layout_names())}, or the path of a dataset.yaml"
 
 
 def apply_match(args: Namespace) -> None:

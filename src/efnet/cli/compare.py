@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import DEVICE, PRECISION, add_options, check_minima
+from efnet.cli.arguments import DEVICE, PRECISION, add_options, check_minima, dataset_option
 from efnet.cli.evaluate import input_size
 from efnet.cli.options import check_file_writable, check_folder_writable
 from efnet.cli.score import add_resampling_arguments, read_resampling
@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("runs", type=str, nargs="+", help="[NAME=]PATH[,PATH...], two or more")
     add_options(
         parser,
-        dataset="data set of what has to be evaluated: mfnet, pst900, fmb, msrs, folders, or a YAML file",
+        dataset=f"data set of what has to be evaluated: {dataset_option()[1]}",
         root="its folder",
         split=("test", "its split"),
         protocol="how to score (default: the data set's own)",
@@ -166,9 +166,8 @@ class _Reader:
 
     def _open(self, path: str) -> tuple[PairSet, Protocol]:
         """Open the split, once."""
-        from efnet.data.layouts import open_split
         from efnet.data.verify import verify
-        from efnet.evaluation.protocols import get_protocol
+        from efnet.evaluation.protocols import open_with_protocol
 
         if self._opened is None:
             args = self._args
@@ -177,11 +176,8 @@ class _Reader:
                     f"{path}: has no stored evaluation; give --dataset and --root to evaluate it, or a "
                     "report of efnet evaluate --json"
                 )
-            pairset = open_split(args.dataset, Path(args.root), args.split)
-            protocol = get_protocol(args.protocol or pairset.protocol)
-            protocol.check(pairset.classes)
-            verify(pairset, headers_only=True)
-            self._opened = pairset, protocol
+            self._opened = open_with_protocol(args.dataset, args.root, args.split, args.protocol)
+            verify(self._opened[0], headers_only=True)
         return self._opened
 
     def _evaluate(self, path: str, pairset: PairSet, protocol: Protocol) -> Tally:

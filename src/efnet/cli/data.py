@@ -1,4 +1,4 @@
-"""`efnet data check`, `convert`, `pack` and `synthesize`: look at, rewrite and generate data sets."""
+"""`efnet data check`, `view`, `info`, `convert`, `pack` and `synthesize`: data sets on disk and generated."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from efnet.cli.arguments import add_options, check_minima, split_words
+from efnet.cli.arguments import add_options, check_minima, dataset_option, split_words
 from efnet.cli.options import check_file_writable, check_folder_writable, parse_size
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
-from efnet.core.files import write_json
+from efnet.core.files import write_json, write_text
 from efnet.core.journal import read_journal
 from efnet.core.progress import progress_bar
 from efnet.data.annotations.label_maps import from_labels, read_class_map, to_labels
 from efnet.data.annotations.shapes import Shapes
 from efnet.data.check import DatasetReport, check
 from efnet.data.convert import to_folders, to_index, to_rgbt
-from efnet.data.layouts import find_layout, layout_names, open_split
+from efnet.data.layouts import find_layout, open_split
+from efnet.data.layouts.facts import all_facts, find_facts
 from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.layouts.patterns import is_pattern
 from efnet.data.pack import MEGABYTE, pack
+from efnet.data.view import NEAR, look, render
 from efnet.scenes import SceneLayout, write_dataset
 
-LAYOUTS = f"{', '.join(layout_names())}, or the path of a dataset.yaml"
+DATASET = dataset_option()
 ROOT = (Path, "the data set's folder")
 
 
@@ -40,7 +42,7 @@ class Check:
         """Declare the options."""
         add_options(
             parser,
-            dataset=(str, LAYOUTS),
+            dataset=DATASET,
             root=ROOT,
             split="look at this split alone",
             json=(Path | None, "write the report to this file as well"),
@@ -56,6 +58,69 @@ class Check:
         if args.json is not None:
             write_json(args.json, report.to_dict())
         return 1 if report.problems else 0
+
+
+class View:
+    """`efnet data view`: one HTML page of a data set."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        """Declare the options."""
+        add_options(
+            parser,
+            dataset=DATASET,
+            root=ROOT,
+            out=(Path, "the page to write, such as set.html"),
+            split="only these splits, separated by commas",
+            pairs=(12, "pairs of each split on the contact sheet"),
+            near=(NEAR, "correlation from which pairs of two splits count as nearly the same, 0 to 1"),
+            overwrite=(False, "replace the page if it is there"),
+        )
+
+    @staticmethod
+    def run(args: Namespace) -> int:
+        """Write the page; return 0, or 1 if some pairs could not be read (the page names them)."""
+        check_minima(args, pairs=1)
+        check_file_writable("--out", args.out)
+        if args.out.exists() and not args.overwrite:
+            raise InputError(f"--out {args.out}: is there already; choose another name, or use --overwrite")
+        if not 0 < args.near <= 1:
+            raise InputError(f"--near {args.near}: give a number above 0, at most 1")
+        splits = split_words(args.split) if args.split else ()
+        with progress_bar("reading pairs", rate=True) as bar:
+            view = look(args.dataset, args.root, splits, per_split=args.pairs, near=args.near, progress=bar)
+        write_text(args.out, render(view))
+        total = sum(map(len, view.splits.values()))
+        print(f"{total} pairs, {len(view.near)} near-duplicates across splits: {args.out}")
+        if view.faults:
+            print(f"{len(view.faults)} pairs could not be read; the first: {view.faults[0]}")
+        return 1 if view.faults else 0
+
+
+class Info:
+    """`efnet data info`: facts about a public data set."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("name", type=str, help=", ".join(all_facts()))
+
+    @staticmethod
+    def run(args: Namespace) -> int:
+        """Print what is published about the data set, and what is not certain; return 0."""
+        facts, classes = find_facts(args.name), find_layout(args.name).class_set(Path())
+        print(f"{args.name}: {facts.title}")
+        print(f"home page  {facts.home}\nlicence    {facts.licence}\nsize       {facts.size}")
+        counts = ", ".join(f"{split} {count}" for split, count in facts.pairs.items())
+        print(f"splits     {counts or 'no official numbers are known'}")
+        print("checksums  none are known; efnet data check compares the numbers of pairs")
+        print(f"classes    {', '.join(f'{value} {name}' for value, name in enumerate(classes.names))}")
+        print("layout")
+        print("".join(f"  {line}\n" for line in facts.layout.splitlines()), end="")
+        for line in facts.uncertain:
+            print(f"not certain: {line}")
+        print(f"use it with --dataset {args.name} --root DIR")
+        return 0
 
 
 class Convert:
@@ -76,7 +141,7 @@ class Convert:
             parser,
             root=(Path, "the data set's folder; for index, coco and cvat also a folder of label maps"),
             out=(Path, "the folder to write; for coco and cvat, the file"),
-            dataset=f"whose classes: {LAYOUTS} (for index without --annotations: mfnet)",
+            dataset=f"whose classes: {DATASET[1]} (for index without --annotations: mfnet)",
             annotations=(Path | None, "for index: file or folder of LabelMe, COCO, CVAT or Label Studio"),
             class_map="for --annotations: name=class,sky=ignore,line=skip,*=background, or a YAML file",
             images=(
@@ -158,7 +223,7 @@ class Pack:
         """Declare the options."""
         add_options(
             parser,
-            dataset=(str, LAYOUTS),
+            dataset=DATASET,
             root=ROOT,
             split=(str, "which split; several separated by commas, such as train,val"),
             out=(Path, "the folder to write"),

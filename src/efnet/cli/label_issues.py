@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import add_options, check_minima
+from efnet.cli.arguments import ROOT, add_options, check_minima, dataset_option
 from efnet.cli.inference_options import InferenceOptions, add_inference_arguments, journal_settings
 from efnet.cli.options import check_folder_writable
 from efnet.core.progress import progress_bar
@@ -35,8 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_inference_arguments(parser, missing="ignore")
     add_options(
         parser,
-        dataset=(str, "mfnet, pst900, fmb, msrs, folders, or a data set's YAML file"),
-        root=(str, "the data set's folder"),
+        dataset=dataset_option(),
+        root=ROOT,
         split=("test", "train, val, test, ...; of pairs that the network was not trained on"),
         out=(str, "output folder"),
         border=(2, "pixels at borders between labels that do not count"),

@@ -10,9 +10,9 @@ from typing import Protocol, cast
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from efnet import __version__
-from efnet.cli.options import option_name, plain_message, take_values
+from efnet.cli.options import option_name, take_values
 from efnet.core.cpu_tuning import tune_process
-from efnet.core.errors import InputError
+from efnet.core.errors import InputError, plain_fault
 
 COMMANDS = {
     "train": ("train", "train a network"),
@@ -29,8 +29,8 @@ COMMANDS = {
     "score": ("score", "score label maps that any program wrote"),
     "compare": ("compare", "compare networks on the same images, with intervals and tests"),
     "data check": ("data.Check", "look for faults in a data set and count what it holds"),
-    "data view": ("data_view.View", "write one page of a data set: pictures, classes, light, duplicates"),
-    "data info": ("data_view.Info", "show home page, licence and layout of a public data set"),
+    "data view": ("data.View", "write one page of a data set: pictures, classes, light, duplicates"),
+    "data info": ("data.Info", "show home page, licence and layout of a public data set"),
     "data convert": ("data.Convert", "bring a data set into another layout"),
     "data issues": ("label_issues", "rank pairs by how much a network doubts their labels"),
     "data pack": ("data.Pack", "pack a data set into tar files"),
@@ -142,7 +142,7 @@ def _run(name: str, words: list[str]) -> int:
     try:
         args = parse(parser, words)
     except ArgumentError as error:
-        raise InputError(f"{plain_message(str(error))} (efnet {name} --help)") from error
+        raise InputError(f"{plain_fault(str(error))} (efnet {name} --help)") from error
     try:
         status = command.run(args)
     except InputError as error:

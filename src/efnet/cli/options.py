@@ -1,4 +1,4 @@
-"""Values of options: sizes, outputs that can be written, and the messages of the option parser."""
+"""Values of options: sizes, and outputs that can be written."""
 
 from __future__ import annotations
 
@@ -60,30 +60,6 @@ def take_values(words: list[str], option: str) -> tuple[list[str], list[str]]:
     return values, others
 
 
-def plain_message(message: str) -> str:
-    """Return a message of the option parser in one line, with options as users type them."""
-    line = re.sub(r"\s+", " ", message).strip()
-    line = re.sub(r'^Parser key "([^"]+)": ?', lambda match: f"{option_name(match[1])}: ", line)
-    line = re.sub(
-        r"Expected an? (.+?)\. Got value: (.*)$", lambda m: f"expected {_kind(m[1])}, got {m[2]}", line
-    )
-    required = "the following arguments are required: "
-    if line.startswith(required):
-        names = line.removeprefix(required).split(", ")
-        line = required.replace("arguments", "options") + ", ".join(option_name(name) for name in names)
-    return line.replace("unrecognized arguments:", "there is no option")
-
-
 def option_name(key: str) -> str:
     """Spell a parameter as its option: `batch_size` as `--batch-size`; dotted keys keep their spelling."""
     return f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
-
-
-def _kind(kind: str) -> str:
-    """Describe a type of Python in words."""
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list"}
-    plain = re.fullmatch(r"<class '(\w+)'>", kind)
-    if plain:
-        return words.get(plain[1], plain[1])
-    choice = re.fullmatch(r"typing\.Literal\[(.+)\]", kind)
-    return f"one of {choice[1]}" if choice else kind

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from efnet.cli.arguments import add_options, check_minima
+from efnet.cli.arguments import ROOT, add_options, check_minima, dataset_option
 from efnet.cli.options import check_file_writable
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
@@ -37,8 +37,8 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     """Declare which pairs are scored, and how."""
     add_options(
         parser,
-        dataset=(str, "mfnet, pst900, fmb, msrs, folders, or a data set's YAML file"),
-        root=(str, "the data set's folder"),
+        dataset=dataset_option(),
+        root=ROOT,
         split=("test", "train, val, test, ..."),
         protocol="how to score (default: the data set's own)",
     )
@@ -84,10 +84,10 @@ def read_resampling(args: Namespace, names: Sequence[str]) -> Resampling:
 
 def open_scored_split(args: Namespace) -> tuple[PairSet, Protocol]:
     """Open the split and the protocol that the options name, and refuse wrong output options."""
-    from efnet.data.layouts import open_split
-    from efnet.evaluation.protocols import get_protocol
+    from efnet.evaluation.protocols import get_protocol, open_with_protocol
 
-    protocol = get_protocol(args.protocol) if args.protocol else None
+    if args.protocol:
+        get_protocol(args.protocol)
     if args.sheet and Path(args.sheet).suffix.lower() not in _SHEET_SUFFIXES:
         raise InputError(f"--sheet {args.sheet}: give a file name that ends in {', '.join(_SHEET_SUFFIXES)}")
     if args.confusion and Path(args.confusion).suffix.lower() != ".svg":
@@ -97,9 +97,7 @@ def open_scored_split(args: Namespace) -> tuple[PairSet, Protocol]:
     check_minima(args, sheet_rows=1, worst=1)
     if args.worst is not None and not args.sheet:
         raise InputError("--worst chooses the pairs of the sheet; give --sheet FILE.png too")
-    pairset = open_split(args.dataset, Path(args.root), args.split)
-    protocol = protocol or get_protocol(pairset.protocol)
-    protocol.check(pairset.classes)
+    pairset, protocol = open_with_protocol(args.dataset, args.root, args.split, args.protocol)
     read_resampling(args, [pair.name for pair in pairset.pairs])  # refuse wrong groups before the long run
     return pairset, protocol
 

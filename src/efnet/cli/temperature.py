@@ -7,7 +7,15 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import CHECKPOINT, DEVICE, PRECISION, add_options, check_minima
+from efnet.cli.arguments import (
+    CHECKPOINT,
+    DEVICE,
+    PRECISION,
+    ROOT,
+    add_options,
+    check_minima,
+    dataset_option,
+)
 from efnet.cli.options import check_folder_writable
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
@@ -23,8 +31,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_options(
         parser,
         checkpoint=CHECKPOINT,
-        dataset=(str, "mfnet, pst900, fmb, msrs, folders, or a data set's YAML file"),
-        root=(str, "the data set's folder"),
+        dataset=dataset_option(),
+        root=ROOT,
         split=("val", "to fit on; not the one that figures are reported on"),
         protocol="which pixels count, and at which size (default: the data set's own)",
         out="folder for a copy of the checkpoint with the temperature (default: it is stored in place)",
@@ -39,9 +47,8 @@ def run(args: Namespace) -> int:
     """Fit and store; return 0."""
     from efnet.core.files import write_json
     from efnet.core.shipped import SHIPPED_FOLDER
-    from efnet.data.layouts import open_split
     from efnet.evaluation.calibration import Reliability, fit_temperature
-    from efnet.evaluation.protocols import get_protocol
+    from efnet.evaluation.protocols import open_with_protocol
     from efnet.evaluation.scoring import fit_split
     from efnet.inference.predictor import Predictor
     from efnet.inference.runtime import is_exported
@@ -64,9 +71,7 @@ def run(args: Namespace) -> int:
     if args.out is not None and Path(args.out).exists() and any(Path(args.out).iterdir()):
         raise InputError(f"--out {args.out}: holds files already; choose another folder")
     network = read_network(folder)
-    pairset = open_split(args.dataset, Path(args.root), args.split)
-    protocol = get_protocol(args.protocol or pairset.protocol)
-    protocol.check(pairset.classes)
+    pairset, protocol = open_with_protocol(args.dataset, args.root, args.split, args.protocol)
     predictor = Predictor(network, args.device, args.precision)
     pairset = fit_split(predictor, pairset)
     with progress_bar("fit the temperature") as bar:

@@ -18,7 +18,7 @@ from efnet.core.safe_parse import parse_yaml
 from efnet.training import Interrupted, RunSummary, TrainConfig, get_recipe, train
 from efnet.training.config import flatten, from_parsed
 from efnet.training.logs import Reporter
-from efnet.training.options import SHORT, keep_settings
+from efnet.training.options import SHORT, as_list, keep_settings
 from efnet.training.run_folder import RunFolder
 
 DESCRIPTION = (
@@ -92,16 +92,7 @@ def _as_list(word: str, before: str) -> str:
     option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
     if word.startswith("--") and not equals:
         return word
-    place = option.removeprefix("--")
-    if place == "track.trackers" and re.fullmatch(r"\w+(,\w+)*", value) and value != "null":
-        value = f"[{value}]"
-        return f"{option}={value}" if equals else value
-    if place not in ("data.size", "network.tau", "augment.scale", "data.thermal_scale"):
-        return word
-    separator = "x" if option == "--data.size" else ","
-    number = r"-?\d[\d.e+-]*"
-    if re.fullmatch(rf"{number}({separator}{number})+", value):
-        value = f"[{value.replace(separator, ',')}]"
+    value = as_list(option.removeprefix("--"), value)
     return f"{option}={value}" if equals else value
 
 

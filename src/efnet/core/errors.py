@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong", as opposed to "the program is wrong"."""
+"""The one exception that means "the input is wrong", as opposed to "the program is wrong"; its words."""
 
 from __future__ import annotations
 
@@ -55,3 +55,37 @@ def one_of(value: str, known: Sequence[T], complaint: str) -> T:
         if value == word:
             return word
     raise InputError(f"{complaint} {(' or ' if len(known) == 2 else ', ').join(known)}")
+
+
+def plain_fault(message: str) -> str:
+    """Return a message of the option parser in one line: parameters in backticks, types in words."""
+    line = re.sub(r"\s+", " ", message).strip()
+    line = re.sub(r'^Parser key "([^"]+)": ?', r"`\1`: ", line)
+    union = re.search(
+        r"Does not validate against any.*? Errors: (.*) Given value type: .*? Given value: ", line
+    )
+    if union:
+        kinds = re.findall(r"Expected an? (.+?)(?:\. Got value: .*?)?(?= - Expected|$)", union[1])
+        expected = " or ".join(dict.fromkeys(map(_kind, kinds)))
+        line = f"{line[: union.start()]}expected {expected}, got {line[union.end() :]}"
+    line = re.sub(
+        r"Expected an? (.+?)\. Got value: (.*)$", lambda m: f"expected {_kind(m[1])}, got {m[2]}", line
+    )
+    required = "the following arguments are required: "
+    if line.startswith(required):
+        names = (f"`{name}`" for name in line.removeprefix(required).split(", "))
+        line = required.replace("arguments", "options") + ", ".join(names)
+    return line.replace("unrecognized arguments:", "there is no option")
+
+
+def _kind(kind: str) -> str:
+    """Describe a type of Python in words."""
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list"}
+    words |= {"NoneType": "null", "str": "a text"}
+    plain = re.fullmatch(r"<class '(\w+)'>", kind)
+    if plain:
+        return words.get(plain[1], plain[1])
+    choice = re.fullmatch(r"typing\.Literal\[(.+)\]", kind)
+    if choice:
+        return f"one of {choice[1]}"
+    return f"a {kind}" if kind.startswith("tuple with") else kind

@@ -14,12 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
+from efnet.data.layouts import open_split
+from efnet.data.pairs import PairSet
 
 AbsentRule = Literal["skip", "zero"]
 
@@ -99,6 +102,20 @@ def get_protocol(name: str) -> Protocol:
         return _protocols()[name]
     except KeyError:
         raise InputError(f"no protocol is called {name!r}; there are: {', '.join(_protocols())}") from None
+
+
+def open_with_protocol(
+    dataset: str, root: str | Path, split: str, name: str | None
+) -> tuple[PairSet, Protocol]:
+    """Open a split and the protocol called `name`; None: the data set's own.
+
+    Raises InputError as `get_protocol`, `Protocol.check` and `open_split`.
+    """
+    named = None if name is None else get_protocol(name)  # a wrong name shows before the files are looked at
+    pairset = open_split(dataset, Path(root), split)
+    protocol = named or get_protocol(pairset.protocol)
+    protocol.check(pairset.classes)
+    return pairset, protocol
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from efnet.core.devices import Precision, check_precision
-from efnet.core.errors import InputError
+from efnet.core.errors import InputError, plain_fault
 from efnet.data.augment import AugmentConfig
 from efnet.data.false_color import check_scale
 from efnet.data.frequency import ClassWeighting
@@ -42,7 +42,7 @@ class DataConfig:
     """Which pairs, and how they are read."""
 
     dataset: str = "mfnet"
-    """Layout: mfnet, pst900, fmb, msrs, folders, or the path of a dataset.yaml."""
+    """Layout: mfnet, pst900, fmb, msrs, cart, sus, semanticrt, kaist, folders, or a dataset.yaml."""
     root: str = "."
     """Folder of the data set."""
     train_split: str = "train"
@@ -427,7 +427,9 @@ def read_config(values: dict[str, Any], source: str) -> TrainConfig:
         parser = _parser()
         parser.set_defaults(flatten(to_values(recipe)))
         return from_parsed(parser.instantiate(parser.parse_object(values)))
-    except (ArgumentError, InputError) as error:
+    except ArgumentError as error:
+        raise InputError(f"{source}: {plain_fault(str(error))}") from error
+    except InputError as error:
         raise InputError(f"{source}: {error}") from error
 
 

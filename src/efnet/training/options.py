@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def make_config(base: TrainConfig, options: Mapping[str, Any], source: str = "th
             value = dataclasses.asdict(value)
         for place, plain in _places(name, value):
             section, _, key = place.rpartition(".")
+            if isinstance(plain, str) and (listed := as_list(place, plain)) != plain:
+                plain = parse_yaml(listed)
             (values[section] if section else values)[key] = _plain(plain)
     return read_config(values, source)
 
@@ -104,6 +107,23 @@ def _places(name: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping) and any(place.startswith(f"{name}.") for place in _PLACES):
         return [(place_of(f"{name}.{key}"), inner) for key, inner in value.items()]
     return [(place_of(name), value)]
+
+
+def as_list(place: str, text: str) -> str:
+    """Return the list of YAML that a text such as 480x640, 0.3,0.7,1 or csv,wandb means at a place.
+
+    Other texts, and those of other places, are returned as they are.
+    """
+    part, separator = r"-?\d[\d.e+-]*", ","
+    if place == "track.trackers":
+        part = r"(?!null\b)\w+"
+    elif place == "data.size":
+        separator = "x"
+    elif place not in ("network.tau", "augment.scale", "data.thermal_scale"):
+        return text
+    repeated = "*" if place == "track.trackers" else "+"  # one number is not a list
+    is_list = re.fullmatch(rf"{part}({separator}{part}){repeated}", text)
+    return f"[{text.replace(separator, ',')}]" if is_list else text
 
 
 def _plain(value: Any) -> Any:

@@ -28,15 +28,15 @@ class Facts:
 
 def find_facts(name: str) -> Facts:
     """Return the facts of a data set; an `InputError` with the known names if there is none of that name."""
-    facts = _facts().get(name)
+    facts = all_facts().get(name)
     if facts is None:
-        raise InputError(f"no public data set is called '{name[:80]}'; there are {', '.join(_facts())}")
+        raise InputError(f"no public data set is called '{name[:80]}'; there are {', '.join(all_facts())}")
     return facts
 
 
 def fewer_or_more(pairset: PairSet) -> str | None:
     """Return a line if a split has another number of pairs than its authors publish, mirrored ones aside."""
-    facts = _facts().get(pairset.dataset)
+    facts = all_facts().get(pairset.dataset)
     official = None if facts is None else facts.pairs.get(pairset.split)
     own = sum(not pair.flip for pair in pairset.pairs)
     if official in (None, own):
@@ -48,8 +48,8 @@ def fewer_or_more(pairset: PairSet) -> str | None:
 
 
 @cache
-def _facts() -> dict[str, Facts]:
-    """All of them by name."""
+def all_facts() -> dict[str, Facts]:
+    """Return them by name."""
     text = resources.files("efnet.data.layouts").joinpath("facts.yaml").read_text(encoding="utf-8")
     tables: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return {
