@@ -27,7 +27,7 @@ guard: $(VENV)/.dev
 	$(BIN)/python -c "import importlib.util, sys; sys.exit('torchvision came in with a dependency' if importlib.util.find_spec('torchvision') else 0)"
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 # The pages as a site in build/docs; a warning is an error.
 docs: $(VENV)/.dev

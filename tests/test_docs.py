@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+@cache
 def options_of(command: str) -> set[str]:
     """Return the options that a command declares."""
     parser = ArgumentParser()

@@ -62,6 +62,15 @@ def files(tmp_path_factory, network) -> tuple[Path, Path]:
     return folder / "float.onnx", folder / "int8.onnx"
 
 
+def test_no_operator_of_the_edge_presets_is_difficult(files) -> None:
+    """Their file holds operators that any runtime has."""
+    used = {node.op_type for node in onnx.load(files[0]).graph.node}
+    assert {"Conv", "MatMul", "Resize"} <= used
+    # Accelerators lack these or run them slowly, with everything that scatters.
+    assert not used & {"Loop", "If", "Scan", "NonZero", "TopK", "Unique"}
+    assert not any("Scatter" in name for name in used)
+
+
 def test_every_convolution_and_linear_layer_is_in_integers(files) -> None:
     before, after = (onnx.load(path).graph for path in files)
     dequantized = {node.output[0]: node for node in after.node if node.op_type == "DequantizeLinear"}

@@ -14,6 +14,7 @@ from PIL import Image
 from prediction_helpers import CLASSES, make_model, make_pair, write_pair
 
 from efnet.cli import predict
+from efnet.cli.main import main
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.inference.inputs import find_pairs
 from efnet.inference.predictor import Predictor
@@ -316,11 +317,11 @@ def test_memory_is_bounded(predictor, folders):
 
 
 class TestAsTyped:
-    def test_predicts(self, checkpoint, folders):
+    def test_predicts(self, checkpoint, folders, monkeypatch, capsys):
         words = ["--rgb", "rgb/*.png", "--thermal", "thermal", "--out", "out", "--save", "index"]
-        done = _efnet(folders, "predict", "--checkpoint", str(checkpoint), *words, "--device", "cpu")
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("predicted 3 of 3 images")
+        monkeypatch.chdir(folders)
+        assert main(["predict", "--checkpoint", str(checkpoint), *words, "--device", "cpu"]) == 0
+        assert capsys.readouterr().out.startswith("predicted 3 of 3 images")
         assert len(list((folders / "out" / "index").iterdir())) == 3
 
     def test_a_fault_is_a_message(self, folders):

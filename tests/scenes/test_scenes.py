@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -263,11 +261,8 @@ def test_command_line(tmp_path, capsys):
     out = tmp_path / "scenes"
     arguments = ["data", "synthesize", "--out", str(out), "--train", "2", "--val", "1", "--test", "1"]
     arguments += ["--size", "64x80", "--workers", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "efnet", *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--dataset mfnet" in done.stdout
+    assert main(arguments) == 0
+    assert "--dataset mfnet" in capsys.readouterr().out
     assert len(open_split("mfnet", out, "train")) == 2
     assert main([*arguments, "--seed", "5"]) == 2
     assert "--overwrite" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
 
 from efnet.core.compat import TorchDispatchMode
 from efnet.models.base import SegmentationModel
@@ -31,21 +31,26 @@ class Complexity:
         return asdict(self)
 
 
-class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the numbers that operators with multiply-adds read and write; all others count as fused."""
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operators with multiply-adds, and the numbers they read and write; all others count as fused."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.numbers = 0
+        self.products: dict[str, float] = {}  # multiply-adds by the name of the operator
+        self.moved = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if function.overloadpacket in flop_registry:
+        named = kwargs or {}
+        result = function(*args, **named)
+        operator = function.overloadpacket
+        if operator in flop_registry:
+            flops = flop_registry[operator](*args, **named, out_val=result)
+            self.products[str(operator)] = self.products.get(str(operator), 0) + flops / 2
             results = result if isinstance(result, tuple) else (result,)
-            held = (*args, *(kwargs or {}).values(), *results)
-            self.numbers += sum(value.numel() for value in held if isinstance(value, torch.Tensor))
+            held = (*args, *named.values(), *results)
+            self.moved += sum(value.numel() for value in held if isinstance(value, torch.Tensor))
         return result
 
 
@@ -73,16 +78,15 @@ def count(model: SegmentationModel, size: tuple[int, int]) -> Complexity:
         elif isinstance(part, nn.BatchNorm2d | nn.LayerNorm | nn.ReLU):
             # Without products, but most of the time on this device.
             part.forward = nn.Identity.forward.__get__(part)  # type: ignore[method-assign]
-    with FlopCounterMode(display=False) as counter, _Traffic() as traffic, torch.no_grad():
+    with _Counter() as counter, torch.no_grad():
         model(*pair)
-    counts = {str(key): flops / 2 for key, flops in counter.get_flop_counts()["Global"].items()}
     # Batched products occur in attention alone; fused kernels carry its name.
     products = ("bmm", "attention")
-    attention = sum(flops for key, flops in counts.items() if any(name in key for name in products))
+    attention = sum(flops for key, flops in counter.products.items() if any(name in key for name in products))
     return Complexity(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        layers=sum(counts.values()) - attention,
+        layers=sum(counter.products.values()) - attention,
         attention=attention,
         clustering=sum(compared),
-        moved=traffic.numbers,
+        moved=counter.moved,
     )
