@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # made as soon as it is imported
         before = signal.signal(signal.SIGALRM, _too_long)
-        signal.alarm(20)
+        signal.alarm(120)
         yield Path(folder)
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
@@ -47,7 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _too_long(*_: object) -> None:
-    raise AssertionError("takes longer than 20 s")
+    raise AssertionError("takes longer than two minutes")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.options import option_name
+from efnet.cli.options import check_file_writable, option_name
 from efnet.core.errors import InputError
 from efnet.core.shipped import DEFAULT_WEIGHTS
 
@@ -101,6 +102,18 @@ def check_minima(args: Namespace, **minima: int) -> None:
     for name, minimum in minima.items():
         if args[name] is not None and args[name] < minimum:
             raise InputError(f"{option_name(name)} {args[name]}: give {minimum} or more")
+
+
+def check_outputs(args: Namespace, *options: str) -> None:
+    """Raise an `InputError` if a file that one of the options names could not be written at the end."""
+    for option in options:
+        check_file_writable(option_name(option), args[option])
+
+
+def say_written(args: Namespace, *options: str) -> None:
+    """Print the files that the options name, where they are given, on stderr."""
+    if written := [path for option in options if (path := args.get(option))]:
+        print(f"wrote {', '.join(written)}", file=sys.stderr)
 
 
 def split_words(text: str) -> list[str]:

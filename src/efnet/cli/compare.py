@@ -7,13 +7,21 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from efnet.cli.arguments import DEVICE, PRECISION, add_options, check_minima, dataset_option
-from efnet.cli.evaluate import input_size
-from efnet.cli.options import check_file_writable, check_folder_writable
+from efnet.cli.arguments import (
+    DEVICE,
+    PRECISION,
+    add_options,
+    check_minima,
+    check_outputs,
+    dataset_option,
+    say_written,
+)
+from efnet.cli.evaluate import decisive, input_size
+from efnet.cli.options import check_folder_writable
 from efnet.cli.score import add_resampling_arguments, read_resampling
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
@@ -23,7 +31,6 @@ if TYPE_CHECKING:
     from efnet.evaluation.comparison import Contender
     from efnet.evaluation.metrics import Tally
     from efnet.evaluation.protocols import Protocol
-    from efnet.inference.predictor import Predictor
 
 DESCRIPTION = (
     "Compare networks on the same images: the first with each of the others. Each is [NAME=]PATH, with "
@@ -65,8 +72,7 @@ def run(args: Namespace) -> int:
 
     check_minima(args, batch_size=1, workers=0)
     input_size(args.size, None)
-    for option in ("json", "markdown", "html"):
-        check_file_writable(f"--{option}", args[option])
+    check_outputs(args, "json", "markdown", "html")
     check_folder_writable("--keep", args.keep)
     named = _read_names(args.runs)
     Resampling(args.level, args.resamples, args.resample_seed)  # refuse wrong values before the long run
@@ -83,9 +89,7 @@ def run(args: Namespace) -> int:
         write_text(args.markdown, text)
     if args.html:
         write_text(args.html, compared.page(comparison))
-    written = [path for path in (args.json, args.markdown, args.html) if path]
-    if written:
-        print(f"wrote {', '.join(written)}", file=sys.stderr)
+    say_written(args, "json", "markdown", "html")
     return 0
 
 
@@ -187,17 +191,18 @@ class _Reader:
         from efnet.evaluation.intervals import add_evidence, read_report, read_tally
         from efnet.evaluation.report import build_report
         from efnet.evaluation.resampling import Resampling
-        from efnet.evaluation.scoring import fit_split
+        from efnet.evaluation.scoring import describe, fit_split
         from efnet.inference.predictor import Predictor
 
         args = self._args
         predictor = Predictor.from_pretrained(path, args.device, args.precision)
         pairset = fit_split(predictor, pairset)
         predictor.size = input_size(args.size, predictor.size)
-        about = self._settings(path, predictor, pairset, protocol)
+        circumstances = describe(predictor, pairset, path, tta=False, settings={})
         kept = None
         if args.keep:
-            key = hashlib.sha256(json.dumps(about["key"], sort_keys=True).encode()).hexdigest()[:12]
+            bound = {**circumstances, **decisive(predictor, pairset, protocol), "checkpoint": None}
+            key = hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()[:12]
             kept = Path(args.keep) / f"{_short(path)}-{key}.json"
             if kept.is_file():
                 print(f"{path}: takes the evaluation of {kept}", file=sys.stderr)
@@ -213,35 +218,6 @@ class _Reader:
                 boundaries=True,
             )
         if kept is not None:
-            report = build_report(tally, about["circumstances"])
+            report = build_report(tally, circumstances)
             write_json(kept, add_evidence(report, tally, Resampling()))
         return tally
-
-    def _settings(
-        self, path: str, predictor: Predictor, pairset: PairSet, protocol: Protocol
-    ) -> dict[str, Any]:
-        """Return what a report states, and all that decides its counts."""
-        from efnet.inference.resume import fingerprint as weights_of
-        from efnet.training.run_folder import fingerprint as data_of
-
-        circumstances = {
-            "dataset": pairset.dataset,
-            "split": pairset.split,
-            "checkpoint": path,
-            "model": predictor.model.name,
-            "modality": predictor.modality,
-            "selected_on": predictor.model.training_summary.get("selected_on"),
-            "input_size": list(predictor.size) if predictor.size else None,
-            "tta": None,
-            "precision": self._args.precision,
-        }
-        key: dict[str, Any] = {}
-        if self._args.keep:
-            key = {
-                **{name: value for name, value in circumstances.items() if name != "checkpoint"},
-                "protocol": protocol.to_dict(pairset.classes),
-                "weights": weights_of(predictor.model),
-                "data": data_of(test=pairset),
-                "thermal_scale": pairset.thermal_scale,
-            }
-        return {"circumstances": circumstances, "key": key}

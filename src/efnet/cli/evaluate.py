@@ -15,9 +15,9 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from efnet.cli import score
-from efnet.cli.arguments import add_options, check_minima, split_words
+from efnet.cli.arguments import add_options, check_minima, check_outputs, split_words
 from efnet.cli.inference_options import InferenceOptions, MissingCount, add_inference_arguments
-from efnet.cli.options import check_file_writable, check_folder_writable, option_name, parse_size
+from efnet.cli.options import check_folder_writable, option_name, parse_size
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
 from efnet.data.pairs import Pair, PairSet
@@ -161,7 +161,7 @@ def _check_options(args: Namespace) -> InferenceOptions:
     if args.size is not None and args.tile is not None:
         raise InputError("--tile cuts images at their own resolution; leave out --size")
     check_folder_writable("--save-predictions", args.save_predictions)
-    check_file_writable("--reliability", args.reliability)
+    check_outputs(args, "reliability")
     if args.reliability and Path(args.reliability).suffix.lower() != ".svg":
         raise InputError(f"--reliability {args.reliability}: give a file name that ends in .svg")
     if args.corrupt is not None:
@@ -183,8 +183,7 @@ def _check_corrupt_options(args: Namespace) -> None:
         if args[option]:
             raise InputError(f"{option_name(option)} does not go with --corrupt; evaluate once without it")
     check_minima(args, corrupt_seed=0, limit=1)
-    for option in ("plot", "journal"):
-        check_file_writable(f"--{option}", args[option])
+    check_outputs(args, "plot", "journal")
     if args.plot:
         check_plot(args.plot)
 
@@ -200,8 +199,6 @@ def _measure_corrupted(
     """Evaluate with corruptions; `shared` are keywords of `evaluate`."""
     from efnet.evaluation.corruptions.suite import choose
     from efnet.evaluation.robustness import CountsJournal, evaluate_corrupted
-    from efnet.inference.resume import fingerprint as weights_of
-    from efnet.training.run_folder import fingerprint as data_of
 
     names, severities = split_words(args.corrupt), _severities(args)
     choose(names, predictor.modality)
@@ -215,10 +212,7 @@ def _measure_corrupted(
             "corrupt": names,
             "severities": list(severities),
             "seed": args.corrupt_seed,
-            "protocol": protocol.to_dict(pairset.classes),
-            "weights": weights_of(predictor.model),
-            "data": data_of(test=pairset),
-            "thermal_scale": pairset.thermal_scale,
+            **decisive(predictor, pairset, protocol),
         }
         journal = CountsJournal(args.journal, bound, len(pairset.classes))
         if journal.known:
@@ -235,6 +229,19 @@ def _measure_corrupted(
         journal=shared["group"].once(open_journal),
         **{**shared, "workers": args.workers},
     )
+
+
+def decisive(predictor: Predictor, pairset: PairSet, protocol: Protocol) -> dict[str, Any]:
+    """Return what decides counts beside the circumstances: rules, weights, files and thermal range."""
+    from efnet.inference.resume import fingerprint as weights_of
+    from efnet.training.run_folder import fingerprint as data_of
+
+    return {
+        "protocol": protocol.to_dict(pairset.classes),
+        "weights": weights_of(predictor.model),
+        "data": data_of(test=pairset),
+        "thermal_scale": pairset.thermal_scale,
+    }
 
 
 def _write(

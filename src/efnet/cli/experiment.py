@@ -163,7 +163,6 @@ class List:
 
 def score_official(table: ExperimentTable, args: Namespace, plan: Plan) -> int:
     """Score the authors' files of a table's rows, print the report and write it to `--out`; return 0."""
-    from efnet.core.files import write_json, write_text
     from efnet.studies.experiments.official import official_markdown, official_values, run_official
     from efnet.training.logs import Reporter
 
@@ -185,27 +184,28 @@ def score_official(table: ExperimentTable, args: Namespace, plan: Plan) -> int:
         reporter=Reporter(quiet=args.quiet),
         bar=progress_bar,
     )
-    text = official_markdown(table, results)
-    print(text, end="")
-    files = [out / f"{table.name}-official.md", out / f"{table.name}-official.json"]
-    write_text(files[0], text)
-    write_json(files[1], official_values(table, results))
-    print(f"wrote {files[0]}, {files[1]}", file=sys.stderr)
-    return 0
+    return _write(
+        out, f"{table.name}-official", official_markdown(table, results), official_values(table, results)
+    )
 
 
 def report_table(table: ExperimentTable, out: Path) -> int:
     """Print the report of a table and write it beside its runs, as Markdown and JSON; return 0."""
-    from efnet.core.files import write_json, write_text
     from efnet.studies.experiments.results import collect, markdown, to_dict
 
     result = collect(table, out)
-    text = markdown(result)
+    return _write(out, table.name, markdown(result), to_dict(result))
+
+
+def _write(out: Path, name: str, text: str, values: dict[str, Any]) -> int:
+    """Print a report, and write it as Markdown and JSON; return 0."""
+    from efnet.core.files import write_json, write_text
+
     print(text, end="")
-    files = [out / f"{table.name}.md", out / f"{table.name}.json"]
-    write_text(files[0], text)
-    write_json(files[1], to_dict(result))
-    print(f"wrote {files[0]}, {files[1]}", file=sys.stderr)
+    page, figures = out / f"{name}.md", out / f"{name}.json"
+    write_text(page, text)
+    write_json(figures, values)
+    print(f"wrote {page}, {figures}", file=sys.stderr)
     return 0
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from efnet.cli import train
-from efnet.cli.arguments import add_options
-from efnet.cli.options import check_file_writable
+from efnet.cli.arguments import add_options, check_outputs, say_written
 from efnet.core.files import replacing, write_json, write_text
 from efnet.core.progress import progress_bar
 from efnet.reporting.plots import check_plot
@@ -42,8 +40,7 @@ parse = train.parse
 def run(args: Namespace) -> int:
     """Run the test; return 0."""
     config = from_parsed(args)
-    for option in ("plot", "json"):
-        check_file_writable(f"--{option}", args[option])
+    check_outputs(args, "plot", "json")
     if args.plot and Path(args.plot).suffix.lower() != ".svg":
         check_plot(args.plot)
     with progress_bar("lr-find") as bar:
@@ -64,7 +61,5 @@ def run(args: Namespace) -> int:
     print(f"{len(curve.rates)} steps from {curve.rates[0]:.2g} to {curve.rates[-1]:.2g}; {end}")
     print(f"the loss falls longest from {curve.fall[0]:.2g} to {curve.fall[1]:.2g}")
     print(f"suggested, the middle of it: --lr {curve.suggestion:.2g}")
-    written = [path for path in (args.json, args.plot) if path]
-    if written:
-        print(f"wrote {', '.join(written)}", file=sys.stderr)
+    say_written(args, "json", "plot")
     return 0

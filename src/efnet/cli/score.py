@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from efnet.cli.arguments import ROOT, add_options, check_minima, dataset_option
-from efnet.cli.options import check_file_writable
+from efnet.cli.arguments import ROOT, add_options, check_minima, check_outputs, dataset_option, say_written
 from efnet.core.errors import InputError
 from efnet.core.progress import progress_bar
 from efnet.data.pairs import PairSet
@@ -92,8 +91,7 @@ def open_scored_split(args: Namespace) -> tuple[PairSet, Protocol]:
         raise InputError(f"--sheet {args.sheet}: give a file name that ends in {', '.join(_SHEET_SUFFIXES)}")
     if args.confusion and Path(args.confusion).suffix.lower() != ".svg":
         raise InputError(f"--confusion {args.confusion}: give a file name that ends in .svg")
-    for option in ("json", "markdown", "sheet", "confusion"):
-        check_file_writable(f"--{option}", args[option])
+    check_outputs(args, "json", "markdown", "sheet", "confusion")
     check_minima(args, sheet_rows=1, worst=1)
     if args.worst is not None and not args.sheet:
         raise InputError("--worst chooses the pairs of the sheet; give --sheet FILE.png too")
@@ -172,10 +170,7 @@ def write_outputs(
         title = f"{report['protocol']['dataset']} {report['protocol']['split']}, {report['images']} pairs"
         names = list(report["iou"])
         write_text(args.confusion, chart_file(confusion_chart(report["confusion"], names, title)))
-    options = ("json", "markdown", "sheet", "confusion", "reliability", "plot")
-    written = [path for option in options if (path := args.get(option))]
-    if written:
-        print(f"wrote {', '.join(written)}", file=sys.stderr)
+    say_written(args, "json", "markdown", "sheet", "confusion", "reliability", "plot")
 
 
 DESCRIPTION = (

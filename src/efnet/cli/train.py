@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 import jsonargparse
@@ -14,7 +13,7 @@ from efnet.cli.arguments import add_options
 from efnet.cli.options import take_values
 from efnet.core.distributed import rank
 from efnet.core.errors import InputError
-from efnet.core.safe_parse import parse_yaml
+from efnet.core.safe_parse import read_yaml
 from efnet.training import Interrupted, RunSummary, TrainConfig, get_recipe, train
 from efnet.training.config import flatten, from_parsed
 from efnet.training.logs import Reporter
@@ -57,14 +56,7 @@ def _read_config(name: str) -> dict[str, Any]:
     """Read the sections of a configuration file; their options are checked when they are parsed."""
     if not name:
         raise InputError("--config: give a YAML file")
-    try:
-        values = parse_yaml(Path(name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"--config {name}: cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"--config {name}: is not valid YAML ({error}); correct it there") from error
-    if not isinstance(values, dict):
-        raise InputError(f"--config {name}: holds no options; write them as 'schedule: {{epochs: 60}}'")
+    values = read_yaml(name, "schedule: {epochs: 60}", f"--config {name}")
     if _names_class(values):
         raise InputError(f"--config {name}: class_path and init_args are not accepted; write plain values")
     for field in dataclasses.fields(TrainConfig):

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from efnet.core.errors import InputError
 
 _MOST = 100_000  # most values of one YAML text, aliases expanded
 
@@ -52,6 +55,23 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value
+
+
+def read_yaml(path: str | Path, example: str, named: str | None = None) -> dict[str, Any]:
+    """Read a YAML file of options; `named` is how messages call it, `example` how they show an option.
+
+    Raises InputError if it cannot be read, is not YAML, or holds anything but keys with values.
+    """
+    named = str(path) if named is None else named
+    try:
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{named}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{named}: is not valid YAML ({error}); correct it there") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{named}: holds no options; write them as '{example}'")
+    return values
 
 
 class _Loader(yaml.SafeLoader):

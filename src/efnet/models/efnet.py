@@ -17,7 +17,7 @@ from efnet.models.fusion import make_fusion
 from efnet.models.layers import Tokens, init_weights
 from efnet.models.position import PixelCoordinateEncoding, PositionEmbedding
 from efnet.models.stages import GridStage, TokenStage
-from efnet.models.tcformer_weights import load_tcformer
+from efnet.models.tcformer import load_tcformer
 from efnet.models.weights import LoadReport
 
 _SEPARABLE = "separable DeepLabV3+"

@@ -24,7 +24,7 @@ import yaml
 
 from efnet.core.errors import InputError
 from efnet.core.files import write_text
-from efnet.core.safe_parse import parse_yaml
+from efnet.core.safe_parse import read_yaml
 from efnet.training.config import TrainConfig, flatten, to_values
 from efnet.training.launch import train
 from efnet.training.logs import Reporter
@@ -70,14 +70,10 @@ def read_space(path: str | Path, base: TrainConfig) -> dict[str, dict[str, Any]]
     `{low: 1.0e-5, high: 1.0e-2, log: true}` is a range of numbers, `{low: 1, high: 4, step: 1}` one of
     whole numbers, `{choices: [mif, add, cat]}` a list. Raises InputError that names the file and the option.
     """
-    try:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid YAML ({error}); correct it there") from error
-    if not isinstance(values, dict) or not values:
-        raise InputError(f"{path}: holds no options; write them as 'lr: {{low: 1.0e-5, high: 1.0e-2}}'")
+    example = "lr: {low: 1.0e-5, high: 1.0e-2}"
+    values = read_yaml(path, example)
+    if not values:
+        raise InputError(f"{path}: holds no options; write them as '{example}'")
     return check_space({str(name): entry for name, entry in values.items()}, base, str(path))
 
 
