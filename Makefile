@@ -26,8 +26,9 @@ types: $(VENV)/.dev
 guard: $(VENV)/.dev
 	$(BIN)/python -c "import importlib.util, sys; sys.exit('torchvision came in with a dependency' if importlib.util.find_spec('torchvision') else 0)"
 
+# With compiled modules kept, whatever the environment says: tests start dozens of processes.
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 # The pages as a site in build/docs; a warning is an error.
 docs: $(VENV)/.dev

@@ -49,7 +49,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Modules and collected tests live to the end: the garbage collector need not look at them again."""
-    gc.collect()
     gc.freeze()
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+Content = bytes | str | Callable[[], bytes]
+
 Arrange = Callable[[Path], object]
 """Spoils the folder that a case runs in."""
 
@@ -40,13 +42,14 @@ class Case:
     changes: tuple[str, ...] = ()
 
 
-def holds(path: str, content: bytes | str) -> Arrange:
-    """The file has this content."""
+def holds(path: str, content: Content) -> Arrange:
+    """The file has this content; what takes long to make is a function, called by the case alone."""
 
     def arrange(home: Path) -> None:
         target = home / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content.encode() if isinstance(content, str) else content)
+        made = content() if callable(content) else content
+        target.write_bytes(made.encode() if isinstance(made, str) else made)
 
     return arrange
 

@@ -221,7 +221,7 @@ CASES = [
             ),
             ("a dictionary in itself", "w.pth", bad.endless(), ("holds no tensors", "state dict")),
             ("a tensor of 4 TB in 1 kB", "w.pth", bad.stretched(), ("larger than the file", "damaged")),
-            ("a compressed torch file", "w.pth", bad.deflated(), ("compressed archive", "unpack it")),
+            ("a compressed torch file", "w.pth", bad.deflated, ("compressed archive", "unpack it")),
             ("a list", "w.pth", bad.torch_file([1, 2]), ("holds no tensors", "state dict")),
             ("a number", "w.pth", bad.torch_file(3), ("holds no tensors", "state dict")),
             ("NaN", "w.pth", bad.torch_file({"a": torch.tensor([float("nan")])}), ("not finite", "damaged")),

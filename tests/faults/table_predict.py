@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import fault_pictures as pictures
-from fault_case import Arrange, Case, both, cut, dangling, edited, folder, gone, holds, loop, put
+from fault_case import Arrange, Case, Content, both, cut, dangling, edited, folder, gone, holds, loop, put
 
 PAIR = "predict --checkpoint model --rgb rgb/a.png --thermal thermal/a.png --out out"
 RGBT = "predict --checkpoint model --rgbt rgbt.png --out out"
@@ -19,7 +19,7 @@ OTHERS = (*KEEPS, "out/*", "out/*/b.png")
 """Of two pairs the good one was predicted."""
 
 
-def colour(name: str, content: bytes | str, *says: str) -> Case:
+def colour(name: str, content: Content, *says: str) -> Case:
     """The colour image of a pair is this."""
     return Case(name, PAIR, ("rgb/a.png", *says), holds("rgb/a.png", content), leaves=KEEPS)
 
@@ -60,7 +60,7 @@ CASES = [
     colour("a cut-off JPEG", pictures.turned()[:700], "cannot be read", "copy it again"),
     colour("a PNG bomb", pictures.png_bomb(), "too large for an image", "is this the file you mean?"),
     colour("a BMP bomb", pictures.bmp_bomb(), "too large for an image", "is this the file you mean?"),
-    colour("a PNG with a bomb in its comment", pictures.text_bomb(), "cannot be read", "copy it again"),
+    colour("a PNG with a bomb in its comment", pictures.text_bomb, "cannot be read", "copy it again"),
     colour("an animated GIF", pictures.animation("GIF"), "2 frames", "save the one you mean"),
     colour("an animated PNG", pictures.animation("PNG"), "2 frames", "save the one you mean"),
     colour("an animated WebP", pictures.animation("WEBP"), "2 frames", "save the one you mean"),

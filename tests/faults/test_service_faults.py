@@ -36,7 +36,8 @@ class Writes:
     def _note(self, event: str, details: tuple) -> None:
         if self.found is not None and event == "open":
             name, _, flags = details
-            if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if writes and "__pycache__" not in str(name):  # Python's own, of a module loaded only now
                 self.found.append(str(name))
 
 
