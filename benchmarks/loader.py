@@ -26,7 +26,8 @@ from efnet.cli.options import parse_size
 from efnet.core.cpu_tuning import tune_process
 from efnet.data.augment import AugmentConfig, augment
 from efnet.data.dataset import PairDataset, collate, to_tensors
-from efnet.data.images import open_image, read_label
+from efnet.data.images import open_image
+from efnet.data.labels import read_label
 from efnet.data.layouts import open_split
 from efnet.data.pack import pack
 from efnet.data.pairs import PairSet

@@ -14,7 +14,7 @@ from PIL import Image
 from efnet.cli.data import Convert
 from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.convert import to_folders, to_index, to_rgbt
-from efnet.data.images import read_label
+from efnet.data.labels import read_label
 from efnet.data.layouts import open_split, public, splits_of
 from efnet.data.sample import read_sample
 

@@ -15,15 +15,8 @@ from PIL import Image
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
-from efnet.data.images import (
-    ImageError,
-    open_image,
-    read_header,
-    read_label,
-    read_raw_thermal,
-    read_rgb,
-    read_thermal,
-)
+from efnet.data.images import ImageError, open_image, read_header, read_raw_thermal, read_rgb, read_thermal
+from efnet.data.labels import read_label
 from efnet.data.layouts import public
 
 RGB, THERMAL = random_rgb(1), random_thermal(1)

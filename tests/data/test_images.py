@@ -18,7 +18,6 @@ from efnet.core.classes import IGNORE_INDEX, ClassSet
 from efnet.core.errors import InputError
 from efnet.data.images import (
     read_header,
-    read_label,
     read_raw_thermal,
     read_rgb,
     read_rgbt,
@@ -26,6 +25,7 @@ from efnet.data.images import (
     scale_thermal,
     split_channels,
 )
+from efnet.data.labels import read_label
 from efnet.data.layouts import public
 
 RGB, THERMAL = random_rgb(1), random_thermal(1)

@@ -22,13 +22,13 @@ from efnet.data.check import check
 from efnet.data.images import (
     open_image,
     read_header,
-    read_label,
     read_raw_thermal,
     read_rgb,
     read_rgbt,
     read_thermal,
     split_channels,
 )
+from efnet.data.labels import read_label
 from efnet.data.layouts import open_split, public
 from efnet.data.sample import read_sample
 

@@ -8,7 +8,7 @@ from scoring_oracle import oracle
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError, ManyInputsError
-from efnet.data.images import read_label
+from efnet.data.labels import read_label
 from efnet.data.layouts import open_split
 from efnet.evaluation.protocols import get_protocol
 from efnet.evaluation.score import score_predictions

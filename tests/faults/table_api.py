@@ -25,7 +25,8 @@ from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig
 from efnet.data.dataset import PairDataset
-from efnet.data.images import read_label, read_thermal, scale_thermal
+from efnet.data.images import read_thermal, scale_thermal
+from efnet.data.labels import read_label
 from efnet.data.layouts import open_split
 from efnet.evaluation.evaluate import evaluate
 from efnet.evaluation.protocols import get_protocol

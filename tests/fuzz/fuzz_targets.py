@@ -21,7 +21,8 @@ from efnet.cli.train import add_arguments, parse
 from efnet.core.errors import InputError
 from efnet.core.journal import read_journal
 from efnet.data.archive import scan_tar
-from efnet.data.images import read_label, read_rgb, read_thermal
+from efnet.data.images import read_rgb, read_thermal
+from efnet.data.labels import read_label
 from efnet.data.layouts.folders import Description
 from efnet.data.layouts.listing import read_list
 from efnet.data.layouts.public import MFNET_CLASSES

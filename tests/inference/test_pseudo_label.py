@@ -18,7 +18,7 @@ import efnet
 from efnet.cli.main import main
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
-from efnet.data.images import read_label
+from efnet.data.labels import read_label
 from efnet.data.pairs import PairSet
 from efnet.data.unlabelled import SETTINGS_FILE, open_unlabelled
 from efnet.inference.pseudo_label import Box, pseudo_label, read_boxes, read_thresholds

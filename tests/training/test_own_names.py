@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from efnet.cli.main import main
-from efnet.data.images import read_label, read_rgb, read_thermal
+from efnet.data.images import read_rgb, read_thermal
+from efnet.data.labels import read_label
 from efnet.data.layouts import open_split
 from efnet.scenes import write_dataset
 

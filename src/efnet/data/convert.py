@@ -20,14 +20,8 @@ from efnet.core.errors import InputError, ManyInputsError
 from efnet.core.files import replacing, write_image, write_json, write_text
 from efnet.core.journal import read_manifest
 from efnet.data.false_color import PREFIX, is_palette
-from efnet.data.images import (
-    open_image,
-    read_label,
-    read_raw_thermal,
-    read_rgb,
-    split_channels,
-    thermal_values,
-)
+from efnet.data.images import open_image, read_raw_thermal, read_rgb, split_channels, thermal_values
+from efnet.data.labels import read_label
 from efnet.data.layouts import public
 from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.layouts.listing import ImageFolder, TripleFolders, read_list

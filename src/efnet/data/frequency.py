@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efnet.core.classes import IGNORE_INDEX
-from efnet.data.images import read_label
 from efnet.data.items import read_item
+from efnet.data.labels import read_label
 from efnet.data.pairs import ItemPair, Pair, PairSet
 from efnet.data.sample import threaded
 

@@ -70,6 +70,13 @@ class Raster:
     radiometry: Radiometry | None = None  # temperatures, of which the samples are a rendering
     photo: bool = True  # three or four channels are colours; False: bands without a meaning
 
+    def of_palette(self) -> NDArray[np.uint8]:
+        """Return the colours (..., 3) that the samples of a palette image stand for."""
+        assert self.palette is not None
+        table = np.zeros((max(256, len(self.palette), int(self.samples.max()) + 1), 3), dtype=np.uint8)
+        table[: len(self.palette)] = self.palette
+        return np.asarray(table[self.samples])
+
 
 def upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn an image (H, W) or (H, W, C) from the way it is stored, by the EXIF and TIFF numbers 1 to 8."""

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from efnet.core.classes import ClassSet
 from efnet.core.errors import InputError
-from efnet.data.images import read_label, read_rgb, read_rgbt, read_thermal
+from efnet.data.images import read_rgb, read_rgbt, read_thermal
 from efnet.data.items import read_item
+from efnet.data.labels import read_label
 from efnet.data.pairs import ItemPair, Pair, ThermalScale
 
 T = TypeVar("T")

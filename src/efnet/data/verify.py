@@ -20,7 +20,6 @@ from efnet.data.images import (
     of_colors,
     open_image,
     read_header,
-    read_label,
     read_rgb,
     scale_thermal,
     split_channels,
@@ -28,6 +27,7 @@ from efnet.data.images import (
     thermal_values,
 )
 from efnet.data.items import read_item
+from efnet.data.labels import read_label
 from efnet.data.pairs import ItemPair, Pair, PairSet, ThermalScale
 from efnet.data.sample import require_same_size, threaded
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from efnet.core.errors import InputError, ManyInputsError
-from efnet.data.images import IMAGE_SUFFIXES, read_label
+from efnet.data.images import IMAGE_SUFFIXES
+from efnet.data.labels import read_label
 from efnet.data.layouts.patterns import composed, images_below
 from efnet.data.pairs import PairSet
 from efnet.evaluation.metrics import Keep, Tally, resize_nearest

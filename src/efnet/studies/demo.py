@@ -18,7 +18,7 @@ import torch
 import efnet
 from efnet.core.errors import InputError
 from efnet.core.files import write_json
-from efnet.data.images import read_label
+from efnet.data.labels import read_label
 from efnet.data.layouts import open_split
 from efnet.data.pairs import PairSet
 from efnet.data.sample import read_sample

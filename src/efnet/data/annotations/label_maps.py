@@ -34,7 +34,8 @@ from efnet.data.annotations.regions import (
 from efnet.data.annotations.shapes import Exported, Shapes
 from efnet.data.convert import Output, Tasks, write_description
 from efnet.data.decode import page_at
-from efnet.data.images import IMAGE_SUFFIXES, read_header, read_label
+from efnet.data.images import IMAGE_SUFFIXES, read_header
+from efnet.data.labels import read_label
 from efnet.data.layouts.folders import FILE_NAME, Description
 from efnet.data.layouts.listing import ImageFolder, TripleFolders
 from efnet.data.layouts.patterns import composed, is_pattern, natural_key
