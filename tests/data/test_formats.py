@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,66 @@ def test_a_strip_that_is_cut_off_is_refused(tmp_path: Path, compression: int) ->
 # --- pages ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("compression", [NONE, DEFLATE])
+@pytest.mark.parametrize(("nodata", "expected"), [(None, 0), ("-9999", -9999), ("nan", np.nan)])
+def test_blocks_that_a_tiff_leaves_out(
+    tmp_path: Path, compression: int, nodata: str | None, expected: float
+) -> None:
+    """GDAL writes offset and length 0 for a block without values."""
+    tags: dict[int, tuple[int, ...] | str] = {} if nodata is None else {42113: nodata}
+    content = tiff_bytes(CELSIUS, tile=(16, 16), compression=compression, tags=tags)
+    holed = bytearray(content)
+    with Image.open(io.BytesIO(content)) as image:
+        for tag in (324, 325):
+            second = content.index(struct.pack("<2I", *image.tag_v2[tag][:2])) + 4
+            holed[second : second + 4] = bytes(4)
+    (tmp_path / "a.tif").write_bytes(holed)
+    numbers = CELSIUS.copy()
+    numbers[:16, 16:32] = expected
+    assert np.array_equal(open_image(tmp_path / "a.tif").samples, numbers, equal_nan=True)
+    wide = tiff_bytes(WIDE, tags={42113: "-9999", 273: (0,), 279: (0,)})
+    (tmp_path / "b.tif").write_bytes(wide)
+    assert not open_image(tmp_path / "b.tif").samples.any()  # -9999 is not an unsigned number
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tags", "fault"),
+    [
+        (WIDE, {259: (7,)}, "16-bit numbers cannot be read with compression JPEG"),
+        (CELSIUS, {259: (7,)}, "32-bit float numbers cannot be read with compression JPEG"),
+        (WIDE, {259: (34887,)}, r"its compression \(LERC\) cannot be read; save it with deflate or LZW"),
+        (THERMAL, {259: (50001,)}, r"its compression \(WebP\) cannot be read"),
+        (THERMAL, {259: (4711,)}, r"its compression \(number 4711\) cannot be read"),
+        (WIDE, {262: (32803,)}, r"its colour space \(photometric 32803\) cannot be read"),
+        (
+            np.dstack([WIDE] * 4),
+            {262: (5,)},
+            "16-bit, four channels numbers cannot be read",
+        ),
+    ],
+)
+def test_tiffs_that_pillow_would_change_are_refused(
+    tmp_path: Path, numbers: np.ndarray, tags: dict[int, tuple[int, ...] | str], fault: str
+) -> None:
+    path = write_tiff(tmp_path / "a.tif", numbers, tags=tags)
+    for read in (read_raw_thermal, read_rgb, read_header, lambda path: read_label(path, CLASSES)):
+        with pytest.raises(InputError, match=rf"a\.tif: {fault}"):
+            read(path)
+
+
+def test_undefined_numbers_of_a_tiff_are_unsigned(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", WIDE, tags={339: (4,)})
+    assert np.array_equal(read_raw_thermal(path), WIDE)
+
+
+@pytest.mark.parametrize("numbers", [THERMAL, WIDE, CELSIUS, RGB.astype(np.uint16) * 200], ids=str)
+def test_bits_of_a_tiff_in_reverse(tmp_path: Path, numbers: np.ndarray) -> None:
+    reverse = np.packbits(np.unpackbits(numbers.view(np.uint8).reshape(-1, 1), axis=1)[:, ::-1], axis=1)
+    stored = reverse.ravel().view(numbers.dtype).reshape(numbers.shape)
+    path = write_tiff(tmp_path / "a.tif", stored, tags={266: (2,)})
+    assert np.array_equal(open_image(path).samples, numbers)
+
+
 @pytest.mark.parametrize("tag", [{254: (1,)}, {255: (2,)}, {254: (4,)}, {254: (5,)}])
 def test_overviews_and_masks_are_not_pages(tmp_path: Path, tag: dict[int, tuple[int, ...]]) -> None:
     small = CELSIUS[::2, ::2].copy()
@@ -312,3 +374,42 @@ def test_a_damaged_pgm_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pgm").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.pgm: cannot be read"):
         read_raw_thermal(tmp_path / "a.pgm")
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [b"\n", b" ", b"\r\n", b" # text\n", b"\n# text\n", b"\n# one\r\n# two\n", b"# text\n"],
+    ids=repr,
+)
+@pytest.mark.parametrize("first", [b"ab", b"  ", b"\n\n", b"\r\n", b"# ", b"#\n"], ids=repr)
+def test_pixels_that_look_like_the_end_of_a_header(tmp_path: Path, ends: bytes, first: bytes) -> None:
+    numbers = random_thermal(9)
+    numbers[0, :2] = list(first)
+    (tmp_path / "a.pgm").write_bytes(b"P5\n32 24\n255" + ends + numbers.tobytes())
+    assert np.array_equal(read_raw_thermal(tmp_path / "a.pgm"), numbers)
+
+
+def test_a_pgm_with_more_than_its_pixels(tmp_path: Path) -> None:
+    content = b"P5\n32 24\n255\n" + THERMAL.tobytes()
+    (tmp_path / "a.pgm").write_bytes(content + b"\n")
+    assert np.array_equal(read_raw_thermal(tmp_path / "a.pgm"), THERMAL)
+    (tmp_path / "a.pgm").write_bytes(content * 2)
+    with pytest.raises(InputError, match=r"a\.pgm: holds several images"):
+        read_raw_thermal(tmp_path / "a.pgm")
+    (tmp_path / "a.pgm").write_bytes(content.replace(b"255\n", b"255\r\n") + b"\n")
+    with pytest.raises(InputError, match=r"a\.pgm: cannot be read \(it is open where its pixels begin\)"):
+        read_raw_thermal(tmp_path / "a.pgm")
+    (tmp_path / "a.pgm").write_bytes(b"P2\n2 2\n9\n1 2 3 4 5\n")
+    with pytest.raises(InputError, match=r"it does not hold 4 numbers from 0 to 9"):
+        read_raw_thermal(tmp_path / "a.pgm")
+
+
+@pytest.mark.parametrize("kind", [1, 4])
+def test_a_label_in_pbm_is_refused(tmp_path: Path, kind: int) -> None:
+    bits = b"0 1 0 1\n1 1 0 0\n" if kind == 1 else bytes([0b01010000, 0b11000000])
+    (tmp_path / "a.ppm").write_bytes(b"P%d\n4 2\n" % kind + bits)
+    with pytest.raises(InputError, match=r"a\.ppm: declares small numbers to be bright"):
+        read_label(tmp_path / "a.ppm", CLASSES)
+    expected = np.asarray([[0, 1, 0, 1], [1, 1, 0, 0]])
+    assert np.array_equal(open_image(tmp_path / "a.ppm").samples, expected)
+    assert np.array_equal(read_thermal(tmp_path / "a.ppm"), 1 - expected)

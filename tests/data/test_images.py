@@ -161,9 +161,12 @@ def test_16_bit_colour_is_refused_as_thermal(tmp_path: Path) -> None:
 def _stretch(raw: np.ndarray) -> np.ndarray:
     """The robust stretch, from its definition: sorted values, linear interpolation between ranks."""
     ordered = np.sort(raw.ravel().astype(np.float64))
-    others = ordered[ordered != 0]
-    if others.size and others[0] > others[-1] - others[0]:
-        ordered = others  # zeros far from everything else are a border
+    while (inner := ordered[(ordered != ordered[0]) & (ordered != ordered[-1])]).size:
+        least, most = np.percentile(inner, (1, 99))
+        far = [end for end in ordered[[0, -1]] if max(least - end, end - most) > most - least > 0]
+        if not far:
+            break
+        ordered = ordered[~np.isin(ordered, far)]  # numbers far from everything else are a border
 
     def percentile(share: float) -> float:
         rank = share * (ordered.size - 1)

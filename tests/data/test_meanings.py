@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from efnet.core.classes import spread_colors
+from efnet.core.classes import ClassSet, spread_colors
 from efnet.core.errors import InputError
 from efnet.data import images
 from efnet.data.check import check
+from efnet.data.convert import to_folders
 from efnet.data.images import (
     open_image,
     read_header,
@@ -30,6 +32,7 @@ from efnet.data.images import (
 )
 from efnet.data.labels import read_label
 from efnet.data.layouts import open_split, public
+from efnet.data.pack import pack
 from efnet.data.sample import read_sample
 
 RGB, THERMAL = random_rgb(1), random_thermal(1)
@@ -53,6 +56,20 @@ def test_wide_colour_is_its_high_byte(tmp_path: Path, kind: str, channels: int) 
     assert np.array_equal(read_rgb(path), numbers[..., :3] >> 8)
     if channels == 4:
         assert np.array_equal(split_channels(path)[1], numbers[..., 3])
+
+
+@pytest.mark.parametrize("kind", ["u4", "u8"])
+@pytest.mark.parametrize("suffix", ["tif", "npy"])
+def test_small_numbers_in_wide_colour_are_refused(tmp_path: Path, kind: str, suffix: str) -> None:
+    path, numbers = tmp_path / f"a.{suffix}", RGB.astype(kind)
+    white = np.iinfo(kind).max
+    for image in (numbers, numbers[..., 0]):
+        np.save(path, image) if suffix == "npy" else write_tiff(path, image)
+        with pytest.raises(InputError, match=r"no value above \d+, which is black"):
+            read_rgb(path)
+    wide = (numbers * (white // 255)).astype(kind)
+    np.save(path, wide) if suffix == "npy" else write_tiff(path, wide)
+    assert np.array_equal(read_rgb(path), RGB)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12])
@@ -152,6 +169,70 @@ def test_palettes_by_index(tmp_path: Path) -> None:
         read_label(_palette_png(tmp_path / "a.png", label, np.asarray(spread_colors(256))), CLASSES)
 
 
+def test_a_palette_of_a_program_is_read_by_index_whatever_classes_an_image_has(tmp_path: Path) -> None:
+    voc = np.asarray(spread_colors(256))
+    assert tuple(voc[3]) == CLASSES.palette[5]  # by colour it would be another class
+    label = np.where(LABEL == 3, 3, 0).astype(np.uint8)
+    assert np.array_equal(read_label(_palette_png(tmp_path / "a.png", label, voc), CLASSES), label)
+
+
+@pytest.mark.parametrize("colors", [[(0, 0, 0), (128, 128, 0)], CLASSES.palette])
+def test_colours_of_labels_mean_nothing_without_a_palette(
+    tmp_path: Path, colors: Sequence[tuple[int, int, int]]
+) -> None:
+    """The colours that classes get for display are not those of the labels, even if one occurs there."""
+    root = tmp_path / "set"
+    save(root / "rgb" / "0.png", RGB)
+    save(root / "thermal" / "0.png", THERMAL)
+    label = np.where(LABEL == 1, np.uint8(len(colors) - 1), np.uint8(0))
+    (root / "labels").mkdir()
+    _palette_png(root / "labels" / "0.png", label, np.asarray(colors))
+    (root / "dataset.yaml").write_text(f"names: [{', '.join(CLASSES.names)}]\n")
+    (problem,) = check("folders", root, ["trainval"]).problems
+    assert "0.png: colours of its palette are not those of the 9 classes" in problem
+    save(root / "labels" / "0.png", np.asarray(colors, dtype=np.uint8)[label])
+    (problem,) = check("folders", root, ["trainval"]).problems
+    assert "0.png: is a colour image" in problem
+    assert "'palette' in dataset.yaml" in problem
+    save(root / "labels" / "0.png", np.stack([label] * 3, axis=-1))
+    report = check("folders", root, ["trainval"])
+    assert not report.problems
+    assert report.splits[0].label_pixels[len(colors) - 1] == (label > 0).sum()
+
+
+def test_classes_without_colours_stay_so_when_a_set_is_converted_or_packed(tmp_path: Path) -> None:
+    classes = ClassSet.generic(9)
+    assert classes.invented
+    assert ClassSet.from_dict(classes.to_dict()).invented
+    assert not ClassSet.from_dict(CLASSES.to_dict()).invented
+    root, out, shards = _data_set(tmp_path / "set", CELSIUS), tmp_path / "out", tmp_path / "shards"
+    save(root / "rgbt" / "0.png", np.dstack([RGB, THERMAL]))
+    to_folders(root, out)
+    assert "palette" not in (out / "dataset.yaml").read_text()
+    assert open_split("folders", out, "trainval").classes.invented
+    pack(open_split("folders", out, "trainval"), shards)
+    assert open_split("folders", shards, "trainval").classes.invented
+
+
+def test_masks_of_black_and_white(tmp_path: Path) -> None:
+    root = _data_set(tmp_path / "set", CELSIUS)
+    mask = np.where(LABEL > 4, np.uint8(255), np.uint8(0))
+    for number in range(3):
+        save(root / "labels" / f"{number}.png", mask)
+    assert any("hold 0 and 255 alone" in line for line in check("folders", root).warnings)
+    (root / "dataset.yaml").write_text("names: [a, b]\npalette: [[0, 0, 0], [255, 255, 255]]\n")
+    report = check("folders", root, ["trainval"])
+    assert not report.problems
+    assert not [line for line in report.warnings if "255" in line]
+    assert report.splits[0].label_pixels[1] == 3 * (mask == 255).sum()
+    classes = report.classes
+    for number, image in enumerate((mask, np.stack([mask] * 3, axis=-1), mask > 0, mask // 255)):
+        path = save(tmp_path / f"{number}.png", image)
+        assert np.array_equal(read_label(path, classes), mask // 255), number
+    path = _palette_png(tmp_path / "p.png", mask, np.repeat(np.arange(256), 3))
+    assert np.array_equal(read_label(path, classes), mask // 255)
+
+
 def test_a_foreign_palette_is_refused_with_its_colours(tmp_path: Path) -> None:
     palette = np.asarray(CLASSES.palette)
     palette[2] = (1, 2, 3)
@@ -204,12 +285,43 @@ def test_an_image_without_any_value_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_border_does_not_spoil_the_stretch(tmp_path: Path) -> None:
-    framed = np.zeros((64, 80), dtype=np.uint16)
     inner = np.random.default_rng(0).integers(29000, 31000, (48, 64), dtype=np.uint16)
-    framed[8:-8, 8:-8] = inner
-    thermal = read_thermal(save(tmp_path / "framed.png", framed))
-    assert np.allclose(thermal[8:-8, 8:-8], read_thermal(save(tmp_path / "inner.png", inner)), atol=1e-6)
-    assert not thermal[:8].any()
+    expected = read_thermal(save(tmp_path / "inner.png", inner))
+    for color in (0, 1, 65535):
+        framed = np.full((64, 80), color, dtype=np.uint16)
+        framed[8:-8, 8:-8] = inner
+        thermal = read_thermal(save(tmp_path / "framed.png", framed))
+        assert np.allclose(thermal[8:-8, 8:-8], expected, atol=1e-6)
+        assert (thermal[:8] == (color == 65535)).all()
+
+
+@pytest.mark.parametrize("fill", [-999, -273.15, 9999, 1e10, 1e20, -1e20])
+def test_undeclared_numbers_for_missing_values_do_not_spoil_the_stretch(tmp_path: Path, fill: float) -> None:
+    holed = np.full((60, 80), fill, dtype=np.float32)
+    inner = np.random.default_rng(0).normal(20, 5, (60, 60)).astype(np.float32)
+    holed[:, 20:] = inner
+    thermal = read_thermal(write_tiff(tmp_path / "a.tif", holed))
+    expected = read_thermal(write_tiff(tmp_path / "b.tif", inner))
+    assert np.allclose(thermal[:, 20:], expected, atol=1e-6)
+
+
+def test_borders_dead_pixels_and_telemetry_together_do_not_spoil_the_stretch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.integers(29000, 31000, (60, 80), dtype=np.uint16)
+    expected = read_thermal(save(tmp_path / "a.png", raw))
+    raw[:, :9], raw[:, -9:], raw[30, 40] = 0, 65535, 65000
+    raw[-2:] = rng.integers(0, 65536, (2, 80))
+    inside = (slice(None, -2), slice(9, 39))
+    thermal = read_thermal(save(tmp_path / "b.png", raw))
+    assert np.allclose(thermal[inside], expected[inside], atol=0.01)  # of percentiles of fewer pixels
+
+
+@pytest.mark.parametrize("values", [(0, 20), (20, 0), (29000, 60000)])
+def test_an_image_of_two_values_keeps_both(tmp_path: Path, values: tuple[int, int]) -> None:
+    raw = np.full((60, 80), values[0], dtype=np.float32)
+    raw[20:30, 20:60] = values[1]
+    thermal = read_thermal(write_tiff(tmp_path / "a.tif", raw))
+    assert np.array_equal(thermal, (raw == max(values)).astype(np.float32))
 
 
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 3), slice(-2, None)])
@@ -227,8 +339,8 @@ def test_telemetry_does_not_spoil_the_stretch(tmp_path: Path, rows: slice) -> No
 def test_rows_of_a_scene_are_not_telemetry(tmp_path: Path) -> None:
     raw = np.linspace(29000, 31000, 60 * 80).reshape(60, 80).astype(np.uint16)
     assert not images.telemetry(raw).any()
-    assert not images.empty_border(raw).any()
-    assert not images.empty_border(raw - 29000).any()
+    assert not images.far_values(raw)
+    assert not images.far_values(raw - 29000)
 
 
 def test_a_range_that_no_value_reaches_is_refused(tmp_path: Path) -> None:
@@ -293,7 +405,8 @@ def test_an_unknown_unit_is_refused(tmp_path: Path) -> None:
     ("holes", "kind", "expected"),
     [
         (-9999, {}, "missing values"),
-        (0, {}, "zeros far from its other values"),
+        (0, {}, "has 0 in many pixels, far from all other values"),
+        (1000, {}, "has 1000 in many pixels, far from all other values"),
         (None, {"tags": {274: (3,)}}, "has orientation 3 but its colour image 1"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class ClassSet:
 
     names: tuple[str, ...]  # K distinct names
     palette: tuple[Color, ...]  # K distinct RGB colours, 0..255
+    invented: bool = field(default=False, compare=False)  # colours for display: labels are not read by them
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.palette):
@@ -66,7 +67,8 @@ class ClassSet:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or YAML; `from_dict` reads them back."""
-        return {"names": list(self.names), "palette": [list(color) for color in self.palette]}
+        values = {"names": list(self.names), "palette": [list(color) for color in self.palette]}
+        return values | ({"invented": True} if self.invented else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassSet:
@@ -76,13 +78,13 @@ class ClassSet:
         except KeyError as error:
             raise ValueError(f"a class set needs the key {error}") from error
         colors = tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
-        return cls(tuple(str(name) for name in names), colors)
+        return cls(tuple(str(name) for name in names), colors, bool(values.get("invented", False)))
 
     @classmethod
     def generic(cls, num_classes: int) -> ClassSet:
         """Numbered names and well-separated colours, for models made without a data set."""
         names = tuple(f"class_{index}" for index in range(num_classes))
-        return cls(names, tuple(spread_colors(num_classes)))
+        return cls(names, tuple(spread_colors(num_classes)), invented=True)
 
 
 def spread_colors(count: int) -> Sequence[Color]:

@@ -179,12 +179,25 @@ def check(
     warnings = [] if splits else [*absent, *overlaps(pairsets), *_unlisted(layout, root, pairsets)]
     bare = [report for report in reports if report.pairs and not report.labelled]
     warnings += [f"{report.split}: none of its {report.pairs} pairs is labelled" for report in bare]
+    if (black_and_white := _black_and_white(reports, pairsets[0].classes)) is not None:
+        warnings.append(f"{root}: {black_and_white}")
     off = estimate_misalignment(pairsets)
     if off is not None and (line := off.warning()):
         warnings.append(line)
     warnings += _grouped(inspections)
     return DatasetReport(
         layout.name, root, layout.class_set(root), reports, tuple(warnings), off, _counts(pairsets)
+    )
+
+
+def _black_and_white(reports: Sequence[SplitReport], classes: ClassSet) -> str | None:
+    """Describe labels whose only values are 0 and the ignored one: masks of black and white, most likely."""
+    pixels = sum(report.label_pixels for report in reports)
+    if list(np.flatnonzero(pixels)) != [0, IGNORE_INDEX]:
+        return None
+    return (
+        f"the labels hold 0 and {IGNORE_INDEX} alone, and {IGNORE_INDEX} is ignored; if white means "
+        f"'{classes.names[1]}', give 'palette: [[0, 0, 0], [255, 255, 255]]' in dataset.yaml"
     )
 
 

@@ -265,6 +265,8 @@ def write_description(out: Path, description: Description, folders: dict[str, st
         "thermal_scale": scale if isinstance(scale, str) else list(scale),
         **folders,
     }
+    if description.classes.invented:
+        del values["palette"], values["invented"]
     if is_palette(scale):
         values |= {"thermal_scale": "auto", "thermal_palette": str(scale).removeprefix(PREFIX)}
     if description.channels is not None and "rgbt" in folders:

@@ -235,6 +235,7 @@ class _Picture:
             elif header.bits < 8 and image.mode == "L":
                 samples = samples // np.uint8(255 // white)  # Pillow spreads small greys over 0..255
         white_is_zero = self.tiff is not None and self.tiff.white_is_zero and header.channels == 1
+        white_is_zero |= image.format == "PPM" and image.mode == "1"  # PBM: 1 is black
         if white_is_zero:
             samples = white - samples  # Pillow has inverted them
         if self.tiff is None:  # Pillow turns TIFFs itself
@@ -306,9 +307,9 @@ class _Picture:
 
 
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
-_PNM = re.compile(
-    rb"P([2356])" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)[ \t]*(?:#[^\r\n]*)?\s"
-)
+_PNM = re.compile(rb"P([2356])" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)")
+_COMMENT = re.compile(rb"[ \t]*#[^\r\n]*(?:\r\n|[\r\n])")
+_MOST_COMMENTS = 100
 
 
 @dataclass(frozen=True)
@@ -319,11 +320,11 @@ class _Pnm:
     binary: bool
     shape: tuple[int, int, int]  # rows, columns, channels
     white: int  # the largest value
-    content: bytes  # after the header
+    content: bytes  # numbers, without the header
 
     @classmethod
     def parse(cls, file: BinaryIO, name: str, max_pixels: int | None) -> _Pnm:
-        """Read the header; an OSError if it is damaged."""
+        """Read the header; an OSError if it is damaged, an `ImageError` if other images follow."""
         file.seek(0)
         content = file.read()
         match = _PNM.match(content[:65536])
@@ -332,7 +333,14 @@ class _Pnm:
             raise OSError("its header is damaged")
         require_size(name, width, height, max_pixels)
         shape = (height, width, 3 if kind in (3, 6) else 1)
-        return cls(name, kind >= 5, shape, white, content[match.end() :])
+        content = content[match.end() :]
+        if kind >= 5:
+            size = math.prod(shape) * (1 if white < 256 else 2)
+            start = _start_of_pixels(content, size)
+            if re.match(rb"\s*P[1-6]\s", content[start + size :]):
+                raise ImageError(f"{name}: holds several images; save each in a file of its own", "frames")
+            content = content[start : start + size]
+        return cls(name, kind >= 5, shape, white, content)
 
     def header(self) -> ImageHeader:
         """Describe the image."""
@@ -344,9 +352,31 @@ class _Pnm:
         if self.binary:
             samples = np.frombuffer(self.content, np.uint8 if self.white < 256 else ">u2", count)
         else:
-            samples = np.asarray(re.sub(rb"#[^\r\n]*", b"", self.content).split()[:count], dtype=np.int64)
-            if samples.size < count or samples.min() < 0 or samples.max() > self.white:
-                raise ValueError("it is cut off, or holds a number above its largest")
+            samples = np.asarray(re.sub(rb"#[^\r\n]*", b"", self.content).split(), dtype=np.int64)
+            if samples.size != count or samples.min() < 0 or samples.max() > self.white:
+                raise ValueError(f"it does not hold {count} numbers from 0 to {self.white}")
         samples = samples.astype(np.uint8 if self.white < 256 else np.uint16).reshape(self.shape)
         samples = samples[..., 0] if self.shape[2] == 1 else samples
         return Raster(self.name, self.header(), samples, white=self.white)
+
+
+def _start_of_pixels(content: bytes, size: int) -> int:
+    """Return where the `size` bytes of pixels begin behind the largest value of a header.
+
+    By the format one white space ends a header, but programs of Windows write two, and others comments.
+    Pixels may look like both, so the length of the file decides. Raises OSError if it does not, or if the
+    pixels are cut off.
+    """
+    found = [1] if content[:1].isspace() else []
+    found += [2] if content[:2] == b"\r\n" else []
+    for place in (0, *found):
+        for _ in range(_MOST_COMMENTS):
+            if (comment := _COMMENT.match(content, place)) is None:
+                break
+            place = comment.end()
+            found.append(place)
+    starts = [start for start in dict.fromkeys(found) if len(content) - start >= size]
+    exact = [start for start in starts if len(content) - start == size]
+    if len(exact or starts) != 1:
+        raise OSError("it is open where its pixels begin" if starts else "it is cut off")
+    return (exact or starts)[0]

@@ -41,8 +41,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
 
 _NO_DATA = (-9999.0, -32767.0, -32768.0)
 """Numbers that programs write for missing values; no temperature has them."""
-_BEYOND = 1e30  # likewise the greatest numbers of a float
-_DARK = 1 << 12  # colours of 16 bits that stay below have fewer bits than their file declares
+_BEYOND = 1e15  # likewise the greatest numbers of a float, such as 1e20 and 9.97e36
+_DARK = 16  # colours of 16 or more bits below this part of white have fewer bits than their file declares
+_MANY = 0.002  # share of pixels from which one number can spoil the stretch
 _TELEMETRY = 4  # rows that cameras add above or below an image, at most
 _logger = logging.getLogger(__name__)
 _reported: list[
@@ -86,10 +87,10 @@ def to_rgb(image: Raster) -> NDArray[np.uint8]:
         )
     samples = np.ascontiguousarray(samples[..., :3])
     white = 255 if image.palette is not None else image.white
-    if white == 65535 and image.header.channels >= 3 and 0 < samples.max() < _DARK:
-        fault = f"has 16 bits per channel but no value above {samples.max()}, which is black"
+    if white >= 65535 and 0 < samples.max() < (white + 1) // _DARK:
+        fault = f"has {image.header.bits} bits per channel but no value above {samples.max()}, which is black"
         raise InputError(
-            f"{image.name}: {fault}; multiply its values so that white is 65535, or save it with 8 bits"
+            f"{image.name}: {fault}; multiply its values so that white is {white}, or save it with 8 bits"
         )
     if image.white_is_zero:
         samples = white - samples
@@ -189,7 +190,8 @@ def _missing(raw: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
             missing |= np.isfinite(raw) & (np.abs(raw.astype(np.float64)) > _BEYOND)
     if nodata is not None:
         # As float32, the file's own numbers equal the declared one, of which GDAL writes all digits.
-        declared = np.float64(nodata) if raw.dtype.kind != "f" else np.asarray(nodata).astype(raw.dtype)
+        with np.errstate(over="ignore"):
+            declared = np.float64(nodata) if raw.dtype.kind != "f" else np.asarray(nodata).astype(raw.dtype)
         missing |= np.isnan(raw) if np.isnan(nodata) else raw == declared
     return missing
 
@@ -251,7 +253,7 @@ def scale_thermal(
 
     With scale "auto", 8-bit values are divided by 255; wider ones are stretched from the 1st to the 99th
     percentile of the image (its full range, where these coincide) and clipped; a constant image becomes 0.
-    The percentiles leave out what `missing` (H, W) marks, an empty border and rows of telemetry.
+    The percentiles leave out what `missing` (H, W) marks, numbers of `far_values` and rows of telemetry.
     With (low, high), that raw range is mapped linearly and clipped. `name` is that of messages.
 
     Raises:
@@ -276,7 +278,7 @@ def scale_thermal(
     elif raw.dtype == np.uint8:
         return raw.astype(np.float32) / np.float32(255)
     else:
-        spoiled = empty_border(raw) | telemetry(raw)
+        spoiled = not_of_the_image(raw)
         kept = raw[~(spoiled if missing is None else spoiled | missing)]
         kept = kept if kept.size else raw
         low, high = (float(value) for value in np.percentile(kept.astype(np.float64), (1, 99)))
@@ -297,17 +299,35 @@ def scale_thermal(
     return scaled
 
 
-def empty_border(raw: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return the mask (H, W) of zeros far from all other values, as warping leaves around an image.
+def far_values(raw: NDArray[Any]) -> list[Any]:
+    """Return numbers that many pixels have and that lie far from all others, such as an empty border of 0.
 
-    Far is a distance greater than the range of the other values.
+    Warping leaves 0 or 65535 around an image, programs write -999 or 1e10 for missing values. Far is a
+    distance greater than that between the 1st and 99th percentile of the other values. An image of one or
+    two values has none.
     """
-    empty: NDArray[np.bool_] = raw == 0
-    if empty.any() and not empty.all():
-        rest = raw[~empty].astype(np.float64)
-        if np.abs(rest).min() > rest.max() - rest.min():
-            return empty
-    return np.zeros(raw.shape, dtype=np.bool_)
+    found: list[Any] = []
+    kept = raw.ravel()
+    while kept.size:
+        ends = kept.min(), kept.max()
+        many = [value for value in ends if (kept == value).sum() > _MANY * raw.size]
+        inner = kept[(kept != ends[0]) & (kept != ends[1])]
+        if not (many and inner.size):
+            break
+        low, high = (float(value) for value in np.percentile(inner.astype(np.float64), (1, 99)))
+        far = [value for value in many if max(low - float(value), float(value) - high) > high - low > 0]
+        if not far:
+            break
+        found += far
+        kept = kept[~np.isin(kept, far)]
+    return found
+
+
+def not_of_the_image(raw: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the mask (H, W) of rows of telemetry and of numbers that lie far from all others."""
+    rows = telemetry(raw)
+    far = far_values(raw[~rows])
+    return rows | np.isin(raw, far) if far else rows
 
 
 def telemetry(raw: NDArray[Any]) -> NDArray[np.bool_]:
@@ -319,7 +339,7 @@ def telemetry(raw: NDArray[Any]) -> NDArray[np.bool_]:
     if raw.shape[0] <= 4 * _TELEMETRY:
         return mask
     inner = raw[_TELEMETRY:-_TELEMETRY:4]  # a quarter of the rows is enough
-    low, high = np.percentile(inner[~empty_border(inner)].astype(np.float64), (1, 99))
+    low, high = np.percentile(inner[~np.isin(inner, far_values(inner))].astype(np.float64), (1, 99))
     for edge in (slice(_TELEMETRY), slice(-_TELEMETRY, None)):
         values = raw[edge].astype(np.float64)
         far = (values < 2 * low - high) | (values > 2 * high - low)

@@ -18,13 +18,16 @@ IGNORE_COLOR = (224, 224, 224)
 
 _VOC = np.asarray(spread_colors(256), dtype=np.uint8)
 """The palette of PASCAL VOC, in the order of its indices."""
+_MANY = 16
+"""Entries of a palette in that order from which a program made it, whatever colours are used."""
 
 
 def read_label(path: PathLike, classes: ClassSet) -> NDArray[np.uint8]:
     """Read a label map (H, W), 255 where ignored: an index image of any depth, a palette or a colour image.
 
-    Colours, also those of a palette, are mapped through `classes.palette`; `IGNORE_COLOR` means ignored.
-    Equal channels that hold indices are read as indices, a palette in PASCAL VOC's order by index.
+    Colours, also those of a palette, are mapped through `classes.palette`, unless it is `invented`;
+    `IGNORE_COLOR` means ignored. Equal channels that hold indices are read as indices, a palette in PASCAL
+    VOC's order by index, and greys above the indices by colour where all of `classes.palette` is grey.
 
     Raises:
         InputError: unreadable, lossy, with white as zero, or with values or colours outside the class set.
@@ -34,7 +37,7 @@ def read_label(path: PathLike, classes: ClassSet) -> NDArray[np.uint8]:
     if image.lossy:
         raise InputError(f"{path}: its lossy compression changes classes at edges; use the original PNG")
     if image.white_is_zero:
-        fault = "declares small numbers to be bright (photometric 0), which leaves open which class they mean"
+        fault = "declares small numbers to be bright (photometric 0, PBM), which leaves open what they mean"
         raise InputError(f"{path}: {fault}; save it as PNG")
     if image.palette is not None:
         return _index_of_palette(image, classes)
@@ -58,6 +61,10 @@ def read_label(path: PathLike, classes: ClassSet) -> NDArray[np.uint8]:
 def _within(values: NDArray[Any], classes: ClassSet, path: PathLike) -> NDArray[np.uint8]:
     """Return values (H, W) that are classes or the ignored value; else an `InputError`."""
     values = values if values.dtype == np.uint8 else values.astype(np.int64)
+    palette = np.asarray(classes.palette)
+    greys = palette[:, 0] if (palette == palette[:, :1]).all() and not classes.invented else ()
+    if values.max(initial=0) >= len(classes) and np.isin(values, greys).all():  # black-and-white masks
+        return classes.index_of(np.stack([values.astype(np.uint8)] * 3, axis=-1))[0]
     wrong = ((values < 0) | (values >= len(classes))) & (values != IGNORE_INDEX)
     if wrong.any():
         raise InputError(
@@ -73,12 +80,15 @@ def _index_of_palette(image: Raster, classes: ClassSet) -> NDArray[np.uint8]:
     index = used.astype(np.int64)
     colors = replace(image, samples=used).of_palette()
     by_color, unknown = (entries[0] for entries in classes.index_of(colors[None]))
+    unknown |= classes.invented
     # A palette that was sorted anew has no 255 entries: there 255 is the ignored value.
     lacking = unknown & ~(colors == IGNORE_COLOR).all(axis=1) & (index != IGNORE_INDEX)
     grey = colors[:, 0].astype(np.int64)
     is_grey = bool((colors == colors[:, :1]).all())
+    assert image.palette is not None
+    whole = len(image.palette) >= _MANY and (image.palette == _VOC[: len(image.palette)]).all()
     standard = lacking.any() and bool((colors == _VOC[index % 256])[index != IGNORE_INDEX].all())
-    if standard or (is_grey and index[-1] > 0 and (grey == index).all()):
+    if whole or standard or (is_grey and index[-1] > 0 and (grey == index).all()):
         by = index
     elif not lacking.any():
         by = by_color.astype(np.int64)
@@ -96,6 +106,7 @@ def _index_of_palette(image: Raster, classes: ClassSet) -> NDArray[np.uint8]:
 def _index_of_colors(colors: NDArray[np.uint8], classes: ClassSet, path: PathLike) -> NDArray[np.uint8]:
     """Map colours (H, W, 3) to an index map (H, W)."""
     index, unknown = classes.index_of(colors)
+    unknown |= classes.invented
     unknown &= ~(colors == IGNORE_COLOR).all(axis=2)
     if not unknown.any():
         return index
@@ -103,8 +114,12 @@ def _index_of_colors(colors: NDArray[np.uint8], classes: ClassSet, path: PathLik
     known = (first < len(classes)) | (first == IGNORE_INDEX)
     if known.all() and (colors == first[..., None]).all():
         return np.ascontiguousarray(first)  # indices, saved by a program that writes RGB only
+    found = _most_frequent(colors[unknown])
+    if classes.invented:
+        fault = f"is a colour image ({found}), and it is not known which class a colour means"
+        raise InputError(f"{path}: {fault}; give the classes' colours as 'palette' in dataset.yaml")
     raise InputError(
-        f"{path}: colours outside the palette of {len(classes)} classes: {_most_frequent(colors[unknown])}; "
+        f"{path}: colours outside the palette of {len(classes)} classes: {found}; "
         "correct the palette, or save the label without smoothing"
     )
 

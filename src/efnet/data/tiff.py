@@ -2,7 +2,8 @@
 
 Pillow's modes cannot hold most of these files: it scales small greys, swaps the bytes of some floats twice,
 and knows neither 64 bits nor several wide channels. Only its libtiff is used here, to undo compressions. Fax
-and JPEG compression, and colour spaces other than grey, RGB and palette, are left to Pillow whole.
+and JPEG compression, and colour spaces other than grey, RGB and palette, are left to Pillow whole, which
+gives wider numbers than 8 bits as zeros or reduces them; these are refused.
 Numbers below are those of TIFF 6.0 (Adobe, 1992), its supplements, and the tags that GDAL documents.
 """
 
@@ -32,12 +33,18 @@ _TAGS = frozenset((
 ))  # fmt: skip
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType: an overview, a transparency mask
 _DEFLATE, _BY_LIBTIFF = (8, 32946), (5, 32773, 34925, 50000)  # libtiff: LZW, PackBits, LZMA, Zstandard
-_LOSSY = (6, 7, 34712, 34887, 50001, 50002)  # JPEG, JPEG 2000, LERC, WebP, JPEG XL
+_BY_PILLOW = (2, 3, 4, 6, 7)  # fax, JPEG
+_LOSSY = (6, 7)
+_COMPRESSIONS = {6: "JPEG", 7: "JPEG", 22610: "JPEG XR", 34712: "JPEG 2000", 34887: "LERC", 34934: "JPEG XR"}
+_COMPRESSIONS |= {33003: "JPEG 2000", 33005: "JPEG 2000", 50001: "WebP", 50002: "JPEG XL"}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = range(4)
+_COLORS_BY_PILLOW = (5, 6, 8)  # CMYK, YCbCr, CIELab
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _NUMBERS: dict[int, tuple[Literal["unsigned", "signed", "float"], tuple[int, ...]]] = {
     1: ("unsigned", (*range(1, 17), 32, 64)),
     2: ("signed", (8, 16, 32, 64)),
     3: ("float", (16, 32, 64)),
+    4: ("unsigned", (*range(1, 17), 32, 64)),  # "undefined", to be read as unsigned
 }
 """Kind of numbers and its possible bits, by SampleFormat."""
 _MOST_PAGES, _LARGE_TILE = 100_000, 1 << 20
@@ -80,7 +87,24 @@ class TiffPage:
         index, tags = full[(page or 1) - 1]
         chosen = cls(name, file, tags, index, _order(file))
         require_size(name, chosen._get(256, 0), chosen._get(257, 0), max_pixels)
+        if not chosen.is_plain:
+            chosen._require_pillow()
         return chosen
+
+    def _require_pillow(self) -> None:
+        """Raise an `ImageError` unless Pillow reads a page that is not plain without changing its numbers."""
+        compression, colors = self._get(259, 1), self._get(262, _BLACK_IS_ZERO)
+        known = _COMPRESSIONS.get(compression, f"number {compression}")
+        if compression not in (1, *_DEFLATE, *_BY_LIBTIFF, *_BY_PILLOW):
+            fault = f"its compression ({known}) cannot be read; save it with deflate or LZW"
+        elif colors > _PALETTE and colors not in _COLORS_BY_PILLOW:
+            fault = f"its colour space (photometric {colors}) cannot be read; save it as grey or RGB"
+        elif (header := self.header()).bits not in (1, 8) or header.numbers not in ("unsigned", "palette"):
+            kind = f"compression {known}" if compression in _BY_PILLOW else f"photometric {colors}"
+            fault = f"{header} numbers cannot be read with {kind}; save it as grey or RGB with deflate or LZW"
+        else:
+            return
+        raise ImageError(f"{self.name}: {fault}", "format")
 
     def _get(self, tag: int, default: int) -> int:
         return (*self.tags.get(tag, ()), default)[0]
@@ -88,7 +112,7 @@ class TiffPage:
     @property
     def is_plain(self) -> bool:
         """Whether `decode` reads it; else Pillow does, to 8 bits."""
-        known = self._get(259, 1) in (1, *_DEFLATE, *_BY_LIBTIFF) and self._get(266, 1) == 1
+        known = self._get(259, 1) in (1, *_DEFLATE, *_BY_LIBTIFF)
         return known and self._get(262, _BLACK_IS_ZERO) <= _PALETTE
 
     @property
@@ -108,17 +132,20 @@ class TiffPage:
         return value if 1 <= value <= 8 else 1
 
     def header(self) -> ImageHeader:
-        """Describe the page without decoding it; an OSError if its numbers are of an unknown kind."""
+        """Describe the page without decoding it; an `ImageError` if its numbers are of an unknown kind."""
         width, height, channels = self._get(256, 0), self._get(257, 0), self._get(277, 1)
         bits, formats = set(self.tags.get(258, (1,))), set(self.tags.get(339, (1,)))
+        depth, known = max(bits), _NUMBERS.get(max(formats))
+        fault = ""
         if len(bits) != 1 or len(formats) != 1:
-            raise OSError("its channels are of different types")
-        depth = bits.pop()
-        if not 1 <= channels * depth <= _MOST_BITS:
-            raise OSError(f"it has {channels} channels of {depth} bits")
-        known = _NUMBERS.get(formats.pop())
-        if known is None or depth not in known[1]:
-            raise OSError(f"it has {depth}-bit {known[0] if known else 'complex'} numbers")
+            fault = "its channels are of different types"
+        elif not 1 <= channels * depth <= _MOST_BITS:
+            fault = f"it has {channels} channels of {depth} bits"
+        elif known is None or depth not in known[1]:
+            fault = f"it has {depth}-bit {known[0] if known else 'complex'} numbers"
+        if known is None or fault:
+            remedy = "save it with whole numbers of 8 or 16 bits, or floats of 32"
+            raise ImageError(f"{self.name}: cannot be read ({fault}); {remedy}", "format")
         turned = self.orientation >= 5
         size = (width, height) if turned else (height, width)
         if self._get(262, _BLACK_IS_ZERO) == _PALETTE:
@@ -129,7 +156,8 @@ class TiffPage:
         """Decode the page.
 
         Raises:
-            OSError, ValueError, LookupError, zlib.error, struct.error: damaged, or of an unknown kind.
+            OSError, ValueError, LookupError, zlib.error, struct.error: damaged.
+            ImageError: of an unknown kind.
         """
         header, channels, extra = self.header(), self._get(277, 1), self.tags.get(338, (0,))
         planes = channels if self._get(284, 1) == 2 else 1
@@ -138,10 +166,6 @@ class TiffPage:
         if header.numbers == "palette":
             colors = np.asarray(self.tags[320], dtype=np.int64).reshape(3, -1).T
             palette = (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8)
-        try:
-            nodata = float(bytes(self.tags.get(42113, ())).split(b"\0")[0])  # GDAL's, as text
-        except ValueError:
-            nodata = None
         return Raster(
             self.name,
             header,
@@ -150,9 +174,17 @@ class TiffPage:
             white_is_zero=self.white_is_zero,
             palette=palette,
             opacity=extra[-1] in (1, 2),
-            nodata=nodata,
+            nodata=self._nodata,
             photo=self._get(262, _BLACK_IS_ZERO) == _RGB or channels in (3, 4),
         )
+
+    @property
+    def _nodata(self) -> float | None:
+        """GDAL's number for missing values, which is stored as text."""
+        try:
+            return float(bytes(self.tags.get(42113, ())).split(b"\0")[0])
+        except ValueError:
+            return None
 
     def _plane(self, plane: int, channels: int) -> NDArray[Any]:
         """Put the strips or tiles of a plane together: (H, W, C) as stored."""
@@ -177,15 +209,19 @@ class TiffPage:
         """Decode one strip or tile, (rows, columns, channels)."""
         header, compression = self.header(), self._get(259, 1)
         line = -(-shape[1] * shape[2] * header.bits // 8)  # bytes of a row
+        kind, size = {"float": "f", "signed": "i"}.get(header.numbers, "u"), header.bits // 8
+        if offset == count == 0:
+            return self._left_out(shape, np.dtype(f"{kind}{-(-header.bits // 8)}"))
         end = self.file.seek(0, os.SEEK_END)
         self.file.seek(min(offset, end))
         content = self.file.read(min(line * shape[0] if compression == 1 else count, end))
+        if self._get(266, 1) == 2:
+            content = content.translate(_REVERSED)
         if compression != 1:
             content = _unpacked(content, compression, line, shape[0])
         if len(content) < line * shape[0]:
             raise OSError("image file is truncated")
         rows = np.frombuffer(content, np.uint8, line * shape[0]).reshape(shape[0], line)
-        kind, size = {"float": "f", "signed": "i"}.get(header.numbers, "u"), header.bits // 8
         predictor = 1 if compression in (1, 32773) else self._get(317, 1)
         if predictor == 1 and header.bits % 8:
             digits = np.unpackbits(rows, axis=1)[:, : shape[1] * shape[2] * header.bits]
@@ -203,6 +239,14 @@ class TiffPage:
             ordered = np.ascontiguousarray(summed.reshape(shape[0], size, -1).swapaxes(1, 2))
             return ordered.view(f">f{size}").astype(f"f{size}").reshape(shape)
         raise OSError(f"predictor {predictor} of {header}")
+
+    def _left_out(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return a block that the file leaves out: GDAL does so where no value is set."""
+        missing = self._nodata or 0.0
+        if dtype.kind != "f":
+            limits = np.iinfo(dtype)
+            missing = missing if missing.is_integer() and limits.min <= missing <= limits.max else 0
+        return np.full(shape, missing, dtype)
 
 
 def full_pages(file: BinaryIO) -> list[tuple[int, Tags]]:

@@ -16,7 +16,8 @@ from efnet.core.errors import InputError, ManyInputsError
 from efnet.data.false_color import SOME, Decoded, is_palette
 from efnet.data.images import (
     ImageHeader,
-    empty_border,
+    far_values,
+    not_of_the_image,
     of_colors,
     open_image,
     read_header,
@@ -206,7 +207,7 @@ def unit_of(raw: NDArray[Any]) -> str | None:
     """Return the unit that raw thermal values (H, W) look like, by their size; None: no temperature's."""
     if raw.dtype == np.uint8:
         return None
-    kept = raw[~(empty_border(raw) | telemetry(raw))]
+    kept = raw[~not_of_the_image(raw)]
     low, high = (
         float(value) for value in np.percentile((kept if kept.size else raw).astype(np.float64), (1, 99))
     )
@@ -225,9 +226,15 @@ def _oddities(raw: NDArray[Any], missing: NDArray[np.bool_] | None, decoded: Dec
         found.append("has pixels that are not of its colour map (text, a logo), filled from beside them")
     if missing is not None:
         found.append("has missing values (nodata), which are read as the coldest value")
-    if raw.dtype != np.uint8 and empty_border(raw).any():
-        found.append("has zeros far from its other values, such as an empty border; `auto` leaves them out")
-    if raw.dtype != np.uint8 and telemetry(raw).any():
+    if raw.dtype == np.uint8:
+        return found
+    rows = telemetry(raw)
+    values = list(dict.fromkeys([*far_values(raw), *far_values(raw[~rows])]))
+    found += [
+        f"has {value:g} in many pixels, far from all other values (an empty border?); `auto` leaves it out"
+        for value in values
+    ]
+    if (rows & ~np.isin(raw, values)).any():
         found.append("begins or ends with rows that are not of the image (telemetry); crop them")
     return found
 

@@ -129,10 +129,9 @@ def _classes(values: dict[str, Any], path: Path) -> ClassSet:
     if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
         raise InputError(f"{path}: 'names' must be a list of class names, such as [background, person]")
     palette = values.get("palette")
-    if palette is None:
-        palette = [list(color) for color in spread_colors(len(names))]
+    colors = spread_colors(len(names)) if palette is None else palette
     try:
-        return ClassSet.from_dict({"names": names, "palette": palette})
+        return ClassSet.from_dict({"names": names, "palette": colors, "invented": palette is None})
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: {error}; 'palette' has one [red, green, blue] per name") from error
 
