@@ -102,6 +102,17 @@ def test_a_line_that_names_two_pairs_is_refused(tmp_path: Path) -> None:
         read_list(tmp_path / "list.txt")
 
 
+def test_quotes_around_a_name_alone(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\"0001\"\n'rgb/my frame.png'\n")
+    assert read_list(tmp_path / "list.txt") == ("0001", "my frame")
+
+
+def test_a_list_in_utf_16_without_its_mark_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("0001\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match=r"list\.txt: is not a text file, or UTF-16 without its mark"):
+        read_list(tmp_path / "list.txt")
+
+
 def test_accents_composed_and_apart_are_one_name(tmp_path: Path) -> None:
     make_pairs(tmp_path, ["cafe\u0301"])
     (tmp_path / "thermal" / "cafe\u0301.png").rename(tmp_path / "thermal" / "caf\u00e9.png")

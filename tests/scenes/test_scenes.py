@@ -204,6 +204,14 @@ def test_processes_and_other_splits_do_not_change_the_pixels(tmp_path):
     )
 
 
+@pytest.mark.parametrize("layout", ["mfnet", "folders"])
+def test_a_split_of_no_scenes_has_no_list(tmp_path, layout):
+    write_dataset(tmp_path, 2, 0, 1, size=(64, 64), night_share=0, layout=layout)
+    assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["test.txt", "test_day.txt", "train.txt"]
+    assert len(open_split(layout, tmp_path, "trainval" if layout == "folders" else "train")) == 2
+    assert len(open_split(layout, tmp_path, "test")) == 1
+
+
 def test_interrupted_writing_goes_on(tmp_path):
     def interrupt(done: int, total: int) -> None:
         if done == 3:

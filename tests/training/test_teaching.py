@@ -360,6 +360,50 @@ def test_thermal_values_are_scaled_as_those_of_labelled_pairs(scenes: Path, tmp_
     assert seen == pytest.approx((raw.astype(np.float32) - 6000) / 4000, abs=1e-5)
 
 
+def _described(root: Path, text: str) -> Path:
+    root.mkdir(exist_ok=True)
+    (root / "dataset.yaml").write_text(f"names: [a, b]\n{text}")
+    return root
+
+
+def test_a_folder_of_pairs_obeys_its_description(scenes: Path, tmp_path: Path) -> None:
+    """False colours, channels and pages are read as in a data set, whatever the labelled pairs are."""
+    split = open_split("mfnet", scenes, "train")
+    rng = np.random.default_rng(0)
+    heat = rng.integers(0, 256, (40, 60), dtype=np.uint8)
+    colour = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+    def read(root: Path, **settings: Any) -> Any:
+        augment = AugmentConfig(flip=0, scale=(1, 1))
+        found = open_unlabelled(str(root), split)
+        return SemiDataset(split, found, size=(40, 60), augment=augment, **settings).unlabelled.read(0)
+
+    root = _described(tmp_path / "colours", "thermal_palette: bar.txt\n")
+    (root / "bar.txt").write_text("0 0 255\n255 0 0\n")  # from blue to red
+    mapped = np.stack([heat, np.zeros_like(heat), 255 - heat], axis=-1)
+    for folder, image in (("rgb", colour), ("thermal", mapped)):
+        (root / folder).mkdir()
+        Image.fromarray(image).save(root / folder / "a.png")
+    assert np.array_equal(read(root).thermal, heat.astype(np.float32) / 255)
+    with pytest.raises(InputError, match="its false colours are relative values, but this run has a range"):
+        read(root, thermal_scale=(0.0, 200.0))
+
+    root = _described(tmp_path / "bands", "channels: {rgb: [3, 2, 1], thermal: 5}\n")
+    (root / "rgbt").mkdir()
+    np.save(root / "rgbt" / "a.npy", np.dstack([colour[..., ::-1], heat // 2, heat]))
+    found = read(root)
+    assert np.array_equal(found.rgb, colour)
+    assert np.array_equal(found.thermal, heat.astype(np.float32) / 255)
+
+    root = _described(tmp_path / "pages", "page: {thermal: 2}\nthermal_scale: [0, 510]\n")
+    for folder in ("rgb", "thermal"):
+        (root / folder).mkdir()
+    Image.fromarray(colour).save(root / "rgb" / "a.png")
+    pages = [Image.fromarray(heat // 2), Image.fromarray(heat)]
+    pages[0].save(root / "thermal" / "a.tif", save_all=True, append_images=pages[1:])
+    assert np.allclose(read(root).thermal, heat.astype(np.float32) / 510, atol=1e-6)
+
+
 def test_another_teacher_does_not_finish_a_run(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

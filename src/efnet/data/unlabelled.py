@@ -12,8 +12,8 @@ from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_json
 from efnet.data.augment import AugmentConfig, augment
 from efnet.data.dataset import Item, PairDataset, to_tensors
-from efnet.data.layouts.folders import FILE_NAME, Description
-from efnet.data.layouts.listing import TripleFolders
+from efnet.data.false_color import is_palette
+from efnet.data.layouts.folders import FILE_NAME, Description, triple_at
 from efnet.data.pairs import PairSet
 
 STRONG = AugmentConfig(
@@ -39,21 +39,23 @@ PREFIX = "unlabelled_"
 def open_unlabelled(folder: str, like: PairSet) -> PairSet:
     """Open the pairs of a folder with `rgb` and `thermal`, matched by name, and perhaps pseudo-labels.
 
-    A `dataset.yaml` in the folder may give other folders, or patterns of names. `labels`, if it exists, holds
-    the pseudo-labels that `efnet pseudo-label` wrote, in the classes of `like`.
-    Raises InputError if there are no pairs; missing partners and labels are found by `verify`.
+    A `dataset.yaml` in the folder may give all that one of `folders` gives, but classes are those of `like`,
+    and so is the thermal scale unless it gives one. `labels`, if it exists, holds the pseudo-labels that
+    `efnet pseudo-label` wrote. Raises InputError if there are no pairs; missing partners and labels are found
+    by `verify`.
     """
     root = Path(folder).expanduser()
-    description = Description.read(root / FILE_NAME) if (root / FILE_NAME).is_file() else None
-    names = {} if description is None else description.folders
-    rgb, thermal, labels = (root / names.get(key, key) for key in ("rgb", "thermal", "labels"))
-    folders = TripleFolders.read(rgb, thermal, labels)
-    stems = folders.stems()
-    if not stems:
-        raise InputError(f"{root}: no pairs; put their images into {rgb} and {thermal}")
-    folders = folders.matched()
-    pairs = tuple(folders.pair(stem) for stem in stems)
-    unlabelled = replace(like, root=root, split="unlabelled", pairs=pairs, registered=True)
+    described = (root / FILE_NAME).is_file()
+    description = Description.read(root / FILE_NAME) if described else Description(like.classes)
+    folders = triple_at(root, description)
+    if folders is None or not (stems := folders.stems()):
+        places = " and ".join(str(root / description.folders[key]) for key in ("rgb", "thermal"))
+        raise InputError(f"{root}: no pairs; put their images into {places}")
+    pairs = tuple(description.parts(folders.pair(stem)) for stem in stems)
+    scale = like.thermal_scale if description.thermal_scale == "auto" else description.thermal_scale
+    unlabelled = replace(
+        like, root=root, split="unlabelled", pairs=pairs, registered=True, thermal_scale=scale
+    )
     if folders.labels.exists:
         _require_classes(root, like.classes.names)
     return unlabelled
@@ -83,13 +85,19 @@ class SemiDataset(PairDataset):
     teacher sees them; `unlabelled_strong_rgb` and `unlabelled_strong_thermal`, the same places with other
     colours and thermal values; `unlabelled_label` int64 (h, w), 255 beyond the image, elsewhere the
     pseudo-label, or 0 where there is none; and `unlabelled_index`, which counts on after the labelled pairs.
-    The pair and its changes depend on seed, epoch and index alone.
+    The pair and its changes depend on seed, epoch and index alone. An InputError is raised for false colours
+    beside a fixed range of raw values.
     """
 
     def __init__(self, pairset: PairSet, unlabelled: PairSet, *args: Any, **options: Any) -> None:
         super().__init__(pairset, *args, **options)
         cache = self._cache is not None
-        self.unlabelled = PairDataset(unlabelled, thermal_scale=self.thermal_scale, cache=cache)
+        own = unlabelled.thermal_scale
+        scale = self.thermal_scale if own == pairset.thermal_scale else own
+        if is_palette(scale) and not isinstance(self.thermal_scale, str):
+            fault = "its false colours are relative values, but this run has a range of raw ones"
+            raise InputError(f"{unlabelled.root}: {fault}; leave 'thermal_scale' out")
+        self.unlabelled = PairDataset(unlabelled, thermal_scale=scale, cache=cache)
 
     def preload(self) -> None:
         """Fill the caches; errors as `PairDataset.preload`."""

@@ -213,11 +213,12 @@ def _write_scene(out: Path, plan: DatasetPlan, scene: SceneSpec) -> None:
 
 
 def _write_lists(out: Path, plan: DatasetPlan, scenes: list[SceneSpec]) -> None:
-    """Names of each split, and the description of the layout `folders`."""
+    """Names of each split that has any, and the description of the layout `folders`."""
     lists = {split: [scene.name for scene in scenes if scene.split == split] for split in _SPLITS}
     test = [scene for scene in scenes if scene.split == "test"]
     for condition in get_args(Condition):
         lists[f"test_{condition}"] = [scene.name for scene in test if scene.condition == condition]
+    lists = {name: names for name, names in lists.items() if names}
     if plan.layout == "folders":
         description: dict[str, Any] = {
             **MFNET_CLASSES.to_dict(),

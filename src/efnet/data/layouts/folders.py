@@ -247,7 +247,7 @@ class Folders:
     def image_folders(self, root: Path) -> tuple[Path, ...]:
         """Return the image folders present under `root`."""
         description = self.describe(root)
-        folders = (_triple(home, description) for home in self._homes(root, description))
+        folders = (triple_at(home, description) for home in self._homes(root, description))
         return tuple(path for triple in folders if triple is not None for path in triple.paths())
 
     def _sources(self, root: Path, description: Description) -> dict[str, Path]:
@@ -257,7 +257,7 @@ class Folders:
         found = {}
         for split in USUAL_SPLITS:
             folder = root / split
-            source = folder if _triple(folder, description) else find_file(root, f"{split}.txt")
+            source = folder if triple_at(folder, description) else find_file(root, f"{split}.txt")
             if source is not None:
                 found[split] = source
         return found
@@ -265,7 +265,7 @@ class Folders:
     def _homes(self, root: Path, description: Description) -> tuple[Path, ...]:
         """Folders that hold `rgb/ thermal/` or `rgbt/`."""
         candidates = [root, *(path for path in self._sources(root, description).values() if path.is_dir())]
-        return tuple(home for home in candidates if _triple(home, description) is not None)
+        return tuple(home for home in candidates if triple_at(home, description) is not None)
 
     def _known(self, root: Path, description: Description) -> tuple[str, ...]:
         sources = self._sources(root, description)
@@ -304,7 +304,7 @@ def _no_images(root: Path, description: Description) -> InputError:
     return InputError(error)
 
 
-def _triple(home: Path, description: Description) -> TripleFolders | None:
+def triple_at(home: Path, description: Description) -> TripleFolders | None:
     """The folders under `home`, or None if it has neither kind."""
     rgb, thermal, labels, rgbt = (home / description.folders[key] for key in _FOLDER_KEYS)
     if _is_there(rgbt):
@@ -325,7 +325,7 @@ def _from_source(root: Path, source: Path, description: Description) -> tuple[Pa
         return _from_folder(source, description)
     if not source.is_file():
         raise InputError(f"{source}: no such list or folder; correct 'splits' in {FILE_NAME}")
-    triple = _triple(root, description)
+    triple = triple_at(root, description)
     if triple is None:
         raise listing.wrong_folders(root, "folders", [f"{description.folders['rgb']}/ beside {source.name}"])
     return tuple(
@@ -336,7 +336,7 @@ def _from_source(root: Path, source: Path, description: Description) -> tuple[Pa
 
 def _from_folder(home: Path, description: Description) -> tuple[Pair, ...]:
     """All pairs under `home`."""
-    triple = _triple(home, description)
+    triple = triple_at(home, description)
     if triple is None:
         names = description.folders
         raise listing.wrong_folders(home, "folders", [f"{names['rgb']}/ and {names['thermal']}/"])

@@ -326,6 +326,8 @@ def read_list(
         content = path.read_bytes()
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Windows writes it
         lines = content.decode("utf-16" if utf16 else "utf-8-sig").splitlines()
+        if any("\0" in line for line in lines):
+            raise InputError(f"{path}: is not a text file, or UTF-16 without its mark; save it as UTF-8")
     except OSError as error:
         raise InputError(f"{path}: the split list cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -335,7 +337,7 @@ def read_list(
         columns = [column.strip("\"'") for column in re.split(r"[\s,;]+", line.strip())]
         # Names may contain blanks: several columns are files only if each ends as one.
         if len(columns) < 2 or not all(column.lower().endswith(IMAGE_SUFFIXES) for column in columns):
-            columns = [line.strip()] if line.strip() else []
+            columns = [whole] if (whole := line.strip().strip("\"'")) else []
         found = list(dict.fromkeys(_name_in_list(path, column, folders, known or {}) for column in columns))
         if len(found) > 1:
             raise InputError(
