@@ -133,6 +133,21 @@ def test_shapes_of_labelme(tmp_path: Path) -> None:
     assert np.array_equal(label, expected)
 
 
+def test_rectangles_of_four_corners(tmp_path: Path) -> None:
+    """As X-AnyLabeling writes them, upright and turned."""
+    shapes = [
+        {"label": "box", "shape_type": "rectangle", "points": [[4, 2], [12, 2], [12, 10], [4, 10]]},
+        {"label": "turned", "shape_type": "rotation", "points": [[20, 4], [24, 8], [20, 12], [16, 8]]},
+    ]
+    result, label = convert(tmp_path, files.labelme(tmp_path / "a.json", "a.jpg", shapes).parent / "a.json")
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    number = result.classes.names.index
+    assert np.array_equal(label == number("box"), block(4, 2, 12, 10))
+    rhomb = abs(x - 20) + abs(y - 8)
+    assert (label[rhomb < 4] == number("turned")).all()
+    assert (label[rhomb > 4] != number("turned")).all()
+
+
 def test_shapes_of_coco(tmp_path: Path) -> None:
     from pycocotools import mask as masks
 
@@ -230,6 +245,42 @@ def test_shapes_of_label_studio(tmp_path: Path) -> None:
     assert np.array_equal(label == number("box"), block(4, 2, 12, 10) & ~ball)
     assert np.array_equal(label == number("turned"), block(22, 1, 30, 7) & ~ball)
     assert np.array_equal(label == number("ball"), ball)
+
+
+def _data_url(image: NDArray[Any]) -> str:
+    return f"data:image/png;base64,{files.png_in_base64(image)}"
+
+
+def _bitmask(tmp_path: Path, url: object) -> Path:
+    value = {"imageDataURL": url, "bitmasklabels": ["car"]}
+    return files.label_studio(tmp_path / "s.json", {"a.jpg": [{"type": "bitmasklabels", "value": value}]})
+
+
+def test_bitmasks_of_label_studio(tmp_path: Path) -> None:
+    """Black on transparent, as the browser's canvas writes it; its edges may be half transparent."""
+    opacity = np.random.default_rng(2).choice(
+        np.asarray([0, 100, 127, 128, 255], dtype=np.uint8), (HEIGHT, WIDTH)
+    )
+    image = np.dstack([np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8), opacity])
+    _, label = convert(tmp_path, _bitmask(tmp_path, _data_url(image)))
+    assert np.array_equal(label, opacity >= 128)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (None, "has a bitmask that is not a PNG within the file"),
+        ("https://host/mask.png", "has a bitmask that is not a PNG within the file"),
+        ("data:image/png;base64,###", "has a mask that is not base64"),
+        ("data:image/png;base64,AAAA", "has a mask that cannot be read"),
+        (_data_url(np.zeros((HEIGHT, WIDTH), dtype=np.uint8)), "has a bitmask without opacity"),
+        (_data_url(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)), "has a bitmask without opacity"),
+        (_data_url(np.zeros((HEIGHT, WIDTH - 1, 4), dtype=np.uint8)), "has a bitmask of 31x24 pixels"),
+    ],
+)
+def test_damaged_bitmasks(url: object, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ManyInputsError, match=reason):
+        convert(tmp_path, _bitmask(tmp_path, url))
 
 
 @pytest.mark.parametrize("opacity", [1, 100, 255])

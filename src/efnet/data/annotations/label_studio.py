@@ -1,8 +1,9 @@
-"""Label Studio's JSON export: tasks with polygons, brush strokes, rectangles and ellipses.
+"""Label Studio's JSON export: tasks with polygons, brush strokes, bitmasks, rectangles and ellipses.
 
 The format is that of https://labelstud.io/guide/task_format; brush strokes are packed as
-`@thi.ng/rle-pack` describes, four channels of which the last is the mask. Coordinates are in percent.
-Regions are drawn in the order of the file.
+`@thi.ng/rle-pack` describes, four channels of which the last is the mask. A bitmask is a PNG of the image's
+size, black where the region is and transparent elsewhere (https://labelstud.io/tags/bitmask). Coordinates
+are in percent. Regions are drawn in the order of the file.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from efnet.data.annotations.regions import (
     ellipse,
     fill,
     no_area,
+    read_png,
     rectangle,
 )
 from efnet.data.components import Mask
@@ -36,8 +38,9 @@ _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 """Name of an uploaded file: Label Studio puts eight digits in front."""
 _KEYS = ("image", "rgb", "img", "visible", "color", "url")
 """Names of the image in a task's data, where several images are given."""
-_AREAS = ("polygon", "brush", "rectangle", "ellipse")
-_NO_AREAS = ("keypoint", "vector", "bitmask", "video")
+_AREAS = ("polygon", "brush", "bitmask", "rectangle", "ellipse")
+_NO_AREAS = ("keypoint", "vector", "video")
+_DATA_URL = "data:image/png;base64,"
 
 
 def is_label_studio(content: Any) -> bool:
@@ -138,6 +141,8 @@ def _shape(kind: str, part: Mapping[str, Any]) -> Draw:
                 return fill(as_points(np.asarray(part["points"], np.float64) * scale, size, 3), size)
             if kind == "brush":
                 return unpack_brush(part["rle"], size)
+            if kind == "bitmask":
+                return _opaque(part["imageDataURL"], size)
             x, y = np.asarray([part["x"], part["y"]], np.float64) * scale
             if kind == "ellipse":
                 radii = np.asarray([part["radiusX"], part["radiusY"]], np.float64) * scale
@@ -148,6 +153,19 @@ def _shape(kind: str, part: Mapping[str, Any]) -> Draw:
             raise ValueError(f"lacks a value or has one of another type ({error!r})") from error
 
     return draw
+
+
+def _opaque(url: Any, size: Size) -> Mask:
+    """Return the mask (H, W) of a bitmask: pixels above half of full opacity."""
+    if not isinstance(url, str) or not url.startswith(_DATA_URL):
+        raise ValueError("has a bitmask that is not a PNG within the file; use the brush")
+    samples = read_png(url.removeprefix(_DATA_URL), size)
+    if samples.ndim != 3 or samples.shape[2] not in (2, 4):
+        raise ValueError("has a bitmask without opacity, so its area is unknown; use the brush")
+    if samples.shape[:2] != size:
+        stated = f"{samples.shape[1]}x{samples.shape[0]}"
+        raise ValueError(f"has a bitmask of {stated} pixels for an image of {size[1]}x{size[0]}")
+    return np.asarray(samples[..., -1] > np.iinfo(samples.dtype).max // 2)
 
 
 def unpack_brush(packed: Any, size: Size) -> Mask:

@@ -1,12 +1,10 @@
 """LabelMe's files: one JSON for each image, with shapes in the order in which they were drawn.
 
-The format is that of `labelme.LabelFile` (versions 3 to 5).
+The format is that of `labelme.LabelFile` (versions 3 to 5), which X-AnyLabeling writes too.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -24,10 +22,10 @@ from efnet.data.annotations.regions import (
     no_area,
     placed,
     polygon,
+    read_png,
     rectangle,
 )
 from efnet.data.components import Mask
-from efnet.data.images import open_image
 
 
 def is_labelme(content: Any) -> bool:
@@ -49,7 +47,8 @@ def read_labelme(path: Path, content: Any) -> Annotations:
 
 def _shape(shape: dict[str, Any]) -> Draw:
     kind, points = shape.get("shape_type") or "polygon", shape["points"]
-    if kind in ("polygon", "oriented_rectangle"):
+    # X-AnyLabeling, which writes this format too, gives all four corners of a rectangle.
+    if kind in ("polygon", "oriented_rectangle", "rotation") or (kind == "rectangle" and len(points) > 2):
         return polygon(points)
     if kind == "mask":
         return lambda size: _mask(shape, size)
@@ -69,13 +68,7 @@ def _shape(shape: dict[str, Any]) -> Draw:
 def _mask(shape: dict[str, Any], size: Size) -> Mask:
     """Mask of a PNG in base64 whose first pixel lies at the first point."""
     left, top = as_points(shape["points"], size, 2)[0].astype(int).tolist()
-    try:
-        content = base64.b64decode(shape["mask"], validate=True)
-        samples = open_image(content, name="its mask", formats=("PNG",), max_pixels=size[0] * size[1]).samples
-    except (KeyError, TypeError, binascii.Error) as error:
-        raise ValueError("has a mask that is not base64") from error
-    except InputError as error:
-        raise ValueError(f"has a mask that cannot be read ({error})") from error
+    samples = read_png(shape.get("mask"), size)
     if samples.ndim != 2:
         raise ValueError("has a mask with colours")
     return placed(samples > 0, left, top, size)

@@ -6,6 +6,8 @@ A shape holds the pixels whose centres lie inside it.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from efnet.core.errors import InputError
 from efnet.core.safe_parse import parse_json
 from efnet.data.components import Mask, Points
+from efnet.data.decode import open_image
 
 Size = tuple[int, int]  # (H, W)
 Draw = Callable[[Size], Mask]
@@ -140,6 +143,17 @@ def no_area(reason: str) -> Draw:
         raise ValueError(reason)
 
     return draw
+
+
+def read_png(content: Any, size: Size) -> NDArray[Any]:
+    """Return the samples of a PNG in base64, no larger than `size` (H, W); else raise a `ValueError`."""
+    try:
+        png = base64.b64decode(content, validate=True)
+        return open_image(png, name="its mask", formats=("PNG",), max_pixels=size[0] * size[1]).samples
+    except (TypeError, binascii.Error) as error:
+        raise ValueError("has a mask that is not base64") from error
+    except InputError as error:
+        raise ValueError(f"has a mask that cannot be read ({error})") from error
 
 
 def placed(mask: Mask, left: int, top: int, size: Size) -> Mask:
