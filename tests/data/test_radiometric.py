@@ -163,7 +163,7 @@ def test_files_of_dji_are_named(tmp_path: Path) -> None:
     path = tmp_path / "DJI_0001_T.JPG"
     path.write_bytes(jpeg[:2] + b"\xff\xe3" + struct.pack(">H", 102) + bytes(100) + jpeg[2:])
     for read in (read_raw_thermal, read_rgb):
-        with pytest.raises(InputError, match=r"DJI_0001_T\.JPG: a radiometric JPEG of DJI.*Thermal SDK"):
+        with pytest.raises(InputError, match=r"DJI_0001_T\.JPG: a radiometric JPEG of DJI.*dji-thermal-cli"):
             read(path)
     assert np.abs(read_thermal(path, "palette:white-hot") * 255 - grey).max() <= 6
     path.write_bytes(jpeg)  # the colour camera's file of the same maker

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset(
         made, train=COUNT, val=0, test=0, size=(64, 64), night_share=0.5, seed=3, layout="folders", workers=1
     )
-    pairset = open_split("folders", made, "train")
+    pairset = open_split("folders", made, "trainval")
     root = tmp_path_factory.mktemp("mine")
     for name in ("photos", "heat", "masks"):
         (root / name).mkdir()

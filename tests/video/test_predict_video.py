@@ -137,6 +137,16 @@ def test_a_covered_and_a_frozen_camera_are_told(predictor, tmp_path):
     assert "frame 20 (2.00 s): thermal is frozen" in told[1]
 
 
+def test_a_video_that_is_cut_off_is_a_warning(predictor, tmp_path):
+    path = write_video(tmp_path / "a.mkv", moving(blobs(1, 3), 30), codec="mpeg4")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    warnings: list[str] = []
+    summary = predict_video(predictor, str(path), None, tmp_path / "a.mp4", warn=warnings.append)
+    assert 0 < summary.frames < 30
+    assert [text for text in warnings if "a.mkv: ends after" in text and "of 1.20 s" in text]
+
+
 def test_a_homography_and_tiles_go_along(predictor, videos, tmp_path):
     shift = np.array([[1, 0, 5.0], [0, 1, 3.0], [0, 0, 1]])
     matrix = shift @ resize_matrix((48, 72), (HEIGHT, WIDTH))

@@ -94,6 +94,40 @@ def test_a_cut_off_frame_of_16_bits_counts_as_damaged(tmp_path):
         assert source.damaged == 3
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_video_that_ends_early_is_known(tmp_path, suffix):
+    path = write_video(tmp_path / f"a{suffix}", moving(blobs(1, 3), 30), codec="mpeg4")
+    with Source(str(path), "rgb") as source:
+        assert len(list(source)) == 30
+        assert source.cut_off is None
+    if suffix == ".mp4":
+        return  # its index is at the end: cut off, it cannot be opened
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with Source(str(path), "rgb") as source:
+        count = len(list(source))
+        assert 0 < count < 30
+        assert source.cut_off == pytest.approx((count / 25, 30 / 25), abs=0.05)
+
+
+def test_grey_numbers_that_an_avi_declares_to_be_colours_are_named(tmp_path):
+    images = [np.dstack([blobs(0)] * 3)] * 2
+    path = write_video(tmp_path / "a.avi", images, codec="rawvideo", pixels="rgb555le")
+    content = blobs(3).astype(np.uint16).astype("<u2").tobytes()
+    stored = bytearray(path.read_bytes())
+    start = 0
+    for _ in images:
+        start = stored.index(len(content).to_bytes(4, "little"), stored.index(b"movi") + start) + 4
+        stored[start : start + len(content)] = content
+        start -= stored.index(b"movi")
+    path.write_bytes(stored)
+    with (
+        Source(str(path), "thermal") as source,
+        pytest.raises(InputError, match=r"a\.avi: declares its 16 bits per pixel to be colours \(RGB555\)"),
+    ):
+        list(source)
+
+
 def test_codecs_without_a_decoder_are_named(tmp_path):
     images = [blobs(0).astype(np.uint16)] * 2
     path = raw_avi(tmp_path / "a.avi", images, b"QQ16")

@@ -66,9 +66,8 @@ class ClassSet:
         return flat + [224] * (768 - len(flat))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or YAML; `from_dict` reads them back."""
-        values = {"names": list(self.names), "palette": [list(color) for color in self.palette]}
-        return values | ({"invented": True} if self.invented else {})
+        """Plain values for JSON or YAML; `from_dict` reads them back, but for whether colours are invented."""
+        return {"names": list(self.names), "palette": [list(color) for color in self.palette]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassSet:

@@ -217,7 +217,7 @@ class ShardIndex:
             "format": FORMAT,
             "dataset": pairset.dataset,
             "split": pairset.split,
-            "classes": pairset.classes.to_dict(),
+            "classes": pairset.classes.to_dict() | ({"invented": True} if pairset.classes.invented else {}),
             "protocol": pairset.protocol,
             "unscored": list(pairset.unscored),
             "thermal_scale": scale if isinstance(scale, str) else list(scale),

@@ -266,7 +266,7 @@ def write_description(out: Path, description: Description, folders: dict[str, st
         **folders,
     }
     if description.classes.invented:
-        del values["palette"], values["invented"]
+        del values["palette"]
     if is_palette(scale):
         values |= {"thermal_scale": "auto", "thermal_palette": str(scale).removeprefix(PREFIX)}
     if description.channels is not None and "rgbt" in folders:

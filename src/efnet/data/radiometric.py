@@ -74,8 +74,8 @@ class Radiometry:
     def _unpack(self, name: str) -> FlyrThermogram:
         if self.maker == "DJI":
             raise InputError(
-                f"{name}: a radiometric JPEG of DJI, whose temperatures only DJI's Thermal SDK reads; "
-                "convert it with that (dji_irp -a measure) to a float TIFF, or read its picture with "
+                f"{name}: a radiometric JPEG of DJI, whose temperatures are not read here; convert it with "
+                "dji-thermal-cli (process -o temp_c:tiff) or DJI's dji_irp, or read its picture with "
                 "`thermal_palette` auto"
             )
         try:

@@ -232,6 +232,11 @@ class _Run:
         self.summary.seconds = time.perf_counter() - started
         self.summary.dropped = sum(reader.dropped for reader in self.readers.values())
         self.summary.damaged = sum(reader.source.damaged for reader in self.readers.values())
+        for reader in self.readers.values():
+            if reader.source.cut_off is not None:
+                read, stated = reader.source.cut_off
+                fault = f"ends after {read:.2f} of {stated:.2f} s, so it is cut off or damaged"
+                self.warn(f"{reader.source.where}: {fault}")
         return self.summary
 
     def _write(self) -> None:

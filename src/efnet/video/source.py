@@ -59,7 +59,8 @@ class Source:
     or colour whose channels are equal; with `colors` its frames are colour, (H, W, 3). Videos are turned
     upright by their metadata; cover pictures are left out. `size` is (H, W), `rate` the frames per second of
     the container or 25, `live` true for a stream without an end, and `damaged` the number of packets that
-    could not be decoded.
+    could not be decoded. Once all frames are read, `cut_off` is the seconds read and the seconds that the
+    file states, if it ends early.
 
     Raises:
         InputError: PyAV is not installed, nothing there, or no video in it.
@@ -70,6 +71,7 @@ class Source:
         self.camera: Camera = camera
         self.clock: Clock = clock
         self.damaged = 0
+        self.cut_off: tuple[float, float] | None = None
         self._colors = colors or camera == "rgb"
         self._container = _open(where)
         stream = next((entry for entry in self._container.streams.video if not _is_cover(entry)), None)
@@ -110,6 +112,7 @@ class Source:
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames in order of time; raise an `InputError` for thermal video in false colours."""
         first: float | None = None
+        begin: float | None = None
         last = -1.0 / float(self.rate)
         for frame in self._frames:
             stamp = frame.time
@@ -118,7 +121,12 @@ class Source:
                 stamp -= first
             # A frame without a stamp, or with one that goes back, follows the one before.
             last = stamp if stamp is not None and stamp > last else last + 1.0 / float(self.rate)
+            begin = last if begin is None else begin
             yield Frame(last, self._pixels(frame))
+        stated = None if self.live or self._container.streams.audio else self._seconds()
+        if stated is not None and begin is not None:
+            read = last - begin + 1.0 / float(self.rate)
+            self.cut_off = (read, stated) if read < _WHOLE * stated - 2.0 / float(self.rate) else None
 
     def close(self) -> None:
         """Close the file or camera."""
@@ -157,13 +165,25 @@ class Source:
             return np.ascontiguousarray(image.astype(image.dtype.newbyteorder("="), copy=False))
         colors = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
         colors = np.ascontiguousarray(np.rot90(colors, _quarters(frame)))
-        return colors if self._colors else grey_of_three(colors, self.where)
+        if self._colors:
+            return colors
+        try:
+            return grey_of_three(colors, self.where)
+        except InputError as error:
+            if not name.startswith(("rgb555", "rgb565")):
+                raise
+            fault = "declares its 16 bits per pixel to be colours (RGB555); if they are grey numbers"
+            remedy = "export it with the code 'Y16 ', or as FFV1 in MKV"
+            raise InputError(f"{self.where}: {fault}, {remedy}") from error
 
     def _seconds(self) -> float | None:
         if self._stream.duration is not None and self._stream.time_base is not None:
             return float(self._stream.duration * self._stream.time_base)
         return None if self._container.duration is None else self._container.duration / 1e6
 
+
+_WHOLE = 0.9
+"""Share of the stated seconds below which a file is cut off; containers state them only nearly."""
 
 _WIDE_GREYS = ("Y10", "Y12", "Y14", "Y16")
 """Codes of AVI files that thermal cameras write: grey numbers of two bytes, the lower first."""
