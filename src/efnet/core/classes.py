@@ -66,7 +66,7 @@ class ClassSet:
         return flat + [224] * (768 - len(flat))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or YAML; `from_dict` reads them back, but for whether colours are invented."""
+        """Plain values for JSON or YAML; `from_dict` reads them back, except `invented`."""
         return {"names": list(self.names), "palette": [list(color) for color in self.palette]}
 
     @classmethod
