@@ -245,6 +245,13 @@ CASES = [
             ),
             ("an empty file", "w.pth", b"", ("not a readable weights file", "fetch it again")),
             ("a file of noise", "w.pth", bytes(range(256)), ("w.pth",)),
+            ("a text", "w.pth", b"hello\n" * 9, ("it is damaged, or something else than weights",)),
+            (
+                "a page in place of a download",
+                "w.pth",
+                b"\n<!DOCTYPE html><title>Quota exceeded</title>",
+                ("w.pth: not a readable weights file (it is a web page", "save the file itself"),
+            ),
         )
     ),
 ]

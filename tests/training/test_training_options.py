@@ -18,6 +18,7 @@ from efnet.data.dataset import collate
 from efnet.data.frequency import count_classes
 from efnet.data.layouts import open_split
 from efnet.models.checkpoint import load_checkpoint
+from efnet.models.registry import create_model
 from efnet.training import RECIPES, Interrupted, TrainConfig, get_recipe, train
 from efnet.training.config import (
     EmaConfig,
@@ -28,7 +29,7 @@ from efnet.training.config import (
     ValidationConfig,
 )
 from efnet.training.run_folder import RunFolder
-from efnet.training.state import read_state
+from efnet.training.state import Progress, load_state, read_state, save_state
 from efnet.training.trainer import Trainer, balance_classes
 
 EVERYTHING: dict[str, Any] = {
@@ -177,6 +178,19 @@ def test_a_state_without_the_average_is_refused(scenes: Path, tmp_path: Path) ->
         train(config(scenes), tmp_path / "run", reporter=InterruptAfter(1))
     with pytest.raises(InputError, match=r"cannot be resumed .*'average'"):
         train(config(scenes, ema=EmaConfig(decay=0.9)), tmp_path / "run", resume=True, reporter=QUIET)
+
+
+def test_a_state_of_the_dense_deeplab_head_is_refused(tmp_path: Path) -> None:
+    """Not with the first of hundreds of names that differ."""
+    path = tmp_path / "state.pt"
+    models = [create_model("efnet_tiny", 3, decoder="deeplab") for _ in range(2)]
+    optimizers = [torch.optim.AdamW(model.parameters()) for model in models]
+    models[0].decoder.project = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1))  # of the earlier head
+    save_state(path, models[0], optimizers[0], Progress())
+    with pytest.raises(
+        InputError, match=r"state.pt: has the dense DeepLab head of earlier versions.*train anew"
+    ):
+        load_state(path, models[1], optimizers[1])
 
 
 def test_fresh_parameters_are_those_that_init_did_not_fill(scenes: Path, given: Path, tmp_path: Path) -> None:

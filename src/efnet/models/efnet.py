@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,11 @@ from efnet.models.weights import LoadReport
 
 _SEPARABLE = "separable DeepLabV3+"
 """Recorded in checkpoints of `decoder` deeplab: those of earlier versions have another head."""
+
+
+def _is_dense(name: str) -> bool:
+    """Whether only the dense DeepLab head has a parameter."""
+    return name.startswith("decoder.project.")
 
 
 class DownPath(nn.Module):
@@ -102,6 +108,15 @@ class EFNet(SegmentationModel):
                 f"the version of efnet that wrote it ({values.get('efnet_version')})"
             )
         return super().read(folder)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """Load as every module does; raises InputError for the dense DeepLab head of earlier versions."""
+        if self.config.decoder == "deeplab" and any(map(_is_dense, state_dict)):
+            raise InputError(
+                "has the dense DeepLab head of earlier versions; `decoder` deeplab is now the separable head "
+                "of DeepLabV3+: train anew, or use the version of efnet that wrote it"
+            )
+        return super().load_state_dict(state_dict, *args, **options)
 
     @property
     def checkpoint_activations(self) -> bool:

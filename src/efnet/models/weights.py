@@ -84,6 +84,15 @@ def _read(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: not a readable safetensors file ({error}); fetch it again") from error
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        head = file.read(512).lstrip()
+        if not head:
+            raise InputError(f"{path}: not a readable weights file (it is empty); fetch it again")
+        if head.startswith(b"<"):
+            raise InputError(
+                f"{path}: not a readable weights file (it is a web page, which the site sent in place of the "
+                "file); open the address in a browser and save the file itself"
+            )
     # `torch.save` stores its tensors as they are: compressed data may unpack to any size.
     packed = False
     # Without an archive it is an older file, or a damaged one.
@@ -102,7 +111,9 @@ def _read(path: Path) -> Any:
             "never loaded because loading them can run code); save its state_dict alone and try again"
         ) from error
     except Exception as error:  # of a damaged file: from its reader, or from the pickle machine's own steps
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # A reader that meets foreign bytes may raise no more than the number of an operation.
+        reason = re.sub(r"^\[.*?\]\W*", "", str(error)).partition("\n")[0].partition(". ")[0]
+        reason = reason if " " in reason else "it is damaged, or something else than weights"
         raise InputError(f"{path}: not a readable weights file ({reason}); fetch it again") from error
 
 

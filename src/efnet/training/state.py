@@ -92,6 +92,8 @@ def load_state(
             if average is not None:
                 average.load_state_dict(state["average"])
             progress = Progress(**state["progress"])
+        except InputError as error:  # the file is whole, but of another network
+            raise InputError(f"{candidate}: {error}") from error
         except _DAMAGES as error:
             if candidate == path or candidate.is_file():
                 faults.append(f"{candidate}: {first_line(error)}")
