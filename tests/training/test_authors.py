@@ -19,12 +19,23 @@ from efnet.cli.main import main
 from efnet.core.errors import InputError
 from efnet.data.augment import AugmentConfig, augment
 from efnet.data.sample import Sample
+from efnet.models.baselines import BASELINES
+from efnet.models.baselines.base import HeadedBaseline
 from efnet.scenes import write_dataset
 from efnet.studies.experiments.paper_tables import get_table
-from efnet.training.authors import RECIPES, authors_recipe
-from efnet.training.config import LossConfig, NetworkConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from efnet.training.authors import NOTES, RECIPES, authors_recipe
+from efnet.training.config import (
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    get_recipe,
+    to_values,
+)
 from efnet.training.loss import Objective, dice_loss
 from efnet.training.optimizer import learning_rate, make_optimizer, parameter_groups, set_rate
+from efnet.training.options import make_config, start_config
 from efnet.training.state import read_state
 from efnet.training.step import build_network
 
@@ -39,6 +50,16 @@ STATED = {
     "sfafma": ("sgd", 0.02, 5e-4, 4, 200, 0.98 * 0.98),
     "cmx_b2": ("adamw", 6e-5, 0.01, 8, 500, None),
     "cmx_b4": ("adamw", 6e-5, 0.01, 8, 500, None),
+    "cmnext_b2": ("adamw", 6e-5, 0.01, 4, 500, None),
+    "cmnext_b4": ("adamw", 6e-5, 0.01, 4, 500, None),
+    "lasnet": ("ranger", 5e-5, 5e-4, 4, 200, (1 - 1 / 200) ** 0.9),
+    "sgfnet": ("ranger", 5e-5, 5e-4, 2, 250, (1 - 1 / 250) ** 0.9),
+    "egfnet": ("ranger", 5e-5, 5e-4, 4, 400, (1 - 1 / 400) ** 0.9),
+    "gmnet": ("ranger", 5e-5, 5e-4, 4, 400, (1 - 1 / 400) ** 0.9),
+    "mdrnet": ("sgd", 0.001, 5e-4, 2, 500, (1 - 1 / 500) ** 0.9),
+    "rsfnet": ("sgd", 0.001, 5e-4, 8, 200, (1 - 1 / 200) ** 0.9),
+    "segformer_b0": ("adamw", 6e-5, 0.01, 16, 3265, None),
+    "segformer_b2": ("adamw", 6e-5, 0.01, 16, 3265, None),
 }
 
 
@@ -52,17 +73,79 @@ def test_figures_are_the_authors(name: str) -> None:
     assert (recipe.recipe, recipe.network.name) == ("authors", name)
     rates = [learning_rate(7 * epoch, 7, lr, recipe.schedule) for epoch in (0, 1)]
     assert ratio is None or rates == pytest.approx([lr, lr * ratio])
-    halves = name.startswith(("feanet", "eaefnet"))
-    loss = recipe.loss
-    assert (loss.cross_entropy, loss.dice, loss.label_smoothing) == ((0.5, 0.5, 0.1) if halves else (1, 0, 0))
-    assert loss.heads == recipe.network.mix_pairs == name.startswith("eaefnet")
-    assert recipe.augment.flip == 0.5
-    assert (recipe.augment.borders == 0.1) == (kind == "sgd")
-    assert (recipe.augment.brightness, recipe.augment.contrast, recipe.augment.saturation) == (0, 0, 0)
+    assert recipe.network.mix_pairs == name.startswith("eaefnet")
+
+
+ENET = (1.5105, 16.6591, 29.4238, 34.6315, 40.0845, 41.4357, 47.9794, 45.3725, 44.9000)
+
+# Cross-entropy, Dice, Lovasz, smoothing, class weights, further outputs.
+LOSSES = {
+    "feanet": (0.5, 0.5, 0, 0.1, None, False),
+    "eaefnet": (0.5, 0.5, 0, 0.1, None, True),
+    "eaefnet50": (0.5, 0.5, 0, 0.1, None, True),
+    "lasnet": (1, 0, 1, 0, ENET, True),
+    "sgfnet": (1, 0, 1, 0, ENET, True),
+    "egfnet": (1, 0, 0, 0, ENET, True),
+    "gmnet": (1, 0, 0, 0, ENET, True),
+    "mdrnet": (1, 0, 0, 0, ENET, False),
+    "rsfnet": (1, 0, 0, 0, "enet", True),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_losses_are_the_authors(name: str) -> None:
+    loss = authors_recipe(name).loss
+    found = (loss.cross_entropy, loss.dice, loss.lovasz, loss.label_smoothing, loss.class_weights, loss.heads)
+    assert found == LOSSES.get(name, (1, 0, 0, 0, None, False))
+    assert loss.class_offset == (1.05 if name == "rsfnet" else 1.02)
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_augmentation_is_the_authors(name: str) -> None:
+    augment = authors_recipe(name).augment
+    shared = name in ("lasnet", "sgfnet", "egfnet", "gmnet", "mdrnet")
+    assert augment.flip == (0 if name == "mdrnet" else 0.5)
+    assert (augment.borders, augment.drop_rgb, augment.rare_crop) == (0.1 if name in BORDERED else 0, 0, 0)
+    colours = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
+    if name.startswith("segformer"):
+        assert colours == (32 / 255, 0.5, 0.5, 0.05)
+    else:
+        assert colours == ((0.5, 0.5, 0.5, 0) if shared else (0, 0, 0, 0))
+    if not name.startswith("cmx"):
+        wide = shared or name.startswith(("cmnext", "segformer"))
+        assert augment.scale == ((0.5, 2) if wide else (1, 1))
+
+
+BORDERED = ("mfnet", "rtfnet50", "rtfnet152", "feanet", "eaefnet", "eaefnet50", "sfafma")
+
+
+def test_rates_of_cmnext_segformer_and_rsfnet() -> None:
+    """Warm-up from a tenth; steps in place of epochs; the encoder's rate."""
+    cmnext = authors_recipe("cmnext_b4")
+    assert (cmnext.data.accumulate, cmnext.optimizer.decoder_lr) == (4, 1)
+    first, last = (learning_rate(step, 49, 6e-5, cmnext.schedule) for step in (0, 489))
+    assert 6e-6 <= first <= 6.2e-6
+    assert last == pytest.approx(6e-5, rel=3e-3)
+    segformer = authors_recipe("segformer_b2")
+    assert (segformer.network.modality, segformer.optimizer.decoder_lr) == ("rgb", 10)
+    assert segformer.schedule.epochs * 49 == pytest.approx(160_000, rel=1e-3)
+    assert learning_rate(1499, 49, 1.0, segformer.schedule) == pytest.approx(1, rel=1e-3)
+    assert learning_rate(80_000, 49, 1.0, segformer.schedule) == pytest.approx(0.5, rel=1e-3)
+    rsfnet = authors_recipe("rsfnet")
+    assert learning_rate(7 * 100 + 3, 7, 0.001, rsfnet.schedule) == pytest.approx(
+        0.001 * (1 - 703 / 1400) ** 0.9
+    )
+    assert rsfnet.optimizer.decoder_lr == 10
 
 
 def test_each_network_is_known() -> None:
-    assert STATED.keys() == RECIPES.keys() <= set(efnet.list_models())
+    """Every network from another paper has a recipe, or a reason why it has none."""
+    assert STATED.keys() == RECIPES.keys() <= set(BASELINES)
+    for name in BASELINES.keys() - RECIPES.keys():
+        with pytest.raises(InputError, match=rf"there is none for {name} \(its authors .*\); the authors"):
+            authors_recipe(name)
+    assert NOTES.keys() <= RECIPES.keys()
+    assert {name for name in RECIPES if RECIPES[name].optimizer.kind == "ranger"} < NOTES.keys()
 
 
 def test_decay_that_counts_from_the_first_step() -> None:
@@ -79,6 +162,34 @@ def test_the_rate_falls_by_a_factor_after_each_epoch(gamma: float, steps: int, e
     rates = {learning_rate(epoch * steps + step, steps, 0.1, schedule) for step in range(steps)}
     assert len(rates) == 1
     assert rates.pop() == pytest.approx(0.1 * gamma**epoch)
+
+
+@given(power=st.floats(0.5, 2), steps=st.integers(1, 9), epoch=st.integers(0, 19))
+def test_the_polynomial_falls_after_each_epoch(power: float, steps: int, epoch: int) -> None:
+    schedule = ScheduleConfig(epochs=20, warmup_epochs=0, power=power, by_epoch=True)
+    rates = {learning_rate(epoch * steps + step, steps, 0.1, schedule) for step in range(steps)}
+    assert len(rates) == 1
+    assert rates.pop() == pytest.approx(0.1 * (1 - epoch / 20) ** power)
+
+
+def test_warm_up_from_a_share_of_the_rate() -> None:
+    schedules = [ScheduleConfig(epochs=100, warmup_epochs=10, warmup_from=share) for share in (0.0, 0.25)]
+    for step in (0, 17, 39, 40, 200):
+        fresh, raised = (learning_rate(step, 4, 2.0, schedule) for schedule in schedules)
+        assert raised == pytest.approx(0.25 * 2.0 + 0.75 * fresh if step < 40 else fresh)
+
+
+def test_weights_of_classes_with_another_offset(scenes: Path, tmp_path: Path) -> None:
+    """1 / ln(c + share of the scored pixels), as the run records it."""
+    out = tmp_path / "run"
+    more = ["--loss.class_weights", "enet", "--loss.class_offset", "1.05", "--epochs", "1"]
+    base = words(scenes, out, "mfnet", *more)
+    assert main([word for word in base if word not in ("--recipe", "authors")]) == 0
+    facts = yaml.safe_load((out / "run.json").read_text())
+    total = sum(facts["class_pixels"].values())
+    for name, pixels in facts["class_pixels"].items():
+        expected = 1 / np.log(1.05 + pixels / total) if pixels else 1
+        assert facts["class_weights"][name] == pytest.approx(expected, abs=1e-4)
 
 
 def test_descent_equals_the_plain_formula() -> None:
@@ -189,21 +300,17 @@ def test_wrong_augmentations(options: dict[str, Any], message: str) -> None:
 def test_both_heads_of_eaefnet_have_the_loss() -> None:
     classes = efnet.create_model("mfnet", 4).classes
     network, _ = build_network(NetworkConfig(name="eaefnet50", mix_pairs=True), classes)
+    assert isinstance(network, HeadedBaseline)
     assert all(module.mixes_pairs for module in network.modules() if hasattr(module, "mixes_pairs"))
+    network.train_heads()
     network.train()
-    network.keep_heads = True
     rgb, thermal = torch.rand(2, 3, 64, 48), torch.rand(2, 1, 64, 48)
     with torch.no_grad():
         logits = network(rgb, thermal)
-        high, low = network.take_heads(logits.shape[2:])
-    assert network.take_heads(logits.shape[2:]) == []
-    assert high.shape == low.shape == logits.shape
-    torch.testing.assert_close(high + low, logits)
-    assert not torch.allclose(high, low)
-    network.eval()
-    with torch.no_grad():
-        network(rgb, thermal)
-    assert network.take_heads(logits.shape[2:]) == []
+        heads = network.take_heads(("high", "low"), logits.shape[2:])
+    assert heads["high"].shape == heads["low"].shape == logits.shape
+    torch.testing.assert_close(heads["high"] + heads["low"], logits)
+    assert not torch.allclose(heads["high"], heads["low"])
 
 
 @pytest.fixture(scope="module")
@@ -245,9 +352,9 @@ def test_eaefnet_trains_by_its_authors_recipe(scenes: Path, tmp_path: Path) -> N
             [],
             "--recipe authors: there is none for efnet_light; the authors' recipe is known for mfnet",
         ),
-        ("lasnet", [], "there is none for lasnet"),
+        ("tuni_s", [], "there is none for tuni_s (its authors do not name the optimizer); the authors'"),
+        ("pstnet", [], "there is none for pstnet (its authors publish inference alone)"),
         ("mfnet", ["--network.mix_pairs", "true"], "mfnet has no network.mix_pairs; leave it out"),
-        ("mfnet", ["--loss.heads", "true"], "loss.heads is for eaefnet and eaefnet50, not for mfnet"),
         ("mfnet", ["--schedule.gamma", "1.5"], "schedule.gamma is 1.5; give a factor above 0"),
         ("mfnet", ["--parallel.strategy", "fsdp"], "optimizer.kind sgd goes with --parallel.strategy ddp"),
     ],
@@ -266,11 +373,30 @@ def test_refusals(
     assert "Traceback" not in error
 
 
+def test_a_recipe_is_not_given_to_another_network(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rate and losses would be those of the first one."""
+    message = (
+        r"`model` rtfnet50, but the configuration is the authors' recipe of mfnet; take that of rtfnet50"
+    )
+    with pytest.raises(InputError, match=message):
+        efnet.train(get_recipe("authors", "mfnet"), out=tmp_path / "run", model="rtfnet50", root=str(scenes))
+    file = tmp_path / "mfnet.yaml"
+    file.write_text(yaml.safe_dump(to_values(authors_recipe("mfnet"))))
+    base = ["train", "--config", str(file), "--root", str(scenes), "--out", str(tmp_path / "run")]
+    assert main([*base, "--model", "rtfnet50"]) == 2
+    error = capsys.readouterr().err
+    assert "--config: --model rtfnet50, but the configuration is the authors' recipe of mfnet" in error
+    assert make_config(get_recipe("authors", "mfnet"), {"model": "mfnet", "lr": 0.1}).optimizer.lr == 0.1
+    assert start_config("authors", {"model": "rtfnet50"}) == authors_recipe("rtfnet50")
+    assert not (tmp_path / "run").exists()
+
+
 def test_rows_of_tables_take_their_authors_recipe() -> None:
     rows = {row.name: row for row in get_table("table1").rows}
     recipe = rows["rtfnet152"].load("authors")
     assert recipe == dataclasses.replace(authors_recipe("rtfnet152"), data=recipe.data)
     assert recipe.data.batch_size == 2
-    with pytest.raises(InputError, match="there is none for lasnet"):
-        rows["lasnet"].load("authors")
+    assert rows["lasnet"].load("authors").loss.heads
     assert TrainConfig().optimizer.kind == "adamw"

@@ -17,7 +17,7 @@ from efnet.core.safe_parse import read_yaml
 from efnet.training import Interrupted, RunSummary, TrainConfig, get_recipe, train
 from efnet.training.config import flatten, from_parsed
 from efnet.training.logs import Reporter
-from efnet.training.options import SHORT, as_list, keep_settings
+from efnet.training.options import SHORT, as_list, check_network, keep_settings
 from efnet.training.run_folder import RunFolder
 
 DESCRIPTION = (
@@ -46,6 +46,9 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
         if named and listed and named != listed:
             raise InputError(f"--recipe {named}, but the file given with --config says recipe: {listed}")
         recipe = get_recipe(named or listed or TrainConfig().recipe, next(iter(given), None))
+        for config, name in zip(configs, networks, strict=True):
+            if name and config.get("recipe") == "authors":
+                check_network(get_recipe("authors", name), recipe.network.name, "--config")
         parser.set_defaults(flatten(dataclasses.asdict(recipe)))
     # Files come first wherever the user put them, so that options override them.
     args: Namespace = parser.instantiate(parser.parse_args([*(f"--config={file}" for file in files), *words]))

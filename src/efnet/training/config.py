@@ -108,6 +108,9 @@ class NetworkConfig(NetworkOptions, _Preset):
         require_drop_path(self.drop_path)
 
 
+ENET_OFFSET = 1.02  # ENet's own
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """Terms and weights over supervised pixels; OHEM, class weights and smoothing are the cross-entropy's."""
@@ -119,15 +122,17 @@ class LossConfig:
     dice_over: Literal["present", "all"] = "present"
     """Classes of the mean: present ones, or all, where absent ones count zero (FEANet, EAEFNet)."""
     heads: bool = False
-    """Apply the loss to each output of eaefnet* and sum, as their authors do; else to the main output."""
+    """Train the network's further outputs too, each with its authors' loss; else the main output alone."""
     lovasz: float = 0.0
     """Weight of the Lovasz-softmax term."""
     ohem: float | None = None
     """Only pixels whose true class has at most this probability count (0.7 is usual); null: all."""
     ohem_least: float = 0.0625
     """Share of the pixels that OHEM keeps at least, the hardest first: a sixteenth, as is usual."""
-    class_weights: ClassWeighting | None = None
-    """From the pixels of the training split: enet (at most 50) or median; null: none."""
+    class_weights: ClassWeighting | tuple[float, ...] | None = None
+    """From the pixels of the training split: enet (at most 50) or median; or one per class; null: none."""
+    class_offset: float = ENET_OFFSET
+    """The c of enet's 1 / ln(c + share of the class)."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
 
@@ -145,8 +150,13 @@ class LossConfig:
         _require("loss.ohem", ohem, is_probability, "a probability between 0 and 1, or null for none")
         _require("loss.ohem_least", least, 0 < least <= 1, "a share above 0, at most 1")
         _require("loss.label_smoothing", smoothing, 0 <= smoothing < 1, "a share from 0, below 1")
-        if self.class_weights is not None:
-            require_choice("loss.class_weights", self.class_weights, get_args(ClassWeighting))
+        weights, offset = self.class_weights, self.class_offset
+        if isinstance(weights, str):
+            require_choice("loss.class_weights", weights, get_args(ClassWeighting))
+        elif weights is not None:
+            usable = all(0 <= weight < float("inf") for weight in weights) and sum(weights) > 0
+            _require("loss.class_weights", weights, usable, "a weight for each class, 0 or more")
+        _require("loss.class_offset", offset, 1 < offset < float("inf"), "a number above 1")
         for name in ("ohem", "class_weights", "label_smoothing"):
             if getattr(self, name) and not self.cross_entropy:
                 raise InputError(f"loss.{name} changes the cross-entropy, but loss.cross_entropy is 0")
@@ -154,10 +164,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (section III-B), or descent as of older networks."""
+    """AdamW (section III-B), or the optimizers of networks from other papers."""
 
-    kind: Literal["adamw", "sgd"] = "adamw"
-    """adamw; or sgd, with momentum 0.9 and a decay that is part of the gradient and on all parameters."""
+    kind: Literal["adamw", "sgd", "ranger"] = "adamw"
+    """adamw; sgd, with momentum 0.9 and a decay that is part of the gradient; or ranger (RAdam, lookahead,
+    centred gradients). sgd and ranger decay all parameters."""
     lr: float = 6e-5
     """Base learning rate (section III-B)."""
     weight_decay: float = 0.01
@@ -168,15 +179,19 @@ class OptimizerConfig:
     """Largest gradient norm; null: no clipping."""
     fresh_lr: float = 1.0
     """Multiplies the rate of the parameters that `network.init` left fresh; without `init` of none."""
+    decoder_lr: float = 1.0
+    """Multiplies the rate of all parameters outside the ResNets or MiTs of a network from another paper."""
     max_skipped: int = 10
     """The run ends after this many steps in succession, or an epoch, without finite loss and gradient."""
 
     def __post_init__(self) -> None:
-        require_choice("optimizer.kind", self.kind, ("adamw", "sgd"))
+        require_choice("optimizer.kind", self.kind, ("adamw", "sgd", "ranger"))
         _require_least("optimizer.", self, 1, "max_skipped")
-        for name in ("lr", "fresh_lr"):
+        for name in ("lr", "fresh_lr", "decoder_lr"):
             rate = getattr(self, name)
             _require(f"optimizer.{name}", rate, 0 < rate < float("inf"), "a positive number")
+        both = self.fresh_lr != 1 and self.decoder_lr != 1
+        _require("optimizer.fresh_lr", self.fresh_lr, not both, "it or optimizer.decoder_lr, not both")
         decay = self.weight_decay
         _require("optimizer.weight_decay", decay, 0 <= decay < float("inf"), "0 or more")
         within = all(0 <= beta < 1 for beta in self.betas)
@@ -192,17 +207,23 @@ class ScheduleConfig:
     epochs: int = 300
     """Passes over the training split."""
     warmup_epochs: float = 10.0
-    """Linear rise from zero at the start; at most a tenth of the epochs."""
+    """Linear rise at the start; at most a tenth of the epochs."""
+    warmup_from: float = 0.0
+    """Share of the rate from which it rises (CMNeXt: 0.1)."""
     power: float = 0.9
     """Power of the polynomial decay to zero."""
     from_start: bool = False
     """Count the polynomial decay from the first step, not from the end of the warm-up (CMX)."""
+    by_epoch: bool = False
+    """The polynomial decay changes the rate after each epoch, not after each step (LASNet, SGFNet)."""
     gamma: float | None = None
     """Factor of the rate after each epoch, in place of the polynomial decay; null: that."""
 
     def __post_init__(self) -> None:
         factor = self.gamma is None or 0 < self.gamma <= 1
         _require("schedule.gamma", self.gamma, factor, "a factor above 0, at most 1, or null")
+        share = self.warmup_from
+        _require("schedule.warmup_from", share, 0 <= share < 1, "a share from 0, below 1")
         _require_least("schedule.", self, 1, "epochs")
         _require_least("schedule.", self, 0, "warmup_epochs", "power")
 
@@ -346,8 +367,11 @@ class TrainConfig:
         _require_least("", self, 0, "seed")
         _require("seed", self.seed, self.seed < 2**63, "less than 2**63")
         check_precision(self.precision)
-        if self.optimizer.kind == "sgd" and self.parallel.strategy == "fsdp":
-            raise InputError("optimizer.kind sgd goes with `parallel.strategy` ddp; fsdp shards adamw alone")
+        kind = self.optimizer.kind
+        if kind != "adamw" and self.parallel.strategy == "fsdp":
+            raise InputError(
+                f"optimizer.kind {kind} goes with `parallel.strategy` ddp; fsdp shards adamw alone"
+            )
         for modality in ("rgb", "thermal"):
             name = f"drop_{modality}"
             if self.network.modality == modality and getattr(self.augment, name) > 0:

@@ -117,19 +117,21 @@ class Objective:
         logits, label = at_least_float32(logits), mask_unscored(label, self.unscored)
         total = torch.zeros((), device=logits.device)
         if config.cross_entropy:
-            total = total + config.cross_entropy * self._cross_entropy(logits, label)
+            total = total + config.cross_entropy * self.cross_entropy(logits, label)
         if config.dice:
             total = total + config.dice * dice_loss(logits, label, config.dice_over == "all")
         if config.lovasz:
             total = total + config.lovasz * lovasz_softmax(logits, label)
         return total
 
-    def _cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
-        config, weights = self.config, self.class_weights
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return that term alone, weighted 1; logits may have more channels than there are classes."""
+        config, weights, label = self.config, self.class_weights, mask_unscored(label, self.unscored)
         if config.ohem is None and weights is None and not config.label_smoothing:
             return cross_entropy(logits, label)
         if weights is not None or (config.label_smoothing and self.unscored):
             weights = logits.new_ones(logits.shape[1]) if weights is None else weights.to(logits)
+            weights = F.pad(weights, (0, logits.shape[1] - len(weights)), value=1)
             # Smoothing gives no target to classes that are never the truth.
             weights = weights.index_fill(0, torch.tensor(self.unscored, device=weights.device).long(), 0)
         hard = None if config.ohem is None else hard_pixels(logits, label, config.ohem, config.ohem_least)

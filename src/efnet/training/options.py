@@ -88,7 +88,17 @@ def make_config(base: TrainConfig, options: Mapping[str, Any], source: str = "th
             if isinstance(plain, str) and (listed := as_list(place, plain)) != plain:
                 plain = parse_yaml(listed)
             (values[section] if section else values)[key] = _plain(plain)
+    check_network(base, values["network"]["name"], source)
     return read_config(values, source)
+
+
+def check_network(base: TrainConfig, name: object, source: str) -> None:
+    """Raise InputError if the authors' recipe of one network is given to another one."""
+    if base.recipe == "authors" and name != base.network.name:
+        raise InputError(
+            f"{source}: `model` {name}, but the configuration is the authors' recipe of {base.network.name}; "
+            f"take that of {name} if there is one, or another recipe"
+        )
 
 
 def place_of(name: str) -> str:
@@ -119,7 +129,7 @@ def as_list(place: str, text: str) -> str:
         part = r"(?!null\b)\w+"
     elif place == "data.size":
         separator = "x"
-    elif place not in ("network.tau", "augment.scale", "data.thermal_scale"):
+    elif place not in ("network.tau", "augment.scale", "data.thermal_scale", "loss.class_weights"):
         return text
     repeated = "*" if place == "track.trackers" else "+"  # one number is not a list
     is_list = re.fullmatch(rf"{part}({separator}{part}){repeated}", text)

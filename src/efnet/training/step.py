@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 
 from efnet.core.classes import ClassSet
@@ -26,7 +28,8 @@ from efnet.models.efnet import EFNet
 from efnet.models.pretrained import initialise
 from efnet.models.registry import create_model, model_options
 from efnet.models.weights import LoadReport
-from efnet.training.config import NetworkConfig, TrainConfig
+from efnet.training.config import ENET_OFFSET, NetworkConfig, TrainConfig
+from efnet.training.heads import Heads, split_marks
 from efnet.training.loss import Objective
 from efnet.training.optimizer import WeightAverage, learning_rate, make_optimizer, set_rate
 from efnet.training.parallel import Whole, start_fabric
@@ -84,6 +87,7 @@ class _Part:
     rgb: Tensor
     thermal: Tensor
     label: Tensor
+    edges: Tensor | None  # bool (B, H, W), where the loss needs them
     pairs: list[int]
     share: float
     unlabelled: dict[str, Tensor]  # entries of `SemiDataset`, without their prefix
@@ -106,12 +110,7 @@ class Learner:
         fabric: Fabric | None = None,  # what it runs on; None: as the recipe says
         teaching: Teaching | None = None,  # what else it learns from
     ) -> None:
-        if config.loss.heads:
-            if not isinstance(network, EAEFNet) or network.small:
-                raise InputError(
-                    f"loss.heads is for eaefnet and eaefnet50, not for {network.name}; leave it out"
-                )
-            network.keep_heads = True
+        self.heads = Heads(network) if config.loss.heads else None
         self.config = config
         self.network = network
         self.teaching = teaching
@@ -200,11 +199,10 @@ class Learner:
     def _loss(self, part: _Part, passes: int) -> tuple[Tensor, Tensor]:
         """The loss of one of the `passes` of a step: of pairs with masks, and of those without."""
         logits = self.model(part.rgb, part.thermal)
-        outputs = [logits]
-        if self.config.loss.heads:
-            assert isinstance(self.network, EAEFNet)
-            outputs = self.network.take_heads(logits.shape[2:])
-        supervised = torch.stack([self.objective(each, part.label) for each in outputs]).sum()
+        if self.heads is None:
+            supervised = self.objective(logits, part.label)
+        else:
+            supervised = self.heads.loss(self.objective, part.label, part.edges)
         labelled: Tensor = part.share * supervised
         others = labelled.new_zeros(())
         if self.teaching is not None:
@@ -234,6 +232,10 @@ class Learner:
     def _parts(self, batch: Item) -> Iterator[_Part]:
         """This process's part of the batch in passes of `batch_size`."""
         size, device = self.config.data.pass_size, self.fabric.device
+        marks: Sequence[Tensor] | None = None
+        if self.heads is not None and self.heads.need_edges(self.network.architecture):
+            label, edges = split_marks(batch["label"])
+            batch, marks = batch | {"label": label}, torch.split(edges, size)
         parts = [batch[key].split(size) for key in ("rgb", "thermal", "label", "index")]
         others = {key.removeprefix(PREFIX): batch[key].split(size) for key in batch if key.startswith(PREFIX)}
         alone = len(parts[2]) == 1 and self.group.size == 1
@@ -242,7 +244,8 @@ class Learner:
         for place, (mass, *images, index) in enumerate(zip(masses, *parts, strict=True)):
             rgb, thermal, label = (tensor.to(device, non_blocking=True) for tensor in images)
             unlabelled = {key: values[place].to(device) for key, values in others.items()}
-            yield _Part(rgb, thermal, label, index.tolist(), mass / total, unlabelled)
+            outline = None if marks is None else marks[place].to(device, non_blocking=True)
+            yield _Part(rgb, thermal, label, outline, index.tolist(), mass / total, unlabelled)
 
     def save(self, path: Path, progress: Progress) -> None:
         """Write the state on rank 0; every process must call it. Raises InputError where it cannot."""
@@ -277,17 +280,29 @@ def balance_classes(
     """Count the classes of the training split, if the recipe needs it, for loss weights and odds of crops.
 
     Returns pixels and weights of each class for the run's facts, or nothing. Raises InputError if a label
-    cannot be read.
+    cannot be read, or if the recipe has weights for another number of classes.
     """
-    rule = config.loss.class_weights
-    if rule is None and not config.augment.rare_crop:
-        return {}
-    frequency, names = learner.group.once(lambda: count_classes(split)), split.classes.names
-    facts: dict[str, Any] = {"class_pixels": dict(zip(names, frequency.pixels.tolist(), strict=True))}
-    if config.augment.rare_crop:
-        dataset.class_odds = frequency.odds()
-    if rule is not None:
-        weights = frequency.weights(rule)
+    rule, names = config.loss.class_weights, split.classes.names
+    facts: dict[str, Any] = {}
+    weights: NDArray[np.float64] | None = None
+    if isinstance(rule, tuple):
+        if len(rule) != len(names):
+            raise InputError(
+                f"loss.class_weights has {len(rule)} weights, the data set {len(names)} classes; give one "
+                "for each class, or enet"
+            )
+        weights = np.asarray(rule)
+    if isinstance(rule, str) or config.augment.rare_crop:
+        frequency = learner.group.once(lambda: count_classes(split))
+        facts["class_pixels"] = dict(zip(names, frequency.pixels.tolist(), strict=True))
+        if config.augment.rare_crop:
+            dataset.class_odds = frequency.odds()
+        if isinstance(rule, str):
+            weights = frequency.weights(rule)
+            if rule == "enet" and config.loss.class_offset != ENET_OFFSET:
+                there, share = frequency.pixels > 0, frequency.pixels / max(1, frequency.pixels.sum())
+                weights[there] = 1 / np.log(config.loss.class_offset + share[there])
+    if weights is not None:
         learner.objective = Objective(config.loss, split.unscored, torch.tensor(weights, dtype=torch.float32))
         facts["class_weights"] = dict(zip(names, weights.round(4).tolist(), strict=True))
     return facts

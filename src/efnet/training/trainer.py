@@ -22,7 +22,9 @@ from efnet.data.unlabelled import SemiDataset
 from efnet.evaluation.report import Report
 from efnet.inference.resume import fingerprint as weights_fingerprint
 from efnet.models.base import InputSpec
+from efnet.training.authors import NOTES
 from efnet.training.config import TrainConfig
+from efnet.training.heads import EdgeDataset, Heads
 from efnet.training.logs import Reporter, RunLog, Steps, read_rows
 from efnet.training.parallel import start_fabric
 from efnet.training.run_folder import (
@@ -80,8 +82,11 @@ class Trainer:
         self.learner = Learner(config, network, fresh, self.train_set.unscored, batches, fabric, teaching)
         settings: dict[str, Any] = {"size": data.size, "augment": config.augment, "thermal_scale": scale}
         settings |= {"seed": config.seed, "cache": data.cache}
+        marks = config.loss.heads and Heads.need_edges(network.architecture)
+        if marks and self.unlabelled is not None:
+            raise InputError(f"loss.heads of {config.network.name} goes without `teach.unlabelled`")
         self.dataset = (
-            PairDataset(self.train_set, **settings)
+            (EdgeDataset if marks else PairDataset)(self.train_set, **settings)
             if self.unlabelled is None
             else SemiDataset(self.train_set, self.unlabelled, **settings)
         )
@@ -133,6 +138,8 @@ class Trainer:
         facts = {"environment": environment(), "data": data, "parameters": parameters, **balance}
         facts |= {**self.facts, "processes": self.group.size, "global_batch": self.order.batch_size}
         init = str(self.init_report) if self.init_report else None
+        note = NOTES.get(config.network.name) if config.recipe == "authors" else None
+        facts |= {} if note is None else {"recipe_note": note}
         self.group.once(lambda: self.folder.write_facts({"init": init, **known, **facts}))
         if not resume:
             self._save()  # from here on the run can be resumed, whatever happens
@@ -150,6 +157,8 @@ class Trainer:
         )
         if init and not resume:
             self.reporter.say(init)
+        if note and not resume:
+            self.reporter.say(f"recipe authors of {config.network.name}: {note}")
 
     def run(self) -> RunSummary:
         """Run the epochs that are left."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -67,7 +68,8 @@ class Baseline(SegmentationModel):
     unused: ClassVar[tuple[str, ...]] = ()
     """Patterns of names in the authors' files that their network creates and does not use for its output."""
     auxiliary: ClassVar[tuple[str, ...]] = ()
-    """Modules for further outputs that only the authors' training reads: loaded, saved, and not trained."""
+    """Modules for further outputs that only the authors' training reads. They are loaded and saved; a call of
+    `train_heads` has them trained too."""
 
     def __init_subclass__(cls, **attributes: Any) -> None:
         """Set class attributes from the keywords of a class statement, such as the sizes of a network."""
@@ -237,6 +239,21 @@ class PaddedBaseline(Baseline):
 class HeadedBaseline(PaddedBaseline):
     """A network with further outputs, which its authors train and do not use afterwards."""
 
+    keep_heads = False  # whether a pass in training keeps all outputs for `take_heads`
+
+    def train_heads(self) -> None:
+        """Train the further outputs too: compute them in training, and let their parameters change."""
+        self.keep_heads = True
+        self._heads: dict[str, Tensor] = {}
+        for name, parameter in self.named_parameters():
+            if name.startswith(self.auxiliary):
+                parameter.requires_grad_(True)
+
+    def take_heads(self, names: Sequence[str], size: Sequence[int]) -> dict[str, Tensor]:
+        """Return and forget outputs of the last pass in training, float32 (B, C, H, W) of the images."""
+        heads, self._heads = self._heads, {}
+        return {name: at_least_float32(heads[name])[..., : size[0], : size[1]] for name in names}
+
     def score_all(self, rgb: Tensor, thermal: Tensor, auxiliary: bool) -> dict[str, Tensor]:
         """Normalised images (B, 3, H', W') to `logits`, and with `auxiliary` to the other outputs by name."""
         raise NotImplementedError
@@ -245,7 +262,11 @@ class HeadedBaseline(PaddedBaseline):
         """Normalised images to logits."""
         assert rgb is not None
         assert thermal is not None
-        return self.score_all(rgb, thermal, auxiliary=False)["logits"]
+        keeps = self.keep_heads and self.training
+        outputs = self.score_all(rgb, thermal, auxiliary=keeps)
+        if keeps:
+            self._heads = outputs
+        return outputs["logits"]
 
 
 Kernel = int | tuple[int, int]

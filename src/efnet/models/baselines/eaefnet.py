@@ -12,14 +12,12 @@ batch. Here every pair is computed by itself, as the authors test; `mix_pairs` r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efnet.core.precision import at_least_float32
 from efnet.models.baselines.base import PLAIN, HeadedBaseline, Pixels, conv, conv_norm, enlarge_by
 from efnet.models.baselines.resnet import TwoResNets
 from efnet.models.baselines.rtfnet import TransBottleneck
@@ -228,12 +226,8 @@ class EAEFNet(HeadedBaseline, TwoResNets):
     )
     unused: ClassVar[tuple[str, ...]] = (r"Turbo_decoder\.agg1(_splat)?\.se\.",)
 
-    keep_heads = False
-    """Whether a pass in training keeps its outputs for `take_heads`: each has a loss of its own."""
-
     def _build(self) -> None:
         super()._build()
-        self._heads: list[Tensor] = []
         for level, width in enumerate(self.encoder_rgb.widths):
             self.add_module(f"idam_{level}", EAEF(width, self.small))
         self.decoder = TurboDecoder(self.config.num_classes, self.small)
@@ -253,21 +247,13 @@ class EAEFNet(HeadedBaseline, TwoResNets):
         low, high = self.decoder(maps, with_high=auxiliary or not self.small)
         if high is None:
             return {"logits": low}
-        outputs = {"logits": low if self.small else high + low, "high": high, "low": low}
-        if self.keep_heads and self.training:
-            self._heads = [outputs["high"], outputs["low"]]
-        return outputs
+        return {"logits": low if self.small else high + low, "high": high, "low": low}
 
     def mix_pairs(self) -> None:
         """In training, exchange the gates among the pairs of a batch, as the authors' code does."""
         for module in self.modules():
             if isinstance(module, EAEF):
                 module.mixes_pairs = True
-
-    def take_heads(self, size: Sequence[int]) -> list[Tensor]:
-        """Return and forget both outputs of the last pass in training, float32 (B, K, H, W) of the images."""
-        heads, self._heads = self._heads, []
-        return [at_least_float32(head)[..., : size[0], : size[1]] for head in heads]
 
 
 class EAEFNet50(EAEFNet, architecture="eaefnet50", depth=50):
