@@ -128,7 +128,7 @@ def test_a_closure_is_evaluated_once_before_the_gradients_are_centred() -> None:
         optimizer.zero_grad()
         loss = (value * torch.tensor([[1.0, 3.0]])).sum()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     assert optimizer.step(closure) == 7.0
     assert len(calls) == 1

@@ -113,7 +113,7 @@ def test_wrong_files_are_refused(scenes: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(words) == 2
     assert f"--official {root}: no such folder" in capsys.readouterr().err
     (root / "mfnet").mkdir(parents=True)
-    (root / "mfnet" / "mfnet.pth").write_bytes(b"no weights\n" * 9)
+    (root / "mfnet" / "mfnet.pth").write_bytes(b"hello\n" * 9)
     assert main(words) == 2
     error = capsys.readouterr().err
     assert f"{root / 'mfnet' / 'mfnet.pth'}: not a readable weights file (it is damaged" in error
