@@ -219,8 +219,13 @@ def _contestants(
 
     models = words(args.model)
     targets = list(dict.fromkeys(map(parse_target, words(args.runtime) or ["torch"])))
-    if device != "cpu" and (targets != [("torch", "32")] or any(map(is_exported, models))):
-        raise InputError("exported files run on the CPU here; give --device cpu, or --runtime torch")
+    beside = [variant_for(target) for target in targets if target[0] == "openvino"]
+    beside += [model for model in models if is_exported(model) and not model.lower().endswith(".onnx")]
+    if device != "cpu" and beside:
+        raise InputError(
+            f"{beside[0]} runs on the CPU here, on {device} only PyTorch and .onnx files do; give --device "
+            "cpu, or leave it out"
+        )
     subjects: list[Subject] = []
     failed: dict[str, str] = {}
     variants = {model: _subjects(args, model, size, device, files) for model in models}

@@ -13,8 +13,10 @@ import torch
 import efnet
 from efnet.cli.main import main
 from efnet.core.errors import InputError
+from efnet.inference.runtime import load_exported
 from efnet.reporting.plots import figure_class
 from efnet.studies.benchmark import markdown, measure
+from efnet.studies.benchmark import subject as subject_module
 from efnet.studies.benchmark.networks import (
     Plan,
     compare,
@@ -48,6 +50,36 @@ def test_a_file_takes_the_network_s_place(exported: Path) -> None:
     plain = make_work(Subject("mfnet", SIZE), open_model("mfnet"))()
     assert isinstance(found, torch.Tensor)
     torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_a_file_runs_on_the_device_and_keeps_its_images_on_the_cpu(exported: Path, monkeypatch) -> None:
+    """As `efnet predict` runs it; `meta` stands for a GPU, whose tensors ONNX Runtime could not read."""
+    asked: list[str] = []
+
+    def load(name: str, device: str) -> Any:
+        asked.append(device)
+        return load_exported(name)
+
+    monkeypatch.setattr(subject_module, "load_exported", load)
+    subject = Subject("mfnet", SIZE, variant="onnx", file=str(exported), device="meta")
+    found = make_work(subject, open_model(subject.source, subject.device))()
+    assert isinstance(found, torch.Tensor)
+    assert found.device.type == "cpu"
+    assert asked == ["meta"]
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["--runtime", "onnx,openvino"], "openvino runs on the CPU here, on cuda"),
+        (["--model", "street.pt2"], "street.pt2 runs on the CPU here, on cuda"),
+        (["--model", "street.onnx"], "street.onnx: no such file"),
+    ],
+)
+def test_files_that_a_gpu_does_not_run(monkeypatch, capsys, words: list[str], refused: str) -> None:
+    monkeypatch.setattr("efnet.core.devices.pick_device", lambda device: torch.device("cuda"))
+    assert main(["benchmark", *words, "--device", "cuda", "--size", "32x48", "--no-memory"]) == 2
+    assert refused in capsys.readouterr().err
 
 
 def test_a_file_is_counted_as_its_network(exported: Path) -> None:

@@ -202,7 +202,8 @@ def compare(
     device = torch.device(subjects[0].device)
     step = count_steps(progress, steps(subjects, plan))
     errors = dict(failed or {})
-    models = {each.label: open_model(each.source) for each in subjects if each.label not in errors}
+    working = [each for each in subjects if each.label not in errors]
+    models = {each.label: open_model(each.source, each.device) for each in working}
     works, seen = _ready(subjects, models, errors, step)
     agreement = agreements(list(seen), seen, step)
     gemms, operations = measure.gemm_contestants(device, subjects[0].precision)

@@ -127,10 +127,13 @@ class Subject:
 Network = SegmentationModel | ExportedModel
 
 
-def open_model(name: str) -> Network:
-    """Open a preset with fresh weights, a checkpoint or an exported file; raises InputError for others."""
+def open_model(name: str, device: str = "cpu") -> Network:
+    """Open a preset with fresh weights, a checkpoint or an exported file; raises InputError for others.
+
+    `device`: where a file runs, see `load_exported`; other networks are moved by `make_work`.
+    """
     if is_exported(name):
-        return load_exported(name)
+        return load_exported(name, device=device)
     if name in list_models():
         torch.manual_seed(0)
         return create_model(name)
@@ -145,13 +148,14 @@ def make_work(subject: Subject, model: Network) -> Work:
 
     Raises InputError if the network cannot checkpoint activations, or a pair cannot be read.
     """
-    device = torch.device(subject.device)
+    # Images and scores of a file are on the CPU, wherever it runs.
+    device = torch.device("cpu" if isinstance(model, ExportedModel) else subject.device)
     model = model.to(device)
     if subject.training:
         assert isinstance(model, SegmentationModel)
         return _clustering(subject, TrainingStep(subject, model))
     model.eval()
-    turns = itertools.cycle(batches(subject, model))
+    turns = itertools.cycle(batches(replace(subject, device=str(device)), model))
     network = torch.compile(model, dynamic=False) if subject.variant == "compile" else model
 
     def forward() -> Tensor:

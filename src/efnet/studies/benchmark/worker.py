@@ -56,7 +56,7 @@ def _prepare(task: dict[str, Any]) -> tuple[Any, Any, int]:
     runs = _RUNS["train" if subject.training else "forward"]
     # Pairs that no run reaches would only take memory.
     subject = replace(subject, pairs=subject.pairs[: runs * subject.batch])
-    work = make_work(subject, open_model(subject.source))
+    work = make_work(subject, open_model(subject.source, subject.device))
     return work, torch.device(subject.device), runs
 
 
