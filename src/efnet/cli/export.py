@@ -42,8 +42,16 @@ def add_arguments(parser: ArgumentParser) -> None:
             "--calibrate-... (onnx, openvino), of networks that cluster tokens linear layers alone (onnx)",
         ),
     )
+    add_options(
+        parser,
+        static=(
+            False,
+            "onnx for one --size: without loops and sizes that data decide, the form that TensorRT takes",
+        ),
+    )
     arguments.add_calibration_arguments(parser)
     arguments.add_check_arguments(parser)
+    add_options(parser, no_check=(False, "do not compare the file with the checkpoint"))
 
 
 def run(args: Namespace) -> int:
@@ -64,6 +72,8 @@ def run(args: Namespace) -> int:
         precision=args.precision,
         pairs=[(pair.rgb, pair.thermal) for pair in arguments.find_check_pairs(args)],
         calibration=[(pair.rgb, pair.thermal) for pair in arguments.find_calibration_pairs(args)],
+        static=args.static,
+        check=not args.no_check,
         on_step=lambda step: print(f"{step} ...", file=sys.__stderr__, flush=True),
         on_loaded=lambda predictor: say_default(args.checkpoint, predictor),
     )
@@ -72,18 +82,32 @@ def run(args: Namespace) -> int:
 
 
 def _lines(path: Path, report: dict[str, Any]) -> list[str]:
-    check, seconds = report["check"], report["check"]["seconds"]
-    sizes = ", ".join("x".join(str(side) for side in batch) for batch in check["sizes"])
     # OpenVINO stores its weights beside the graph.
     files = (path, path.with_suffix(".bin")) if report["format"] == "openvino" else (path,)
     size = sum(file.stat().st_size for file in files)
+    first = f"{path}: {report['format']}, {size / 1e6:.1f} MB, {report['inputs']} inputs, {report['outputs']}"
+    if "static" in report:
+        first += f", operators of TensorRT {report['static']['tensorrt']}'s list alone"
+    return [first, *_check_lines(report), f"report: {path}.json"]
+
+
+def _check_lines(report: dict[str, Any]) -> list[str]:
+    check = report["check"]
+    if check is None:
+        return ["not checked: the file was not compared with the checkpoint"]
+    seconds = check["seconds"]
+    sizes = ", ".join("x".join(str(side) for side in batch) for batch in check["sizes"])
     difference = f", logits differ by at most {check['largest_difference']:.2g}"
-    return [
-        f"{path}: {report['format']}, {size / 1e6:.1f} MB, {report['inputs']} inputs, {report['outputs']}",
+    lines = [
         f"compared on {check['pairs']} {check['source']} pairs (batch x height x width: {sizes}):",
         f"  classes agree on {check['agreement']:.4%} of the pixels, at worst on {check['worst']:.4%}"
         + (difference if report["outputs"] == "logits" else ""),
         f"  {seconds['exported']:.3f} s for a pair, the checkpoint {seconds['network']:.3f} s "
         f"({check['threads']} threads)",
-        f"report: {path}.json",
     ]
+    if check.get("tokens"):
+        lines.append(
+            f"  {check['clustered_otherwise']} of {check['tokens']} tokens are clustered otherwise by the "
+            "static form, in PyTorch"
+        )
+    return lines

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
@@ -20,6 +21,32 @@ def is_exporting() -> bool:
     """Whether `torch.export` traces; False in PyTorch 2.6, where it looks like `torch.compile`."""
     asked: Callable[[], bool] | None = getattr(torch.compiler, "is_exporting", None)
     return asked is not None and asked()
+
+
+_STATIC: ContextVar[Callable[..., Any] | None] = ContextVar("static", default=None)
+
+
+@contextmanager
+def static_form(exchange: Callable[..., Any]) -> Iterator[None]:
+    """Cluster by a fixed number of operators, in programs for one size: no loop, no size that data decide.
+
+    `exchange` makes the means between tokens and maps there, see `efnet.export.static`.
+    """
+    token = _STATIC.set(exchange)
+    try:
+        yield
+    finally:
+        _STATIC.reset(token)
+
+
+def static_exchange() -> Callable[..., Any] | None:
+    """Return what `static_form` was given; None outside it."""
+    return _STATIC.get()
+
+
+def is_static() -> bool:
+    """Whether this runs inside `static_form`."""
+    return _STATIC.get() is not None
 
 
 def is_recording(tensor: Tensor) -> bool:

@@ -32,10 +32,10 @@ class Exported:
     report: dict[str, Any]  # its description and the comparison, also in `path` with `.json` added
 
     @property
-    def agreement(self) -> float:
-        """Share of the compared pixels whose class is the same."""
-        value: float = self.report["check"]["agreement"]
-        return value
+    def agreement(self) -> float | None:
+        """Share of the compared pixels whose class is the same; None for a file that was not checked."""
+        check: dict[str, float] | None = self.report["check"]
+        return None if check is None else check["agreement"]
 
 
 def export(
@@ -49,6 +49,8 @@ def export(
     precision: Precision = "32",
     pairs: Sequence[tuple[ImageLike | None, ImageLike | None]] = (),
     calibration: Sequence[tuple[ImageLike | None, ImageLike | None]] = (),
+    static: bool = False,
+    check: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
     on_loaded: Callable[[Predictor], None] = lambda predictor: None,
 ) -> Exported:
@@ -64,6 +66,8 @@ def export(
         precision: of the weights: `32`, `16` or `int8`, as far as the format has it.
         pairs: images (rgb, thermal) to compare on; by default generated ones.
         calibration: images (rgb, thermal) that measure the ranges of `int8`, which needs some.
+        static: of `onnx` for one `size`: without loops and sizes that data decide, as TensorRT needs it.
+        check: compare the file with the checkpoint, and write no file that does not agree.
         on_step: called with the name of each step.
         on_loaded: called with the network before it is exported.
 
@@ -78,7 +82,7 @@ def export(
     chosen = cast(Format, format or SUFFIXES.get(path.suffix.lower()))
     if chosen is None:
         raise InputError(f"`out` {path}: give a file name that ends in {', '.join(SUFFIXES)}, or a `format`")
-    check_options(path, chosen, precision, size)
+    check_options(path, chosen, precision, size, static, check, len(pairs))
     if not isinstance(checkpoint, Predictor) and is_exported(checkpoint):
         raise InputError(f"`checkpoint` {checkpoint}: is an exported file; give the run it came from")
     check_installed(chosen)
@@ -104,6 +108,8 @@ def export(
             size=size,
             pairs=[predictor.prepare(rgb, thermal) for rgb, thermal in pairs],
             calibration=[predictor.prepare(rgb, thermal) for rgb, thermal in calibration],
+            static=static,
+            check=check,
             on_step=on_step,
         )
     return Exported(path, report)

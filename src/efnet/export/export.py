@@ -33,6 +33,7 @@ from efnet.export.formats import (
     write_program,
 )
 from efnet.export.quantize import check_calibration
+from efnet.export.static import check_static, clustered_otherwise, tensorrt_operators
 from efnet.inference.predictor import Predictor
 from efnet.inference.preprocess import Prepared, as_tensors
 from efnet.inference.runtime import SUFFIXES, ExportedModel, as_pixels, load_exported
@@ -84,6 +85,8 @@ def export_model(
     size: tuple[int, int] | None = None,
     pairs: Sequence[Prepared] = (),
     calibration: Sequence[Prepared] = (),
+    static: bool = False,
+    check: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Write a network to a file and compare the file with it.
@@ -98,10 +101,13 @@ def export_model(
         size: height and width of the one pair that the file takes; None: any batch, height and width.
         pairs: pairs to compare on, of that size; empty: generated ones.
         calibration: pairs that measure the ranges of int8, of that size, see `efnet.export.quantize`.
+        static: without loops and sizes that data decide, see `efnet.export.static`.
+        check: compare the file with the network; else the report's `check` is None.
         on_step: called with the name of each step.
 
     Returns:
-        the report: the file's description, and the `Comparison` as `check`.
+        the report: the file's description, and the `Comparison` as `check`, with the tokens that a static
+        file clusters otherwise.
 
     Raises:
         InputError: an unknown choice, a size too small, int8 without calibration pairs, a file that cannot be
@@ -110,29 +116,42 @@ def export_model(
     one_of(format, get_args(Format), f"format {format!r} is unknown; choose")
     one_of(inputs, get_args(Inputs), f"inputs {inputs!r} are unknown; choose")
     one_of(outputs, get_args(Outputs), f"outputs {outputs!r} are unknown; choose")
-    check_options(path, format, precision, size)
+    check_options(path, format, precision, size, static, check, len(pairs))
     check_calibration(model, format, precision, len(calibration))
     model = model.cpu().eval()
     deployed = Deployed(model, inputs, outputs)
     about = _describe(deployed, format, precision, size)
+    if static:
+        about["static"] = {"tensorrt": tensorrt_operators()["version"]}
     if calibration:
         about["calibration_pairs"] = len(calibration)
     on_step("tracing the network")
-    program = trace(deployed, size)
+    program = trace(deployed, size, static)
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / path.name
         on_step(f"writing {format}" + (f", ranges from {len(calibration)} pairs" if calibration else ""))
         feeds = [_feed(deployed, pair) for pair in calibration]
-        write_program(program, exported, format, precision, (input_names(model), outputs), about, feeds)
+        names = (input_names(model), outputs)
+        write_program(program, exported, format, precision, names, about, feeds, static)
+        if static:
+            check_static(exported, path)
         if format == "openvino":
             _check_runs(path, exported)
-        on_step("comparing the file with the network")
-        comparison = compare(model, load_exported(exported), pairs)
-        check_agreement(path, precision, comparison)
+        checked = None
+        if check:
+            on_step("comparing the file with the network")
+            comparison = compare(model, load_exported(exported), pairs)
+            check_agreement(path, precision, comparison)
+            checked = asdict(comparison)
+            if static:
+                images = [_tensors([pair], inputs) for pair in pairs or _generated(model, size)]
+                otherwise, tokens = clustered_otherwise(model, images)
+                if tokens:
+                    checked |= {"tokens": tokens, "clustered_otherwise": otherwise}
         # OpenVINO's .bin comes first in this order: its .xml must never appear beside older weights.
         for file in sorted(Path(folder).iterdir()):
             write_bytes(path.with_name(file.name), file.read_bytes())
-    report = {**about, "file": path.name, "check": asdict(comparison)}
+    report = {**about, "file": path.name, "check": checked}
     write_json(path.with_name(f"{path.name}.json"), report)
     return report
 
@@ -163,12 +182,16 @@ def _describe(
     }
 
 
-def check_options(path: Path, format: Format, precision: str, size: tuple[int, int] | None) -> None:
+def check_options(
+    path: Path, format: Format, precision: str, size: tuple[int, int] | None,
+    static: bool = False, check: bool = True, pairs: int = 0,
+) -> None:  # fmt: skip
     """Refuse, before the long trace, a file that could never be written.
 
     Raises:
         InputError: the suffix is not the format's, the path is unusable, the format does not come in this
-            precision, or the size is too small or missing. The message names the remedy.
+            precision, the size is too small or missing, the static form does not exist, or there are pairs
+            for no comparison. The message names the remedy.
     """
     if path.suffix.lower() != SUFFIX[format]:
         known = SUFFIXES.get(path.suffix.lower())
@@ -187,6 +210,12 @@ def check_options(path: Path, format: Format, precision: str, size: tuple[int, i
         raise InputError(f"`size` {size!r}: give height and width, such as (480, 640)")
     if size is not None and min(size) < MIN_SIZE:
         raise InputError(f"`size` {size[0]}x{size[1]}: both sides are at least {MIN_SIZE} pixels")
+    if static and (format != "onnx" or size is None or precision == "int8"):
+        raise InputError(
+            "`static` is a form of `format` onnx for one `size` HxW, such as 480x640, in `precision` 32 or 16"
+        )
+    if pairs and not check:
+        raise InputError("pairs to compare on are of no use without a check; leave them out, or the check in")
     if format == "openvino" and size is None:
         raise InputError(
             "`format` openvino needs `size` HxW: OpenVINO does not run files for any size; "
@@ -301,8 +330,7 @@ def _run(network: torch.nn.Module, images: tuple[Tensor | None, Tensor | None]) 
 
 
 def _seconds(network: torch.nn.Module, images: tuple[Tensor | None, Tensor | None]) -> float:
-    _run(network, images)
-    spent = []
+    spent = []  # the comparison ran both before
     for _ in range(_REPEATS):
         start = time.perf_counter()
         _run(network, images)

@@ -6,6 +6,7 @@ other formats are extras.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import tempfile
@@ -24,6 +25,7 @@ from efnet.core.compat import tracing_any_size
 from efnet.core.errors import InputError
 from efnet.core.files import replacing, write_bytes
 from efnet.export.quantize import Feed, quantize, quantize_dynamically
+from efnet.export.static import sorts_in_parts, static_form
 from efnet.inference.runtime import METADATA, import_silenced
 from efnet.models.base import SegmentationModel
 
@@ -103,11 +105,11 @@ def input_names(model: SegmentationModel) -> list[str]:
     return {"rgb": ["rgb"], "thermal": ["thermal"], "rgbt": ["rgb", "thermal"]}[model.modality]
 
 
-def trace(deployed: Deployed, size: tuple[int, int] | None = None) -> ExportedProgram:
+def trace(deployed: Deployed, size: tuple[int, int] | None = None, static: bool = False) -> ExportedProgram:
     """Trace a network in evaluation mode on the CPU, in float32.
 
     The program is for one pair of `size` (H, W). Without it, its batch, height and width are free (height and
-    width from 32).
+    width from 32). `static`: in the form of `efnet.export.static`, for one size.
     """
     images = deployed.example() if size is None else deployed.example((1, *size))
     free = [_free_axes(image) if size is None else {} for image in images]
@@ -119,6 +121,7 @@ def trace(deployed: Deployed, size: tuple[int, int] | None = None) -> ExportedPr
         # A fused kernel would fix the memory layout of its result in the program.
         sdpa_kernel(SDPBackend.MATH),
         tracing_any_size(),
+        static_form() if static else contextlib.nullcontext(),
     ):
         program = torch.export.export(
             deployed,
@@ -180,11 +183,13 @@ def write_program(
     names: tuple[list[str], str],
     about: dict[str, Any],
     calibration: Sequence[Feed] = (),
+    static: bool = False,
 ) -> None:
     """Write a program of `trace` to one file (OpenVINO: two, `.xml` and `.bin`), whole or not at all.
 
     `names` are those of the inputs and of the output; `about` is the description inside the file.
     `calibration` gives int8 its ranges; without any, only linear layers of ONNX files become integer ones.
+    `static`: the program was traced in that form, ONNX alone.
     """
     text = json.dumps(about, ensure_ascii=False)
     if format == "torch":
@@ -193,7 +198,7 @@ def write_program(
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
-        _save_onnx(program, plain, names, text)
+        _save_onnx(program, plain, names, text, static)
         if precision == "int8":
             quantize(plain, calibration) if calibration else quantize_dynamically(plain)
         if format == "openvino":
@@ -204,7 +209,9 @@ def write_program(
         write_bytes(path, plain.read_bytes())
 
 
-def _save_onnx(program: ExportedProgram, path: Path, names: tuple[list[str], str], text: str) -> None:
+def _save_onnx(
+    program: ExportedProgram, path: Path, names: tuple[list[str], str], text: str, static: bool
+) -> None:
     inputs, output = names
     # A fused kernel would fix the memory layout of its result in the program.
     with sdpa_kernel(SDPBackend.MATH):
@@ -217,7 +224,7 @@ def _save_onnx(program: ExportedProgram, path: Path, names: tuple[list[str], str
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
-            custom_translation_table=translations(),
+            custom_translation_table=sorts_in_parts() if static else translations(),
             verbose=False,
             # Its search for patterns takes longer than the rest; `_simplify` leaves it out.
             optimize=False,

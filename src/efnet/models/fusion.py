@@ -49,8 +49,9 @@ class WindowCrossAttention(nn.Module):
 
     def _padding(self, size: Size, batch: int, like: Tensor) -> Tensor | None:
         """(B * windows, 1, 1, cells) bias that hides padded keys; None where nothing is padded."""
-        # An exported program must serve any size.
-        if not is_exporting() and size[0] % self.window == 0 and size[1] % self.window == 0:
+        # Symbols are sizes of an exported program that must serve any.
+        known = not is_exporting() or (isinstance(size[0], int) and isinstance(size[1], int))
+        if known and size[0] % self.window == 0 and size[1] % self.window == 0:
             return None
         real = torch.ones(batch, *size, 1, dtype=torch.bool, device=like.device)
         cells = split_windows(real, self.window).squeeze(-1).flatten(0, 1)[:, None, None, :]

@@ -80,8 +80,7 @@ def _filled(values: Tensor, blocks: int) -> Tensor:
     return F.pad(values, (0, blocks * _BLOCK - values.shape[0]))
 
 
-_STEP = 1024
-"""Numbers of rows are multiples of it: a runtime prepares its kernels anew for every other number."""
+_STEP = 1024  # numbers of rows are multiples of it: a runtime prepares its kernels anew for every other one
 
 
 class Shares(NamedTuple):

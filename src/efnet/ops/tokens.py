@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efnet.core.compat import is_exporting
+from efnet.core.compat import is_exporting, static_exchange
 from efnet.ops.segments import Exchange, Segments, exchange, segments, sum_segments
 
 Size = tuple[int, int]
@@ -92,7 +92,9 @@ class TokenGrid:
 
         There sizes are symbols, which cannot be looked up in a cache but by their names.
         """
-        name = str(map_size)
+        name, static = str(map_size), static_exchange()
+        if name not in self._exchanges and static is not None:
+            self._exchanges[name] = static(self, map_size)
         if name not in self._exchanges:
             batch, device = self.assignment.shape[0], self.assignment.device
             cells = map_size[0] * map_size[1]
@@ -260,7 +262,8 @@ def split_windows(features: Tensor, size: int) -> Tensor:
     """
     batch, height, width, channels = features.shape
     rows, columns = (height + size - 1) // size, (width + size - 1) // size
-    features = F.pad(features, (0, 0, 0, columns * size - width, 0, rows * size - height))
+    if not (isinstance(height, int) and height % size == 0 and isinstance(width, int) and width % size == 0):
+        features = F.pad(features, (0, 0, 0, columns * size - width, 0, rows * size - height))
     features = features.view(batch, rows, size, columns, size, channels)
     return features.transpose(2, 3).reshape(batch, rows * columns, size * size, channels)
 

@@ -5,7 +5,7 @@ EFNet (arXiv 2501.10958) equations 1-3; TCFormer (arXiv 2204.08680) is the case 
 
 | condition                                       | formulation                                | module      |
 |-------------------------------------------------|--------------------------------------------|-------------|
-| `torch.export` traces                           | float32 windows, then a loop               | `traceable` |
+| `torch.export` traces                           | float32 windows, then a loop or one turn   | `traceable` |
 | `torch.compile` traces, or the device is `meta` | one opaque operator, which decides later   | `dpc_knn`   |
 | CUDA graph, `torch.jit.trace` or `torch.func`   | float32, all tokens with all               | `traceable` |
 | CPU, float32, numba, k >= 2, positions in the   | compiled loops over cells, grid disks      | `compiled`  |
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from efnet.core.compat import is_exporting, is_recording
+from efnet.core.compat import is_exporting, is_recording, is_static
 from efnet.core.precision import exact_products, full_precision
 from efnet.ops.clustering import bounds, compiled, traceable
 from efnet.ops.clustering.bounds import Bounds, Exact, Scan, grid_scan, list_scan
@@ -92,7 +92,7 @@ def dpc_knn(
     """
     _check(features, num_clusters, k, positions, spatial_weight, grid)
     arguments = (features, num_clusters, k, positions, spatial_weight, grid)
-    if is_exporting():
+    if is_exporting() or is_static():
         return Clusters(*traceable.cluster(*arguments))
     if torch.compiler.is_compiling():
         return Clusters(*_operator(*arguments))

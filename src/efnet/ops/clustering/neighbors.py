@@ -25,7 +25,6 @@ _LEAST_SIDE = 5  # a tile at least, in token spacings
 _GROUPS = (16, 8)  # numbers of columns of which only the least is looked at first
 _SAMPLED = 12  # a tiling is tried on every twelfth tile first
 
-
 Eligible = Callable[[Tensor, Tensor], Tensor]
 """Whether others (n, S) or (1, S) may answer a question about tokens (n,): (n, S). Never the token itself."""
 

@@ -91,9 +91,7 @@ FAR = 2.0**60
 
 HUGE = 2.0**100  # farther than any token: finite, because infinity times zero is not a number
 NEAR_TILES = 9  # tiles of a window, the tile itself the first
-
-_BOUNDING = 16
-"""Further tiles whose distance from each token is computed; beyond them that of the boxes has to do."""
+_BOUNDING = 16  # further tiles whose distance from each token is computed; beyond them that of boxes will do
 
 
 class Tiles(NamedTuple):

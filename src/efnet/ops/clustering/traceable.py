@@ -4,7 +4,8 @@ An exported program takes any batch and any number of tokens. Each of its three 
 denser token, nearest centre) first looks at a `Window` of tokens near each one, whose bound proves most
 answers; what is left open is compared with all tokens, a block of rows at a time, in a loop that can be
 exported: how many turns it takes depends on the data. No N x N matrix exists. Where nothing may depend on the
-data (a CUDA graph cannot wait for the host) all tokens are compared with all, in the same blocks.
+data, a CUDA graph compares all tokens with all, in the same blocks, and a program in `static_form` up to
+`_MOST` open tokens: a trained EFNet has some hundred. More would keep what their windows found.
 
 Tokens are found by products, about the mean of a sample's features; densities are measured by differences,
 since a product knows little of a distance near zero. Tokens are ranked by the mean square, as in `dpc_knn`;
@@ -21,15 +22,15 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from efnet.core.compat import while_loop
+from efnet.core.compat import is_static, while_loop
 from efnet.ops.clustering.tiling import HUGE, NEAR_TILES, least_stretch, tile
 from efnet.ops.tokens import sample_offsets
 
-_LARGEST, _UNIT = 2.0**40, 2.0**90
-"""Coordinates larger than the first are divided by the second; their squares would overflow."""
+_LARGEST, _UNIT = 2.0**40, 2.0**90  # larger coordinates are divided by the second: squares would overflow
 
 _ROWS = 128  # rows compared with all tokens of their sample in one turn of the loop
 _FIXED_ROWS = 2048  # the same where the number of turns is fixed
+_MOST = 1024  # open tokens that one search of a static program compares with all
 _CELLS, _HALO = 8, 4  # side of a tile on a grid, and how far its window goes beyond it on each side, in cells
 _TILE = 64  # tokens of a tile off the grid
 _BAND = 8  # tiles of a band, where the number of tokens is a symbol
@@ -106,30 +107,26 @@ class Window:
     def nearest(self, k: int) -> list[Tensor]:
         """Distances and numbers (B, N, k) of the nearest; what a window lacks is farther than any bound."""
         near = self.distance.topk(k, 3, largest=False)
-        return [self._by_token(near.values), self._by_token(self._tokens(near.indices))]
+        return [by_token(near.values, self.place), by_token(self._tokens(near.indices), self.place)]
 
     def nearest_denser(self, rank: Tensor) -> Tensor:
         """(B, N) distance to the nearest token of lower rank (B, N) in the window; huge: there is none."""
         ranks = torch.cat([rank, torch.full_like(rank[:, :1], 2.0**24)], 1)
         theirs, own = (_taken(ranks, number) for number in (self.column, self.row))
         apart = _masked_by_rank(self.distance, theirs[:, :, None], own[..., None]).amin(3)
-        return self._by_token(apart[..., None])[..., 0]
+        return by_token(apart[..., None], self.place)[..., 0]
 
     def nearest_allowed(self, barred: Tensor) -> tuple[Tensor, Tensor]:
         """Distance and number (B, N) of the nearest token that is not `barred` (B, N) by a huge number."""
         penalty = torch.cat([barred, torch.full_like(barred[:, :1], HUGE)], 1)
         distance, index = (self.distance + _taken(penalty, self.column)[:, :, None]).min(3)
         token = self._tokens(index[..., None])
-        return self._by_token(distance[..., None])[..., 0], self._by_token(token)[..., 0]
+        return by_token(distance[..., None], self.place)[..., 0], by_token(token, self.place)[..., 0]
 
     def _tokens(self, index: Tensor) -> Tensor:
         """Numbers (B, T, R, c) of tokens by place in the window; none becomes the last token."""
         found = self.column.gather(2, index.flatten(2)).view(index.shape)
         return found.clamp_max(self.place.shape[1] - 1)
-
-    def _by_token(self, values: Tensor) -> Tensor:
-        """(B, T, R, c) to (B, N, c)."""
-        return by_token(values, self.place)
 
 
 def by_token(values: Tensor, place: Tensor) -> Tensor:
@@ -226,6 +223,7 @@ def cluster(
         k = min(k, features.shape[1])
     table = Table.of(features, positions, spatial_weight)
     window = None if fixed else _window(table, k, grid)
+    fixed = fixed or (window is None and is_static())
     distance, token = _neighbors(table, window, k, fixed)
     squares = _mean_square(distance)
     order = squares.argsort(dim=1, stable=True)
@@ -314,7 +312,7 @@ def _assign(table: Table, window: Window, centers: Tensor, fixed: bool) -> Tenso
     number = torch.arange(centers.shape[1], device=centers.device).expand_as(centers)
     of_token = centers.new_full((batch, tokens), -1).scatter(1, centers, number)
     distance, token = window.nearest_allowed((of_token < 0).float() * HUGE)
-    assignment = torch.where(of_token < 0, of_token.gather(1, token), of_token)
+    assignment = torch.where(of_token < 0, of_token.gather(1, token).clamp_min(0), of_token)
     open_ = ((distance > window.bound) & (of_token < 0)).float()
     index = centers[..., None]
     places = table.places
@@ -355,6 +353,12 @@ def _answer(
         found = [answers(rows, sample) for sample in samples for rows in parts]
         answers_of = zip(*found, strict=True)
         return [torch.cat(rows).view(like.shape) for rows, like in zip(answers_of, known, strict=True)]
+
+    if is_static() and batch == 1:
+        # Where fewer are open, closed ones fill up, whichever: their answers stay the same.
+        rows = open_[0].topk(min(_MOST, tokens)).indices
+        new = zip(known, answers(rows, torch.zeros_like(rows[:1])), strict=True)
+        return [v.flatten(0, 1).index_put((rows,), a).view(v.shape) for v, a in new]
 
     # The open tokens of each sample come first; a block belongs to one sample.
     order = open_.argsort(dim=1, descending=True, stable=True)
