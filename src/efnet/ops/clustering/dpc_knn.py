@@ -92,7 +92,7 @@ def dpc_knn(
     """
     _check(features, num_clusters, k, positions, spatial_weight, grid)
     arguments = (features, num_clusters, k, positions, spatial_weight, grid)
-    if is_exporting() or is_static():
+    if is_exporting() or (not torch.compiler.is_compiling() and is_static()):
         return Clusters(*traceable.cluster(*arguments))
     if torch.compiler.is_compiling():
         return Clusters(*_operator(*arguments))
