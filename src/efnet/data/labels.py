@@ -62,7 +62,7 @@ def _within(values: NDArray[Any], classes: ClassSet, path: PathLike) -> NDArray[
     """Return values (H, W) that are classes or the ignored value; else an `InputError`."""
     values = values if values.dtype == np.uint8 else values.astype(np.int64)
     palette = np.asarray(classes.palette)
-    greys = palette[:, 0] if (palette == palette[:, :1]).all() and not classes.invented else ()
+    greys = palette[:, 0] if (palette == palette[:, :1]).all() and not classes.invented else palette[:0, 0]
     if values.max(initial=0) >= len(classes) and np.isin(values, greys).all():  # black-and-white masks
         return classes.index_of(np.stack([values.astype(np.uint8)] * 3, axis=-1))[0]
     wrong = ((values < 0) | (values >= len(classes))) & (values != IGNORE_INDEX)
