@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from efnet.core.classes import spread_colors
+from efnet.core.classes import ClassSet, spread_colors
 from efnet.core.errors import InputError
 from efnet.data import images
 from efnet.data.check import check
@@ -227,6 +227,16 @@ def test_masks_of_black_and_white(tmp_path: Path) -> None:
         assert np.array_equal(read_label(path, classes), mask // 255), number
     path = _palette_png(tmp_path / "p.png", mask, np.repeat(np.arange(256), 3))
     assert np.array_equal(read_label(path, classes), mask // 255)
+
+
+@pytest.mark.parametrize("program", [False, True])
+def test_255_of_a_palette_is_ignored_where_classes_are_black_and_white(tmp_path: Path, program: bool) -> None:
+    """The maps that this package writes have the ignored colour there, so 255 is not white."""
+    classes = ClassSet(("a", "b"), ((0, 0, 0), (255, 255, 255)))
+    palette = np.asarray(spread_colors(256) if program else classes.flat_palette())
+    for others in ((0, 255), (0, 1, 255)):
+        label = np.resize(np.asarray(others, dtype=np.uint8), LABEL.shape)
+        assert np.array_equal(read_label(_palette_png(tmp_path / "a.png", label, palette), classes), label)
 
 
 def test_a_foreign_palette_is_refused_with_its_colours(tmp_path: Path) -> None:

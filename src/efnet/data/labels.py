@@ -55,16 +55,21 @@ def read_label(path: PathLike, classes: ClassSet) -> NDArray[np.uint8]:
             high = (samples[..., :3] * (255 / image.white)).round().astype(np.uint8)
             return _index_of_colors(high, classes, path)
         samples = samples[..., 0]
-    return _within(samples, classes, path)
+    return _of_numbers(samples, classes, path)
+
+
+def _of_numbers(values: NDArray[Any], classes: ClassSet, path: PathLike) -> NDArray[np.uint8]:
+    """Map greys that are the classes' colours, or else indices, to an index map (H, W)."""
+    palette = np.asarray(classes.palette)
+    greys = palette[:, 0] if (palette == palette[:, :1]).all() and not classes.invented else palette[:0, 0]
+    if values.max(initial=0) >= len(classes) and np.isin(values, greys).all():  # black-and-white masks
+        return classes.index_of(np.stack([values.astype(np.uint8)] * 3, axis=-1))[0]
+    return _within(values, classes, path)
 
 
 def _within(values: NDArray[Any], classes: ClassSet, path: PathLike) -> NDArray[np.uint8]:
     """Return values (H, W) that are classes or the ignored value; else an `InputError`."""
     values = values if values.dtype == np.uint8 else values.astype(np.int64)
-    palette = np.asarray(classes.palette)
-    greys = palette[:, 0] if (palette == palette[:, :1]).all() and not classes.invented else palette[:0, 0]
-    if values.max(initial=0) >= len(classes) and np.isin(values, greys).all():  # black-and-white masks
-        return classes.index_of(np.stack([values.astype(np.uint8)] * 3, axis=-1))[0]
     wrong = ((values < 0) | (values >= len(classes))) & (values != IGNORE_INDEX)
     if wrong.any():
         raise InputError(
@@ -88,7 +93,9 @@ def _index_of_palette(image: Raster, classes: ClassSet) -> NDArray[np.uint8]:
     assert image.palette is not None
     whole = len(image.palette) >= _MANY and (image.palette == _VOC[: len(image.palette)]).all()
     standard = lacking.any() and bool((colors == _VOC[index % 256])[index != IGNORE_INDEX].all())
-    if whole or standard or (is_grey and index[-1] > 0 and (grey == index).all()):
+    if is_grey and index[-1] > 0 and (grey == index).all():
+        return _of_numbers(image.samples, classes, image.name)
+    if whole or standard:
         by = index
     elif not lacking.any():
         by = by_color.astype(np.int64)
