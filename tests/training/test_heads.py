@@ -321,6 +321,11 @@ def test_lasnet_trains_by_its_authors_recipe_and_goes_on(
             ["--loss.class_weights", "1,2,3"],
             "loss.class_weights has 3 weights, the data set 9 classes; give one for each class, or enet",
         ),
+        (
+            "lasnet",
+            ["--loss.heads", "true", "--augment.rare_crop", "0.5"],
+            "loss.heads of lasnet goes without --augment.rare_crop",
+        ),
         ("mfnet", ["--loss.class_weights", "[1, -2]"], "give a weight for each class, 0 or more"),
         ("mfnet", ["--loss.class_offset", "1"], "loss.class_offset is 1.0; give a number above 1"),
         ("mfnet", ["--schedule.warmup_from", "1"], "schedule.warmup_from is 1.0; give a share from 0"),

@@ -85,6 +85,10 @@ class Trainer:
         marks = config.loss.heads and Heads.need_edges(network.architecture)
         if marks and self.unlabelled is not None:
             raise InputError(f"loss.heads of {config.network.name} goes without `teach.unlabelled`")
+        if marks and config.augment.rare_crop:  # it would not find the pixels of a class at edges
+            raise InputError(
+                f"loss.heads of {config.network.name} goes without `augment.rare_crop`; set it to 0"
+            )
         self.dataset = (
             (EdgeDataset if marks else PairDataset)(self.train_set, **settings)
             if self.unlabelled is None
