@@ -164,7 +164,7 @@ def _stretch(raw: np.ndarray) -> np.ndarray:
     while (inner := ordered[(ordered != ordered[0]) & (ordered != ordered[-1])]).size:
         least, most = np.percentile(inner, (1, 99))
         far = [end for end in ordered[[0, -1]] if max(least - end, end - most) > most - least > 0]
-        if not far:
+        if not far or len(set(inner)) < 8:
             break
         ordered = ordered[~np.isin(ordered, far)]  # numbers far from everything else are a border
 

@@ -322,6 +322,13 @@ def test_borders_dead_pixels_and_telemetry_together_do_not_spoil_the_stretch(tmp
     assert np.allclose(thermal[inside], expected[inside], atol=0.01)  # of percentiles of fewer pixels
 
 
+def test_a_cold_room_of_whole_degrees_is_not_a_border(tmp_path: Path) -> None:
+    raw = np.full((60, 80), 20, dtype=np.int16)
+    raw[20:30, 20:60] = np.resize([24, 25, 26, 27], (10, 40))
+    thermal = read_thermal(write_tiff(tmp_path / "a.tif", raw))
+    assert np.allclose(thermal, (raw - 20) / 7, atol=1e-6)
+
+
 @pytest.mark.parametrize("values", [(0, 20), (20, 0), (29000, 60000)])
 def test_an_image_of_two_values_keeps_both(tmp_path: Path, values: tuple[int, int]) -> None:
     raw = np.full((60, 80), values[0], dtype=np.float32)

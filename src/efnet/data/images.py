@@ -44,6 +44,7 @@ _NO_DATA = (-9999.0, -32767.0, -32768.0)
 _BEYOND = 1e15  # likewise the greatest numbers of a float, such as 1e20 and 9.97e36
 _DARK = 16  # colours of 16 or more bits below this part of white have fewer bits than their file declares
 _MANY = 0.002  # share of pixels from which one number can spoil the stretch
+_LEVELS = 8  # fewer other numbers are a coarse scale, on which gaps are of the scene
 _TELEMETRY = 4  # rows that cameras add above or below an image, at most
 _logger = logging.getLogger(__name__)
 _reported: list[
@@ -303,8 +304,8 @@ def far_values(raw: NDArray[Any]) -> list[Any]:
     """Return numbers that many pixels have and that lie far from all others, such as an empty border of 0.
 
     Warping leaves 0 or 65535 around an image, programs write -999 or 1e10 for missing values. Far is a
-    distance greater than that between the 1st and 99th percentile of the other values. An image of one or
-    two values has none.
+    distance greater than that between the 1st and 99th percentile of the other values. An image of few
+    different values has none.
     """
     found: list[Any] = []
     kept = raw.ravel()
@@ -316,7 +317,7 @@ def far_values(raw: NDArray[Any]) -> list[Any]:
             break
         low, high = (float(value) for value in np.percentile(inner.astype(np.float64), (1, 99)))
         far = [value for value in many if max(low - float(value), float(value) - high) > high - low > 0]
-        if not far:
+        if not far or np.unique(inner).size < _LEVELS:
             break
         found += far
         kept = kept[~np.isin(kept, far)]
