@@ -127,7 +127,7 @@ def test_precedence_of_recipe_file_and_options(scenes: Path, tmp_path: Path) -> 
     assert written["optimizer"]["clip"] == 1.0  # the file
     assert written["optimizer"]["weight_decay"] == 0.02  # the recipe
     schedule = {"epochs": 1, "warmup_epochs": 0.0, "power": 0.9, "gamma": None, "from_start": False}
-    assert written["schedule"] == schedule
+    assert written["schedule"] == schedule | {"by_epoch": False, "warmup_from": 0.0}
     # What the run wrote repeats it.
     again = tmp_path / "again"
     assert status("train", "--config", run / "config.yaml", "--out", again, "--quiet") == 0
@@ -205,3 +205,19 @@ def test_ranges_with_a_minus(scenes: Path, tmp_path: Path) -> None:
         -20,
         120,
     ]
+
+
+def test_a_wrong_value_of_a_file_names_the_file(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And one of an option does not."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("data:\n  size: [4, 96]\n")
+    words = short_run(scenes, tmp_path / "run", "--config", file)
+    small = [word for place, word in enumerate(words) if "--size" not in words[max(0, place - 1) : place + 1]]
+    assert status(*small) == 2
+    assert f"{file}: " in capsys.readouterr().err
+    assert status(*small, "--size", "8x96") == 2
+    told = capsys.readouterr().err
+    assert "8x96" in told
+    assert str(file) not in told

@@ -147,7 +147,7 @@ def test_options_by_short_name_and_by_place_mean_the_same(data: st.DataObject) -
         ({"size": (64,)}, r"`data.size`: expected a tuple with 2 elements, got \[64\]$"),
         (
             {"loss.class_weights": "x"},
-            r"`loss.class_weights`: expected one of 'enet', 'median' or null, got x$",
+            r"`loss.class_weights`: expected one of 'enet', 'median' or a list or null, got x$",
         ),
         ({"epochs": 2.5}, r"`schedule.epochs`: expected a whole number, got 2.5$"),
     ],

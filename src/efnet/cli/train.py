@@ -51,8 +51,23 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
                 check_network(get_recipe("authors", name), recipe.network.name, "--config")
         parser.set_defaults(flatten(dataclasses.asdict(recipe)))
     # Files come first wherever the user put them, so that options override them.
-    args: Namespace = parser.instantiate(parser.parse_args([*(f"--config={file}" for file in files), *words]))
+    configured = [f"--config={file}" for file in files]
+    try:
+        args: Namespace = parser.instantiate(parser.parse_args([*configured, *words]))
+    except InputError as error:
+        if files and _fault(parser, [*configured, "--out=run"]) == str(error):  # no option's
+            raise InputError(f"{', '.join(files)}: {error}") from error
+        raise
     return args
+
+
+def _fault(parser: ArgumentParser, words: list[str]) -> str | None:
+    """Describe what is wrong with the values of words that can be parsed; None if nothing is."""
+    try:
+        parser.instantiate(parser.parse_args(words))
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _read_config(name: str) -> dict[str, Any]:
