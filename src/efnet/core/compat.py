@@ -152,7 +152,7 @@ def onednn_convolution(
     """The convolution `like` with another weight and bias; only where `has_onednn_convolution` is true.
 
     Args:
-        features: (B, C, h, w), float32.
+        features: (B, C, h, w), float32 or bfloat16, as weight and bias are.
         weight: of the shape of `like.weight`.
         bias: (D,).
         like: padding with zeros, stride, dilation and groups.
