@@ -324,7 +324,7 @@ def test_lasnet_trains_by_its_authors_recipe_and_goes_on(
         (
             "lasnet",
             ["--loss.heads", "true", "--augment.rare_crop", "0.5"],
-            "loss.heads of lasnet goes without --augment.rare_crop",
+            "loss.heads of lasnet cannot be combined with --augment.rare_crop",
         ),
         ("mfnet", ["--loss.class_weights", "[1, -2]"], "give a weight for each class, 0 or more"),
         ("mfnet", ["--loss.class_offset", "1"], "loss.class_offset is 1.0; give a number above 1"),

@@ -84,10 +84,13 @@ class Trainer:
         settings |= {"seed": config.seed, "cache": data.cache}
         marks = config.loss.heads and Heads.need_edges(network.architecture)
         if marks and self.unlabelled is not None:
-            raise InputError(f"loss.heads of {config.network.name} goes without `teach.unlabelled`")
+            raise InputError(
+                f"loss.heads of {config.network.name} cannot be combined with `teach.unlabelled`"
+            )
         if marks and config.augment.rare_crop:  # it would not find the pixels of a class at edges
             raise InputError(
-                f"loss.heads of {config.network.name} goes without `augment.rare_crop`; set it to 0"
+                f"loss.heads of {config.network.name} cannot be combined with `augment.rare_crop`; "
+                "set it to 0"
             )
         self.dataset = (
             (EdgeDataset if marks else PairDataset)(self.train_set, **settings)
